@@ -1,0 +1,66 @@
+"""The Parquet schema of scores: one row per image, method and game, readable by plain pyarrow, pandas or DuckDB."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from cluster.storage import Folder
+
+SCHEMA_VERSION = "1"
+
+# auc, curve, tied_share and target are null exactly where `error` says why; label is null where no class is known.
+COLUMNS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # path relative to the data set
+        pa.field("label", pa.int32()),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("config_hash", pa.string(), nullable=False),  # of the maps' configuration
+        pa.field("game", pa.string(), nullable=False),  # "deletion" or "insertion"
+        pa.field("protocol_hash", pa.string(), nullable=False),
+        pa.field("target", pa.int32()),
+        pa.field("auc", pa.float64()),
+        pa.field("curve", pa.list_(pa.float32())),  # the target's probability, both ends included
+        pa.field("tied_share", pa.float32()),  # share of pixels whose map value another pixel has too
+        pa.field("teacher_queries", pa.int32(), nullable=False),  # forward passes of this game
+        pa.field("map_seconds", pa.float32()),
+        pa.field("map_teacher_queries", pa.int32()),
+        pa.field("map_student_passes", pa.int32()),
+        pa.field("error", pa.string()),
+    ]
+)
+
+
+def scores_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
+    """Build the schema of one job's scores: the columns, with version and configuration as metadata."""
+    metadata = {"schema_version": SCHEMA_VERSION, "config": json.dumps(config), "config_hash": config_hash}
+    return COLUMNS.with_metadata(metadata)
+
+
+def scores_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Build a table from rows; a row that lacks a column has null there."""
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def read_scores(folder: "Folder") -> pa.Table:
+    """Read all parts of a scores folder, in the order of the parts.
+
+    Raises:
+        ValueError: the folder holds no part, or a part of another schema version.
+    """
+    names = [name for name in folder.names() if name.startswith("part-") and name.endswith(".parquet")]
+    if not names:
+        raise ValueError(
+            f"no scores in {folder.uri}; make them with `python -m evaluate games --out {folder.uri}`"
+        )
+    tables = [pq.read_table(pa.BufferReader(folder.read_bytes(name))) for name in names]
+    for name, table in zip(names, tables, strict=True):
+        found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+        if found != SCHEMA_VERSION:
+            raise ValueError(
+                f"{folder.uri}/{name} has schema version {found}, this program reads {SCHEMA_VERSION}; "
+                "play the games again into another --out"
+            )
+    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
