@@ -1,0 +1,101 @@
+"""Describe a data set's images: their ids, classes and where to read them, without reading any."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from distill.images.root import Root
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """The images of one split of a data set; small, picklable, opens its storage where it is used."""
+
+    name: str
+    """The data set's name, as it names the MLflow experiment."""
+    root: str
+    """Absolute local path, or URI."""
+    image_ids: tuple[str, ...]
+    """Paths relative to the root, sorted."""
+    class_ids: tuple[int | None, ...]
+    """One per image: 0 ... len(class_names) - 1, or None for an image without a class."""
+    class_names: tuple[str, ...]
+    """One per class, for people to read; empty where the data set has no classes."""
+    split: str | None = None
+    """Which part this is; None for a data set without parts that is taken whole."""
+    label_spaces: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """Other models that know these classes: number of classes -> that model's label of each class."""
+
+    def __post_init__(self) -> None:
+        assert len(self.image_ids) == len(self.class_ids)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash the name, the image ids and their classes: 12 hex digits."""
+        record = json.dumps([self.name, self.image_ids, self.class_ids])
+        return hashlib.sha256(record.encode()).hexdigest()[:12]
+
+    def read(self, image_id: str) -> bytes:
+        """Read the image's file as it is stored; `distill.images.decode.decode` makes pixels of it."""
+        return Root(self.root).read(image_id)
+
+    def labels(self, num_classes: int) -> tuple[int | None, ...]:
+        """List the images' labels as a model with `num_classes` classes numbers them.
+
+        Images without a class have None; a data set without classes fits every model.
+
+        Raises:
+            ValueError: if no such model can know this data set's classes.
+        """
+        if not self.class_names:
+            return self.class_ids
+        space = self._label_space(num_classes)
+        return tuple(None if class_id is None else space[class_id] for class_id in self.class_ids)
+
+    def label_name(self, label: int | None, num_classes: int) -> str:
+        """Name the class `label` of a model with `num_classes` classes; "class 7" where no name is known."""
+        if label is None:
+            return "no label"
+        space = self._label_space(num_classes) if self.class_names else ()
+        return self.class_names[space.index(label)] if label in space else f"class {label}"
+
+    def mask(self, image_id: str) -> np.ndarray | None:
+        """Read the object mask of an image, where the data set has one: bool (H, W), True on the object.
+
+        It lies at `masks/<image_id, ending in .png>` and is as large as the image.
+
+        Raises:
+            ImageError: if the file is there but is broken.
+        """
+        import numpy as np
+
+        from distill.images.decode import decode
+
+        try:
+            data = Root(self.root).read(mask_id(image_id))
+        except FileNotFoundError:
+            return None
+        return np.asarray(decode(data).convert("L")) >= 128
+
+    def _label_space(self, num_classes: int) -> tuple[int, ...]:
+        spaces = {len(self.class_names): tuple(range(len(self.class_names))), **self.label_spaces}
+        if num_classes not in spaces:
+            allowed = " or ".join(str(size) for size in sorted(spaces))
+            raise ValueError(
+                f"the model has {num_classes} classes, but the labels of {self.name!r} ({self.root}) fit a model with "
+                f"{allowed}; choose another teacher, or move the images out of their class folders to go without labels"
+            )
+        return spaces[num_classes]
+
+
+def mask_id(image_id: str) -> str:
+    """Name the file, relative to the root, that holds an image's object mask."""
+    return "masks/" + image_id.rpartition(".")[0] + ".png"
