@@ -1,0 +1,4 @@
+"""Where work runs and what it leaves behind: Ray, folders on any file system, progress, MLflow.
+
+Plumbing only: nothing in here knows what a teacher, a map or a game is.
+"""
