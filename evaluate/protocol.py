@@ -1,14 +1,16 @@
 """The frozen evaluation protocol: what a stored score was made with, and the short hash that names it.
 
-Numbers are only ever compared under one hash, so everything that can move a score is a field or a constant here. This
-file imports no torch: the command line reads it before any work starts.
+Numbers are only ever compared under one hash, so everything that can move a score is a field or a constant here.
+This file imports no torch: the command line reads it before any work starts.
 """
 
 import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 Substrate = Literal["mean", "black", "blur", "noise"]
 Game = Literal["deletion", "insertion"]
@@ -21,7 +23,7 @@ CONSTANTS = {
     "image": "resize bilinear antialias, no crop",
     "score": "teacher softmax probability of target",
     "order": "bilinear to input size, descending, ties by murmur3 fmix32 of the pixel index",
-    "blur": f"gaussian_filter(impulse {BLUR_KERNEL_PX}x{BLUR_KERNEL_PX}, sigma {BLUR_SIGMA_PX:g}), zero padding",
+    "blur": f"impulse {BLUR_KERNEL_PX}x{BLUR_KERNEL_PX}, Gaussian sigma {BLUR_SIGMA_PX:g}, zero padding",
     "auc": "trapezoid over fraction of pixels",
 }
 
@@ -38,6 +40,8 @@ class Protocol:
     """What insertion starts from: mean (zero in normalised space), black, blur or noise."""
     seed: int = 0
     """Seed of the order of tied pixels and of the noise substrate."""
+    target: Annotated[str, tyro.conf.Suppress] = "teacher"
+    """How the class explained was chosen: the maps' own configuration says so, never the command line."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -1,4 +1,4 @@
-"""The Parquet schema of scores: one row per image, method and game, readable by plain pyarrow, pandas or DuckDB."""
+"""The Parquet schema of scores: one row per image, method and game, readable with pyarrow, pandas or DuckDB."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = "1"
 
-# auc, curve, tied_share and target are null exactly where `error` says why; label is null where no class is known.
+# auc, curve and tied_share are null exactly where `error` says why; label is null where no class is known.
 COLUMNS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),  # path relative to the data set

@@ -1,7 +1,7 @@
 """Uncertainty of the games: bootstrap intervals over images, paired comparisons, and Holm over a table.
 
-Images are the unit of resampling everywhere. Intervals are bias-corrected and accelerated (BCa; Efron 1987), because
-deletion AUCs are skewed; two methods are compared on the images that both have.
+Images are the unit of resampling everywhere. Intervals are bias-corrected and accelerated (BCa; Efron 1987),
+because deletion AUCs are skewed; two methods are compared on the images that both have.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def mean_interval(
 def paired_difference(
     first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, *, seed: int = 0
 ) -> Interval:
-    """Compute mean(first - second) with its interval; both are (N,) and belong to the same images in the same order.
+    """Compute mean(first - second) with its interval; both are (N,), of the same images in the same order.
 
     Raises:
         ValueError: the lengths differ, or a value is not finite.
@@ -106,7 +106,7 @@ def _resampled_means(x: np.ndarray, num_resamples: int, rng: np.random.Generator
 
 
 def _bca_levels(x: np.ndarray, means: np.ndarray, level: float) -> np.ndarray:
-    """Compute the two quantile levels: bias z0 from the resamples, acceleration from the jackknife of the mean."""
+    """Compute the quantile levels: bias z0 from the resamples, acceleration from the mean's jackknife."""
     below = ((means < x.mean()).mean() + (means <= x.mean()).mean()) / 2  # ties count half, as SciPy does
     z0 = stats.norm.ppf(np.clip(below, 1 / (means.size + 1), 1 - 1 / (means.size + 1)))
     centred = x - x.mean()

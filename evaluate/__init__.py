@@ -1,0 +1,1 @@
+"""Measure maps on the black box itself: games, agreement, statistics and the report."""

@@ -1,0 +1,163 @@
+"""The insertion and deletion games (RISE; Petsiuk et al. 2018): how fast a map's order destroys or builds the score.
+
+Pixels change in the order of the map, `step` at a time, from a start image to a finish image; the curve is the
+probability of the target after every step, both ends included. All cost is the teacher's forward passes: pixels are
+ranked once, each frame is one comparison and one selection on the device, frames of all games form one stream that is
+cut into batches of one size, and only the target's probability is kept.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class Play:
+    """One game of one image: frame k shows `finish` where `steps` < k, and `start` elsewhere."""
+
+    start: torch.Tensor
+    """First frame, (3, H, W), normalised."""
+    finish: torch.Tensor
+    """Last frame, (3, H, W), normalised."""
+    steps: torch.Tensor
+    """The step in which each pixel changes, (H, W) int16, from `pixel_steps`."""
+    num_steps: int
+    """Number of steps; the curve has one point more."""
+    target: int
+    """Column of the probabilities that is scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The order in which one map changes pixels."""
+
+    ranks: torch.Tensor
+    """Rank of each pixel, (H, W) int64: 0 changes first."""
+    tied_share: float
+    """Share of the pixels whose value another pixel has too."""
+
+
+def rank_pixels(saliency: torch.Tensor, size: tuple[int, int], *, seed: int = 0) -> Order:
+    """Rank the pixels of a map (h, w) at a teacher's input size (H, W).
+
+    The map is up-sampled bilinearly (align_corners=False) before it is ranked. Values descend; equal values are
+    ordered by `tie_hash` of the pixel index, so a constant map gives a fixed random order with a tied share of 1.
+
+    Raises:
+        ValueError: the map is not (h, w), or holds a value that is not finite.
+    """
+    if saliency.ndim != 2 or saliency.numel() == 0:
+        raise ValueError(f"a map must be (height, width), got {tuple(saliency.shape)}")
+    if not bool(torch.isfinite(saliency).all()):
+        count = int((~torch.isfinite(saliency)).sum())
+        raise ValueError(f"the map holds {count} values that are not finite; it cannot be ranked")
+    full = F.interpolate(saliency[None, None].float(), size=size, mode="bilinear", align_corners=False)
+    values = full.flatten()
+    by_hash = _hash_order(values.numel(), seed).to(values.device)
+    ordered, position = torch.sort(values[by_hash], descending=True, stable=True)
+    ranks = torch.empty_like(by_hash)
+    ranks[by_hash[position]] = torch.arange(values.numel(), device=values.device)
+    equal = ordered[1:] == ordered[:-1]
+    tied = F.pad(equal, (1, 0)) | F.pad(equal, (0, 1))
+    return Order(ranks=ranks.view(size), tied_share=float(tied.float().mean()))
+
+
+def tie_hash(indices: np.ndarray, seed: int) -> np.ndarray:
+    """Hash pixel indices to uint32 with MurmurHash3's 32-bit finaliser (fmix32) of `index + seed * 0x9E3779B9`.
+
+    The finaliser is a bijection, so no two pixels of an image have the same hash.
+    """
+    h = indices.astype(np.uint32) + np.uint32(seed * 0x9E3779B9 % 2**32)
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return h ^ (h >> np.uint32(16))
+
+
+@functools.lru_cache(maxsize=4)
+def _hash_order(num_pixels: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(np.argsort(tie_hash(np.arange(num_pixels), seed)))
+
+
+def pixel_steps(ranks: torch.Tensor, step_px: int) -> tuple[torch.Tensor, int]:
+    """Turn ranks into the step of each pixel: `steps < k` is `ranks < k * step_px`, at a quarter of the bytes.
+
+    Returns:
+        steps (H, W) int16 (int32 beyond 32,767 steps), and the number of steps, the last of which may be shorter.
+    """
+    num_steps = -(-ranks.numel() // step_px)
+    return (ranks // step_px).to(torch.int16 if num_steps < 2**15 else torch.int32), num_steps
+
+
+def play(
+    score: Callable[[torch.Tensor], torch.Tensor], plays: Iterable[Play], *, batch_size: int = 64
+) -> Iterator[np.ndarray]:
+    """Play games and yield each one's curve, (num_steps + 1,) float32, in the order given.
+
+    Args:
+        score: maps frames (batch_size, 3, H, W) to probabilities (batch_size, K). It always gets full batches (the
+            last one is filled up with old frames) and must not keep them: their memory is used again.
+        plays: read as needed, so that images may be loaded lazily. All have one shape and device.
+        batch_size: frames per forward pass.
+    """
+    frames: torch.Tensor | None = None
+    targets = np.zeros(batch_size, dtype=np.int64)
+    scores: list[torch.Tensor] = []
+    lengths: list[int] = []
+    filled = 0
+    for game in plays:
+        if frames is None:
+            frames = game.start.new_zeros((batch_size, *game.start.shape))
+        lengths.append(game.num_steps + 1)
+        done = 0
+        while done <= game.num_steps:
+            count = min(batch_size - filled, game.num_steps + 1 - done)
+            compose(game, range(done, done + count), out=frames[filled : filled + count])
+            targets[filled : filled + count] = game.target
+            filled, done = filled + count, done + count
+            if filled == batch_size:
+                scores.append(_target_scores(score, frames, targets, filled))
+                filled = 0
+        yield from _complete_curves(scores, lengths)
+    if filled and frames is not None:
+        scores.append(_target_scores(score, frames, targets, filled))
+    yield from _complete_curves(scores, lengths)
+
+
+def compose(game: Play, points: range, *, out: torch.Tensor) -> None:
+    """Write the frames of consecutive points of a game's curve into `out`, (len(points), 3, H, W)."""
+    k = torch.arange(points.start, points.stop, device=out.device, dtype=game.steps.dtype)
+    torch.where(game.steps < k[:, None, None, None], game.finish, game.start, out=out)
+
+
+def _target_scores(
+    score: Callable[[torch.Tensor], torch.Tensor], frames: torch.Tensor, targets: np.ndarray, count: int
+) -> torch.Tensor:
+    probs = score(frames)
+    columns = torch.from_numpy(targets[:count].copy()).to(probs.device)
+    return probs[:count].gather(1, columns[:, None])[:, 0].float()
+
+
+def _complete_curves(scores: list[torch.Tensor], lengths: list[int]) -> Iterator[np.ndarray]:
+    """Cut finished curves off the front of the scores; the host waits for the device only here."""
+    while lengths and sum(len(part) for part in scores) >= lengths[0]:
+        joined = torch.cat(scores)
+        length = lengths.pop(0)
+        scores[:] = [joined[length:]]
+        yield joined[:length].cpu().numpy()
+
+
+def area(curve: np.ndarray, *, step_px: int, num_pixels: int) -> float:
+    """Compute the area under a curve by the trapezoid rule over the fraction of pixels changed, in [0, 1].
+
+    The fractions are min(k * step_px, num_pixels) / num_pixels, so a shorter last step has its own width and a
+    constant curve c has area c for any number of steps.
+    """
+    fractions = np.minimum(np.arange(len(curve)) * step_px, num_pixels) / num_pixels
+    assert fractions[-1] == 1 and (len(curve) < 2 or fractions[-2] < 1), (
+        "a curve ends where all pixels changed"
+    )
+    return float(np.trapezoid(curve.astype(np.float64), fractions))
