@@ -1,6 +1,6 @@
 """Find the images of a data set: one file per official layout, `folder` for everything else.
 
-To add a layout, write a file with `recognises(root)` and `open_split(root, split)` and put it into `open_images`.
+To add a layout, write a file with `recognises(root)` and `open_split(root, split)` and name it in `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def open_images(data: str, *, split: str | None = None, limit: int | None = None
 
     Args:
         data: an image-folder tree (with or without class folders and splits) or a data set's official layout.
-        split: "train", "val" or "test"; None means val, else test, else the whole of a data set without splits.
+        split: "train", "val" or "test"; None means val, else test, else all images of a
+            data set without splits.
         limit: take the first so many images only.
 
     Raises:

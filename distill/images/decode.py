@@ -15,7 +15,7 @@ from PIL import Image
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded, in pixels (192 MB as RGB); the header is asked before any pixel is."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What Pillow may try: no format that starts a program (EPS) or is rarely fuzzed."""
 
 CROP_MARGIN = 256 / 224
@@ -32,7 +32,7 @@ _TURNS = {
 }
 _EXIF_ORIENTATION = 0x0112
 
-# What Pillow's parsers raise on bytes that are not what they claim (seen by changing random bytes of every format).
+# What Pillow's parsers raise on bytes that are not what they claim; a test changes random bytes to see.
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
     NotImplementedError, MemoryError, struct.error, zlib.error,
@@ -49,8 +49,8 @@ def decode(data: bytes, *, draft_px: int | None = None) -> Image.Image:
 
     Args:
         data: the file's bytes.
-        draft_px: allow a JPEG to be decoded at 1/2, 1/4 or 1/8, with both sides still at least so many pixels;
-            several times faster for large photographs, and not quite the same pixels after a resize.
+        draft_px: allow a JPEG to be decoded at 1/2, 1/4 or 1/8, with both sides still at least so many
+            pixels; several times faster for large photographs, not quite the same pixels after a resize.
 
     Raises:
         ImageError: if the file is empty, broken, of an unknown format, or larger than `MAX_PIXELS`.

@@ -21,9 +21,9 @@ def recognises(root: Root) -> bool:
 def open_split(root: Root, split: str | None) -> ImageSet:
     """List one split of an image-folder tree.
 
-    A folder `split` is taken as it is. Without a `val` folder, `train` and `val` are nine tenths and one tenth of
-    the images (of `train`, where that exists), chosen by a hash of the image id. `split=None` means `val`, else
-    `test`, else everything.
+    A folder `split` is taken as it is. Without a `val` folder, `train` and `val` are nine tenths and one
+    tenth of the images (of `train`, where that exists), chosen by a hash of the image id. `split=None` means
+    `val`, else `test`, else everything.
 
     Raises:
         ValueError: if the split does not exist or has no images.
@@ -80,8 +80,8 @@ def _place(root: Root, split: str | None, have: tuple[str, ...]) -> tuple[str, b
     if split in have:
         return split, False
     raise ValueError(
-        f"data folder {root.uri!r} has no split {split!r}; it has: {', '.join(have) or 'images without splits'}; "
-        f"choose one of those or add a folder {split!r}"
+        f"data folder {root.uri!r} has no split {split!r}; "
+        f"it has: {', '.join(have) or 'images without splits'}; choose one of those or add a folder {split!r}"
     )
 
 

@@ -90,8 +90,9 @@ class ImageSet:
         if num_classes not in spaces:
             allowed = " or ".join(str(size) for size in sorted(spaces))
             raise ValueError(
-                f"the model has {num_classes} classes, but the labels of {self.name!r} ({self.root}) fit a model with "
-                f"{allowed}; choose another teacher, or move the images out of their class folders to go without labels"
+                f"the model has {num_classes} classes, but the labels of {self.name!r} ({self.root}) fit a "
+                f"model with {allowed}; choose another teacher, or take the images out of their class "
+                "folders to go without labels"
             )
         return spaces[num_classes]
 

@@ -112,8 +112,8 @@ def _open(uri: str) -> tuple[FileSystem, str]:
         fs, path = FileSystem.from_uri(uri)
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"data {uri!r} cannot be opened ({error}); give a local folder or a URI of a kind that pyarrow reads: "
-            "file, s3, gs, hdfs"
+            f"data {uri!r} cannot be opened ({error}); give a local folder or a URI of a kind "
+            "that pyarrow reads: file, s3, gs, hdfs"
         ) from error
     return fs, path.rstrip("/")
 
