@@ -1,0 +1,77 @@
+"""MAL-Grad-CAM, the paper's map: where the student attends, times what raises the class score."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from explain.capture import require_eval
+from explain.grad_cam import ClassScore
+from explain.layers import Normalise, sum_over_layers
+from explain.matt import Collapse, Sign, attention_maps
+from explain.ml_grad_cam import layer_cams
+
+Normalisation = Literal["softmax", "none"]
+
+
+def softmax_over_pixels(raw: Tensor) -> Tensor:
+    """Turn each map into shares that sum to one: exp(raw) / sum over pixels of exp(raw) (eq. 9).
+
+    Monotone: it keeps each image's ranking of pixels. Computed in float64, where raw values may differ by 700
+    before they tie. The shares are float32 all the same, so pixels 100 or more below the maximum tie at zero.
+
+    Args:
+        raw: (B, H, W), any values.
+
+    Returns:
+        (B, H, W) float32 in [0, 1].
+    """
+    return raw.double().flatten(1).softmax(dim=1).view(raw.shape).float()
+
+
+def mal_grad_cam(
+    model: nn.Module,
+    images: Tensor,
+    target: Tensor,
+    *,
+    target_layers: Sequence[str] = ("layer2", "layer3", "layer4"),
+    class_score: ClassScore = "logit",
+    normalise_cams: Normalise = "none",
+    sign: Sign = "positive",
+    collapse: Collapse = "sum",
+    normalise_attention: Normalise = "none",
+    normalisation: Normalisation = "softmax",
+) -> Tensor:
+    """Multiply attention by what raises the class: softmax(MATT * ML-Grad-CAM) over pixels (eq. 9).
+
+    The softmax is monotone: it changes no ranking of pixels, so no game that uses ranks only. But float32
+    holds the shares neither of a wide range of raw values apart (they tie at zero) nor of a narrow one (they tie
+    at 1/HW); "none" keeps the product itself, with the same ranking and without these ties.
+
+    Args:
+        model: A student in eval mode, (B, 3, H, W) -> logits (B, K), with attention modules named `*.cbam`.
+        images: (B, 3, H, W), normalised for the model.
+        target: (B,) class indices.
+        target_layers: Layers of ML-Grad-CAM.
+        class_score: What is differentiated: the target's logit, or its softmax probability.
+        normalise_cams: "min_max" scales each layer's Grad-CAM to [0, 1] before the sum.
+        sign: Sign of the attention maps, as in `matt`.
+        collapse: How their channels become one, as in `matt`.
+        normalise_attention: "min_max" scales each attention map to [0, 1] before the sum.
+        normalisation: "softmax" over pixels as in the paper, or "none".
+
+    Returns:
+        (B, H, W) float32; after "softmax" in [0, 1] with sum one.
+
+    Raises:
+        ValueError: For an unknown layer or target, a model without CBAM, or a model in training mode.
+    """
+    require_eval(model)
+    size = (images.shape[2], images.shape[3])
+    with attention_maps(model, sign=sign, collapse=collapse) as attention:
+        cams = layer_cams(model, images, target, target_layers=target_layers, class_score=class_score)
+    with torch.no_grad():
+        matt = sum_over_layers(list(attention.values()), size, normalise=normalise_attention)
+        raw = matt.double() * sum_over_layers(cams, size, normalise=normalise_cams).double()
+        return softmax_over_pixels(raw) if normalisation == "softmax" else raw.float()

@@ -1,0 +1,94 @@
+"""The methods by name. To add one: a file with its function, its options, a line here, a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from explain.options import (
+    CentreGaussianOptions,
+    GradCamOptions,
+    MalGradCamOptions,
+    MattOptions,
+    MlGradCamOptions,
+    NoOptions,
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method; names its function instead of holding it, so that listing imports no torch."""
+
+    name: str
+    """As on the command line and in the maps' column `method`."""
+    function: str
+    """module:function with (model, images (B, 3, H, W), target (B,), *, options) -> (B, H, W) float32."""
+    explains: Literal["student", "teacher", "nothing"]
+    """Which model it is given."""
+    summary: str
+    """One line for --help."""
+    options: type = NoOptions
+    """Dataclass of its keyword arguments."""
+    seeded: bool = False
+    """Whether it also takes `seeds`, one for each image."""
+
+    def load(self) -> Callable[..., Any]:
+        """Import the method's function."""
+        module, _, function = self.function.partition(":")
+        return getattr(import_module(module), function)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "mal_grad_cam",
+            "explain.mal_grad_cam:mal_grad_cam",
+            "student",
+            "Attention maps of all CBAMs times Grad-CAM of layers 2, 3, 4 (the paper's map).",
+            MalGradCamOptions,
+        ),
+        Method(
+            "ml_grad_cam",
+            "explain.ml_grad_cam:ml_grad_cam",
+            "student",
+            "Grad-CAM summed over layers 2, 3, 4.",
+            MlGradCamOptions,
+        ),
+        Method(
+            "matt",
+            "explain.matt:matt",
+            "student",
+            "What the student's CBAMs change, summed over all of them.",
+            MattOptions,
+        ),
+        Method(
+            "grad_cam", "explain.grad_cam:grad_cam", "student", "Grad-CAM of one layer, any.", GradCamOptions
+        ),
+        Method(
+            "random",
+            "explain.random:random",
+            "nothing",
+            "Control: uniform noise, seeded per image.",
+            seeded=True,
+        ),
+        Method(
+            "centre_gaussian",
+            "explain.centre_gaussian:centre_gaussian",
+            "nothing",
+            "Control: a Gaussian in the middle of the image.",
+            CentreGaussianOptions,
+        ),
+    )
+}
+
+
+def find_method(name: str) -> Method:
+    """Look a method up.
+
+    Raises:
+        ValueError: If no method has that name; the error lists those that exist.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; methods: {', '.join(METHODS)}")
+    return METHODS[name]
