@@ -1,9 +1,9 @@
-"""The insertion and deletion games (RISE; Petsiuk et al. 2018): how fast a map's order destroys or builds the score.
+"""The insertion and deletion games of RISE (Petsiuk et al. 2018): how fast a map's order moves the score.
 
-Pixels change in the order of the map, `step` at a time, from a start image to a finish image; the curve is the
-probability of the target after every step, both ends included. All cost is the teacher's forward passes: pixels are
-ranked once, each frame is one comparison and one selection on the device, frames of all games form one stream that is
-cut into batches of one size, and only the target's probability is kept.
+Pixels change in the order of the map, `step` at a time, from a start image to a finish image; the curve is
+the probability of the target after every step, both ends included. All cost is the teacher's forward
+passes: pixels are ranked once, each frame is one comparison and one selection on the device, frames of all
+games form one stream that is cut into batches of one size, and only the target's probability is kept.
 """
 
 import functools
@@ -44,8 +44,9 @@ class Order:
 def rank_pixels(saliency: torch.Tensor, size: tuple[int, int], *, seed: int = 0) -> Order:
     """Rank the pixels of a map (h, w) at a teacher's input size (H, W).
 
-    The map is up-sampled bilinearly (align_corners=False) before it is ranked. Values descend; equal values are
-    ordered by `tie_hash` of the pixel index, so a constant map gives a fixed random order with a tied share of 1.
+    The map is up-sampled bilinearly (align_corners=False) before it is ranked. Values descend; equal values
+    are ordered by `tie_hash` of the pixel index, so a constant map gives a fixed random order with a tied
+    share of 1.
 
     Raises:
         ValueError: the map is not (h, w), or holds a value that is not finite.
@@ -67,7 +68,7 @@ def rank_pixels(saliency: torch.Tensor, size: tuple[int, int], *, seed: int = 0)
 
 
 def tie_hash(indices: np.ndarray, seed: int) -> np.ndarray:
-    """Hash pixel indices to uint32 with MurmurHash3's 32-bit finaliser (fmix32) of `index + seed * 0x9E3779B9`.
+    """Hash pixel indices to uint32: MurmurHash3's finaliser (fmix32) of `index + seed * 0x9E3779B9`.
 
     The finaliser is a bijection, so no two pixels of an image have the same hash.
     """
@@ -83,10 +84,11 @@ def _hash_order(num_pixels: int, seed: int) -> torch.Tensor:
 
 
 def pixel_steps(ranks: torch.Tensor, step_px: int) -> tuple[torch.Tensor, int]:
-    """Turn ranks into the step of each pixel: `steps < k` is `ranks < k * step_px`, at a quarter of the bytes.
+    """Turn ranks into each pixel's step: `steps < k` is `ranks < k * step_px`, at a quarter of the bytes.
 
     Returns:
-        steps (H, W) int16 (int32 beyond 32,767 steps), and the number of steps, the last of which may be shorter.
+        steps (H, W) int16 (int32 beyond 32,767 steps), and the number of steps, the last of which may be
+        shorter.
     """
     num_steps = -(-ranks.numel() // step_px)
     return (ranks // step_px).to(torch.int16 if num_steps < 2**15 else torch.int32), num_steps
@@ -98,8 +100,9 @@ def play(
     """Play games and yield each one's curve, (num_steps + 1,) float32, in the order given.
 
     Args:
-        score: maps frames (batch_size, 3, H, W) to probabilities (batch_size, K). It always gets full batches (the
-            last one is filled up with old frames) and must not keep them: their memory is used again.
+        score: maps frames (batch_size, 3, H, W) to probabilities (batch_size, K). It always gets full
+            batches (the last one is filled up with old frames) and must not keep them: their memory is used
+            again.
         plays: read as needed, so that images may be loaded lazily. All have one shape and device.
         batch_size: frames per forward pass.
     """
@@ -151,13 +154,11 @@ def _complete_curves(scores: list[torch.Tensor], lengths: list[int]) -> Iterator
 
 
 def area(curve: np.ndarray, *, step_px: int, num_pixels: int) -> float:
-    """Compute the area under a curve by the trapezoid rule over the fraction of pixels changed, in [0, 1].
+    """Compute the area under a curve: trapezoid rule over the fraction of pixels changed, in [0, 1].
 
-    The fractions are min(k * step_px, num_pixels) / num_pixels, so a shorter last step has its own width and a
-    constant curve c has area c for any number of steps.
+    The fractions are min(k * step_px, num_pixels) / num_pixels, so a shorter last step has its own width
+    and a constant curve c has area c for any number of steps.
     """
     fractions = np.minimum(np.arange(len(curve)) * step_px, num_pixels) / num_pixels
-    assert fractions[-1] == 1 and (len(curve) < 2 or fractions[-2] < 1), (
-        "a curve ends where all pixels changed"
-    )
+    assert fractions[-1] == 1, "a curve ends where all pixels have changed"
     return float(np.trapezoid(curve.astype(np.float64), fractions))

@@ -1,7 +1,7 @@
 """The frozen evaluation protocol: what a stored score was made with, and the short hash that names it.
 
-Numbers are only ever compared under one hash, so everything that can move a score is a field or a constant here.
-This file imports no torch: the command line reads it before any work starts.
+Numbers are only ever compared under one hash, so everything that can move a score is a field or a constant
+here. This file imports no torch: the command line reads it before any work starts.
 """
 
 import dataclasses

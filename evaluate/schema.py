@@ -1,4 +1,4 @@
-"""The Parquet schema of scores: one row per image, method and game, readable with pyarrow, pandas or DuckDB."""
+"""The Parquet schema of scores: one row per image, method and game, readable by any Parquet reader."""
 
 import json
 from typing import TYPE_CHECKING, Any

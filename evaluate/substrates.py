@@ -1,7 +1,7 @@
 """What replaces pixels in a game: one function per substrate, all `(image, *, mean, std, rng) -> image`.
 
-Images are (3, H, W) in the teacher's normalised space; `mean` and `std` are its three floats per colour, in units of
-[0, 1] pixels. Substrates have the image's shape, type and device and share no memory with it.
+Images are (3, H, W) in the teacher's normalised space; `mean` and `std` are its three floats per colour, in
+units of [0, 1] pixels. Substrates have the image's shape, type and device and share no memory with it.
 """
 
 import functools
@@ -58,8 +58,9 @@ SUBSTRATES: dict[Substrate, Callable[..., torch.Tensor]] = {
 def blur_kernel() -> np.ndarray:
     """Make RISE's blur kernel, (11, 11) float32 that sums to one.
 
-    It is SciPy's `gaussian_filter` of a unit impulse in an 11 x 11 array, sigma 5: truncated at 4 sigma, reflecting
-    borders. Both steps are separable, so the kernel is the outer product of the filtered one-dimensional impulse.
+    It is SciPy's `gaussian_filter` of a unit impulse in an 11 x 11 array, sigma 5: truncated at 4 sigma,
+    reflecting borders. Both steps are separable, so the kernel is the outer product of the filtered
+    one-dimensional impulse.
     """
     radius = int(4 * BLUR_SIGMA_PX + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / BLUR_SIGMA_PX) ** 2)
