@@ -1,9 +1,9 @@
 """Keep a stage's output in one folder on any file system that pyarrow opens.
 
 Every stage leaves the same three things: `_config.json` first (what was asked for), parts written aside and
-renamed (a part that exists is whole), `_manifest.json` last (a folder with one is finished). Names that begin with
-`_` or `.` are ignored by the dataset readers of pyarrow and pandas. Credentials are left to the environment, as
-pyarrow reads them.
+renamed (a part that exists is whole), `_manifest.json` last (a folder with one is finished). Names that begin
+with `_` or `.` are ignored by the dataset readers of pyarrow and pandas. Credentials are left to the
+environment, as pyarrow reads them.
 """
 
 import hashlib
