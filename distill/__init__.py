@@ -1,1 +1,1 @@
-"""Distil a black-box image classifier into a student that can be looked into."""
+"""Distil a black-box teacher into a white-box student: images, teachers, ResCBAM, losses, training loop, recipes."""

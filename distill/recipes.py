@@ -1,0 +1,120 @@
+"""The recipes: how a student is trained on each data set, as one frozen configuration each.
+
+`imagenet` and the fine-grained sets hold the paper's hyper-parameters (section 4); what the paper leaves open is a field here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Crop = Literal["random_resized", "resized"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Schedule = Literal["steps", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Hyper-parameters of one distillation."""
+
+    depth: Literal[18, 50] = 50
+    """Layers of the student."""
+    input_size: tuple[int, int] = (224, 224)
+    """Height and width in pixels that the student sees; the teacher has its own."""
+    epochs: int = 100
+    """Passes over the training images."""
+    batch_size: int = 256
+    """Images per optimiser step, over all workers."""
+    lr: float = 0.1
+    """Highest learning rate of SGD."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """L2 penalty of SGD, on all parameters."""
+    schedule: Schedule = "steps"
+    """Learning rate over time: x0.1 at each of `lr_epochs`, or a half cosine down to zero."""
+    lr_epochs: tuple[int, ...] = (30, 60, 90)
+    """Epochs at which the learning rate falls (schedule `steps`)."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear warm-up from zero."""
+    crop: Crop = "random_resized"
+    """Training view: a random part of the image with a random flip, or the whole image resized."""
+    crop_min_scale: float = 0.08
+    """Smallest share of the image's area in a random crop."""
+    num_views: int = 0
+    """Views per image, taken in turn, whose soft labels are kept; 0 draws a new view each epoch and asks the teacher live."""
+    precision: Precision = "auto"
+    """Arithmetic of the student; auto takes bfloat16 where the machine has it."""
+    compile: bool = False
+    """Compile the student (minutes at the start, about twice the speed after)."""
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+    loader_workers: int = 2
+    """Processes per worker that decode images; 0 decodes in the training process."""
+    checkpoint_steps: int = 500
+    """Steps between checkpoints; there is one at each epoch's end as well."""
+    log_steps: int = 20
+    """Steps between two points of the curves."""
+    seed: int = 0
+    """Seed of weights, order and views."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "batch_size", "checkpoint_steps", "log_steps"):
+            _check(name, getattr(self, name), "1 or more", getattr(self, name) >= 1)
+        for name in ("num_views", "loader_workers", "warmup_epochs", "clip_norm", "weight_decay"):
+            _check(name, getattr(self, name), "0 or more", getattr(self, name) >= 0)
+        _check("lr", self.lr, "above 0", self.lr > 0)
+        _check("crop_min_scale", self.crop_min_scale, "above 0, up to 1", 0 < self.crop_min_scale <= 1)
+        _check("input_size", self.input_size, "32 pixels or more a side", min(self.input_size) >= 32)
+
+
+def _check(name: str, got: object, allowed: str, ok: bool) -> None:
+    if not ok:
+        raise ValueError(f"{name} is {got}; allowed: {allowed}")
+
+
+IMAGENET = Recipe()
+FINE_GRAINED = replace(IMAGENET, lr=0.01, lr_epochs=(30, 50, 60, 70))
+SMALL = replace(
+    IMAGENET,
+    input_size=(112, 112),
+    batch_size=32,
+    lr=0.03,
+    schedule="cosine",
+    clip_norm=5.0,
+    crop_min_scale=0.35,
+)
+
+RECIPES: dict[str, tuple[str, Recipe]] = {
+    "imagenet": ("ImageNet, as in the paper (GPUs).", IMAGENET),
+    "cub": ("CUB-200-2011, as in the paper (GPUs).", FINE_GRAINED),
+    "cars": ("Stanford Cars, as in the paper (GPUs).", FINE_GRAINED),
+    "aircraft-variant": ("FGVC Aircraft by variant, as in the paper (GPUs).", FINE_GRAINED),
+    "aircraft-family": ("FGVC Aircraft by family, as in the paper (GPUs).", FINE_GRAINED),
+    "aircraft-manufacturer": ("FGVC Aircraft by manufacturer, as in the paper (GPUs).", FINE_GRAINED),
+    "imagenette": (
+        "Imagenette, ResCBAM-50 at 112 px: about two hours on two cores.",
+        replace(SMALL, epochs=12, warmup_epochs=0.5, num_views=6, loader_workers=1),
+    ),
+    "folder": (
+        "Any folder of images, ResCBAM-50 at 224 px.",
+        replace(IMAGENET, batch_size=128, lr=0.05, schedule="cosine", epochs=50, warmup_epochs=2),
+    ),
+    "demo": (
+        "The demo's rendered images, ResCBAM-18 at 64 px: a minute on two cores.",
+        replace(SMALL, depth=18, input_size=(64, 64), epochs=8, warmup_epochs=0.5, num_views=1, loader_workers=0),
+    ),
+}
+"""Name -> (one line for --help, recipe)."""
+
+
+def lr_at(recipe: Recipe, epoch: float) -> float:
+    """Compute the learning rate at a moment in training, counted in epochs (2.5: half of the third is done)."""
+    scale = min(1.0, epoch / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
+    if recipe.schedule == "steps":
+        return recipe.lr * scale * 0.1 ** sum(epoch >= at for at in recipe.lr_epochs)
+    span = recipe.epochs - recipe.warmup_epochs
+    done = max(0.0, epoch - recipe.warmup_epochs) / span if span > 0 else 1.0
+    return recipe.lr * scale * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,0 +1,143 @@
+"""The views of an image that teacher and student train on: the same part of the image, each at its own size."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset, Sampler
+
+from distill.images import ImageSet
+from distill.images.decode import ImageError, centre_crop, decode
+from distill.recipes import Recipe
+
+Size = tuple[int, int]
+
+
+def view_generator(seed: int, image_id: str, view: int) -> np.random.Generator:
+    """Make the random generator of one view, a function of (seed, image_id, view) alone."""
+    digest = hashlib.sha256(f"{seed}/{view}/{image_id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def random_box(
+    generator: np.random.Generator, size: Size, min_scale: float, ratio: float = 4 / 3
+) -> tuple[float, float, float, float]:
+    """Draw the part of an image that a view shows, as torchvision's RandomResizedCrop does.
+
+    Args:
+        generator: source of randomness.
+        size: height and width of the image, pixels.
+        min_scale: smallest share of the area; the largest is 1.
+        ratio: the box's width over height lies between 1 / ratio and ratio.
+
+    Returns:
+        (left, top, right, bottom) in pixels.
+    """
+    height, width = size
+    for _ in range(10):
+        area = height * width * generator.uniform(min_scale, 1)
+        aspect = math.exp(generator.uniform(-math.log(ratio), math.log(ratio)))
+        w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
+        if w <= width and h <= height:
+            left, top = generator.uniform(0, width - w), generator.uniform(0, height - h)
+            return left, top, left + w, top + h
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def training_view(
+    image: Image.Image, sizes: Sequence[Size], recipe: Recipe, image_id: str, view: int
+) -> list[np.ndarray]:
+    """Cut one training view of an image, once for each size, each uint8 (height, width, 3)."""
+    generator = view_generator(recipe.seed, image_id, view)
+    box, flip = (0.0, 0.0, float(image.width), float(image.height)), False
+    if recipe.crop == "random_resized":
+        box = random_box(generator, (image.height, image.width), recipe.crop_min_scale)
+        flip = bool(generator.integers(2))
+    views = [np.asarray(image.resize((w, h), Image.Resampling.BILINEAR, box=box)) for h, w in sizes]
+    return [np.ascontiguousarray(v[:, ::-1]) if flip else v for v in views]
+
+
+class Views(Dataset):
+    """Give the views that an index (image, view) names; view -1 is the paper's validation crop.
+
+    A row: image_id, label (-1 for none), student (H, W, 3), teacher (h, w, 3), error (None, or why there is no image).
+    A broken image keeps its place as grey pixels with its error, so that the loop can count it and leave it out.
+    """
+
+    def __init__(self, images: ImageSet, labels: Sequence[int | None], recipe: Recipe, teacher_size: Size) -> None:
+        self.images, self.recipe = images, recipe
+        self.labels = np.array([-1 if label is None else label for label in labels])
+        self.sizes = (recipe.input_size, teacher_size)
+
+    def __getitem__(self, index: tuple[int, int]) -> dict:
+        """Return one row."""
+        number, view = index
+        image_id = self.images.image_ids[number]
+        error, pixels = None, [np.full((*size, 3), 128, np.uint8) for size in self.sizes]
+        try:
+            image = decode(self.images.read(image_id))
+            if view < 0:
+                pixels = [centre_crop(image, size) for size in self.sizes]
+            else:
+                pixels = training_view(image, self.sizes, self.recipe, image_id, view)
+        except (ImageError, OSError) as problem:
+            error = f"{image_id}: {problem}"
+        label = int(self.labels[number])
+        return {
+            "image_id": image_id,
+            "label": label,
+            "student": pixels[0],
+            "teacher": pixels[1],
+            "error": error,
+        }
+
+
+class TrainingOrder(Sampler[list[tuple[int, int]]]):
+    """Deal the shuffled images of one epoch to the workers, batch by batch, from any step on.
+
+    A function of (seed, epoch) alone, so that a resumed run sees what the undisturbed one would have seen. The last,
+    ragged batch is left out, as all workers must take part in each step.
+    """
+
+    def __init__(self, num_images: int, recipe: Recipe, epoch: int, *, first_step: int, rank: int, num_workers: int):
+        batch_size = min(recipe.batch_size, num_images) // num_workers * num_workers
+        if batch_size == 0:
+            raise ValueError(
+                f"{num_images} images in batches of {recipe.batch_size} do not go round {num_workers} workers; "
+                "give fewer workers or more images"
+            )
+        order = np.random.default_rng([recipe.seed, epoch]).permutation(num_images)
+        self.view = epoch % recipe.num_views if recipe.num_views else epoch
+        self.batches = order[: num_images // batch_size * batch_size].reshape(
+            -1, num_workers, batch_size // num_workers
+        )
+        self.first_step, self.rank = first_step, rank
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield this worker's part of each batch as (image, view) pairs."""
+        for batch in self.batches[self.first_step :, self.rank]:
+            yield [(int(i), self.view) for i in batch]
+
+    def __len__(self) -> int:
+        """Return the number of steps that are left in the epoch."""
+        return len(self.batches) - self.first_step
+
+
+def validation_order(num_images: int, batch_size: int, rank: int, num_workers: int) -> list[list[tuple[int, int]]]:
+    """Deal all validation images to the workers, each exactly once, the last batch ragged."""
+    mine = [(i, -1) for i in range(rank, num_images, num_workers)]
+    return [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+
+
+def collate(rows: Sequence[dict]) -> dict:
+    """Stack rows into a batch: uint8 (B, H, W, 3) views, int64 labels, lists of ids and errors."""
+    batch = {name: [row[name] for row in rows] for name in rows[0]}
+    return (
+        batch | {name: np.stack(batch[name]) for name in ("student", "teacher")} | {"label": np.array(batch["label"])}
+    )
