@@ -1,7 +1,7 @@
 """Activations and gradients of named modules, by forward hooks.
 
-Saved activations go wrong silently: a residual addition or an in-place ReLU behind the hooked module
-overwrites them. So what a hook keeps is never the tensor that the rest of the network gets: that one is a copy.
+A residual addition or an in-place ReLU behind a hooked module overwrites a saved activation, silently. So
+what a hook keeps is never the tensor that the rest of the network gets: that one is a copy.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,7 @@ def require_eval(model: nn.Module) -> None:
         ValueError: If any module of the model is in training mode.
     """
     if any(module.training for module in model.modules()):
-        raise ValueError(
-            "the model is in training mode, so a map would depend on its batch; call model.eval()"
-        )
+        raise ValueError("the model is in training mode, so a map would depend on its batch; call model.eval()")
 
 
 def find_modules(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -81,9 +79,7 @@ def activations(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Te
         def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             if not isinstance(output, Tensor) or output.ndim != 4:
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(
-                    f"target_layer {name!r} returns {got}; a map needs feature maps (B, K, h, w)"
-                )
+                raise ValueError(f"target_layer {name!r} returns {got}; a map needs feature maps (B, K, h, w)")
             starts_graph = not kept or not output.requires_grad
             kept[name] = output.detach().requires_grad_() if starts_graph else output
             return kept[name].clone()

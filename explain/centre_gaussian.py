@@ -4,9 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-def centre_gaussian(
-    model: nn.Module | None, images: Tensor, target: Tensor, *, sigma: float = 0.25
-) -> Tensor:
+def centre_gaussian(model: nn.Module | None, images: Tensor, target: Tensor, *, sigma: float = 0.25) -> Tensor:
     """Fall off from the centre: exp(-((y - cy)^2 / (sigma H)^2 + (x - cx)^2 / (sigma W)^2) / 2).
 
     Args:

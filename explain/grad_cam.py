@@ -20,9 +20,7 @@ def class_scores(logits: Tensor, target: Tensor, class_score: ClassScore) -> Ten
     """
     num_classes = logits.shape[1]
     if bool(((target < 0) | (target >= num_classes)).any()):
-        raise ValueError(
-            f"target {target.tolist()} holds a class that the model lacks; classes: 0..{num_classes - 1}"
-        )
+        raise ValueError(f"target {target.tolist()} holds a class that the model lacks; classes: 0..{num_classes - 1}")
     scores = logits.softmax(dim=1) if class_score == "probability" else logits
     return scores.gather(1, target.long()[:, None])[:, 0]
 

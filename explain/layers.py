@@ -22,9 +22,7 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def sum_over_layers(
-    maps: Sequence[Tensor], size: tuple[int, int], *, normalise: Normalise = "none"
-) -> Tensor:
+def sum_over_layers(maps: Sequence[Tensor], size: tuple[int, int], *, normalise: Normalise = "none") -> Tensor:
     """Add the layers' maps pixel by pixel (eq. 8), each up-sampled from its own (B, h, w) to `size`.
 
     Args:

@@ -46,7 +46,7 @@ def mal_grad_cam(
     """Multiply attention by what raises the class: softmax(MATT * ML-Grad-CAM) over pixels (eq. 9).
 
     The softmax is monotone: it changes no ranking of pixels, so no game that uses ranks only. But float32
-    holds the shares neither of a wide range of raw values apart (they tie at zero) nor of a narrow one (they tie
+    holds the shares neither of a wide range of raw values apart (they tie at zero) nor of a narrow one (tie
     at 1/HW); "none" keeps the product itself, with the same ranking and without these ties.
 
     Args:

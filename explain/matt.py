@@ -56,9 +56,7 @@ def attention_maps(model: nn.Module, *, sign: Sign, collapse: Collapse) -> Itera
     def after(name: str) -> ForwardHook:
         def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             if inputs[0]._version != versions[name]:
-                raise ValueError(
-                    f"module {name!r} overwrites its input, so F_o - F_i is lost; return a new tensor"
-                )
+                raise ValueError(f"module {name!r} overwrites its input, so F_o - F_i is lost; return a new tensor")
             with torch.no_grad():
                 kept[name] = attention_map(inputs[0], output, sign=sign, collapse=collapse)
 

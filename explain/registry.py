@@ -62,9 +62,7 @@ METHODS: dict[str, Method] = {
             "What the student's CBAMs change, summed over all of them.",
             MattOptions,
         ),
-        Method(
-            "grad_cam", "explain.grad_cam:grad_cam", "student", "Grad-CAM of one layer, any.", GradCamOptions
-        ),
+        Method("grad_cam", "explain.grad_cam:grad_cam", "student", "Grad-CAM of one layer, any.", GradCamOptions),
         Method(
             "random",
             "explain.random:random",

@@ -1,0 +1,238 @@
+"""The job: targets first (once for all methods), then maps, both as Ray Data jobs with one file a shard."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cluster.session import WorkerResources, ray_session, worker_resources
+from cluster.shards import Summary, make_shards, run_shards
+from cluster.storage import Folder
+from distill.images import ImageSet, open_images
+from distill.student import Student, load_student
+from distill.teachers import load_teacher
+from explain.frames import read_frame, without_list
+from explain.job import Job
+from explain.passes import Answer, Explainer, Request
+from explain.random import image_seed
+from explain.registry import Method, find_method
+from explain.schema import SCHEMA_VERSION, maps_table
+from explain.targets import TargetWorker, choose_target, read_targets, targets_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from distill.teachers import Teacher
+
+SHARD_IMAGES = 64
+"""One part of 64 maps at 224 px is at most 13 MB: small to redo, large enough for an object store."""
+
+DEFAULT_SIZE = (224, 224)
+"""Map size (height, width) where no model says one, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked job: everything is loaded and fits together, and nothing has been written."""
+
+    method: Method
+    """What runs."""
+    images: ImageSet
+    """What it runs on."""
+    labels: tuple[int | None, ...]
+    """One per image, as the model numbers classes."""
+    target: str | int | None
+    """As `choose_target` returns it."""
+    student: Student | None
+    """Loaded, where one was given."""
+    teacher: "Teacher | None"
+    """Loaded, where one was given."""
+    config: dict[str, Any]
+    """What decides the maps; stored beside them."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the maps' (height, width): the student's input size, else the teacher's, else 224 x 224."""
+        model = self.student or self.teacher
+        return tuple(model.input_size) if model is not None else DEFAULT_SIZE  # pyright: ignore[reportReturnType]
+
+
+def make_plan(name: str, job: Job) -> Plan:
+    """Load what the job names and check that it fits together.
+
+    Raises:
+        ValueError: If anything does not; the message says what was got, what is allowed and what to do.
+        FileNotFoundError: If the images, the student or the teacher are not there.
+    """
+    method = find_method(name)
+    job.check(method)
+    images = open_images(job.data, split=job.split, limit=job.limit)
+    student = load_student(job.student) if job.student is not None else None
+    teacher = load_teacher(job.teacher) if job.teacher is not None else None
+    check_pair(job, student, teacher)
+    model = student or teacher
+    num_classes = None if model is None else model.num_classes
+    labels = images.labels(num_classes) if num_classes is not None else images.class_ids
+    target = choose_target(
+        job.target,
+        has_student=student is not None,
+        has_teacher=teacher is not None,
+        labels=labels,
+        num_classes=num_classes,
+    )
+    if student is not None and method.explains == "student":
+        rehearse(method, asdict(job.options), student)
+    config = {
+        "schema_version": SCHEMA_VERSION,
+        "method": name,
+        "options": json.loads(json.dumps(asdict(job.options))),
+        "data": images.root,
+        "data_name": images.name,
+        "data_fingerprint": images.fingerprint,
+        "split": images.split,
+        "limit": job.limit,
+        "student": None if job.student is None else Folder(job.student).uri,
+        "student_fingerprint": None if student is None else student.fingerprint,
+        "teacher": job.teacher,
+        "teacher_fingerprint": None if teacher is None else teacher.fingerprint,
+        "target": target,
+        "seed": job.seed,
+    }
+    return Plan(
+        method=method,
+        images=images,
+        labels=labels,
+        target=target,
+        student=student,
+        teacher=teacher,
+        config=config,
+    )
+
+
+def rehearse(method: Method, options: dict[str, Any], student: Student) -> None:
+    """Explain one black image, so that an option that does not fit the student fails before any work starts."""
+    frame = np.zeros((1, *student.input_size, 3), dtype=np.uint8)
+    method.load()(student.model, student.normalise(frame), torch.zeros(1, dtype=torch.long), **options)
+
+
+def check_pair(job: Job, student: Student | None, teacher: "Teacher | None") -> None:
+    """Refuse a student that was distilled from another black box than the one given."""
+    if student is None or teacher is None or student.teacher_fingerprint == teacher.fingerprint:
+        return
+    raise ValueError(
+        f"student {job.student} was distilled from {student.teacher} ({student.teacher_fingerprint}), not from "
+        f"--teacher {job.teacher} ({teacher.fingerprint}); give its own teacher, or distil this one"
+    )
+
+
+def explain(name: str, job: Job) -> Summary:
+    """Write the maps of method `name` for the whole data set into `job.out`; go on where an earlier start stopped.
+
+    Raises:
+        ValueError, FileNotFoundError: As `make_plan`; or the folder holds another configuration's maps.
+    """
+    plan = make_plan(name, job)
+    folder = Folder(job.out)
+    folder.claim(plan.config, what="maps")
+    with ray_session():
+        resources = worker_resources(job.num_workers)
+        items = list(map_items(plan, job.out, resources))
+        config = {
+            "stored": plan.config,
+            "options": asdict(job.options),
+            "images": without_list(plan.images),
+            "size": plan.size,
+            "batch_size": job.batch_size,
+        }
+        shards = make_shards(items, SHARD_IMAGES)
+        summary = run_shards(MapWorker, config, shards, folder, resources=resources, description=name)
+    if folder.finished() is None or summary.skipped_rows < summary.rows:
+        folder.finish({**asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
+    return summary
+
+
+def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
+    """Yield one item per image: image_id, label, target, target_prob, error (why it has no target)."""
+    targets = stored_targets(plan, out, resources) if plan.target == "teacher" else {}
+    for image_id, label in zip(plan.images.image_ids, plan.labels, strict=True):
+        item = {"image_id": image_id, "label": label, "target": None, "target_prob": None, "error": None}
+        if plan.target == "teacher":
+            item |= targets[image_id]
+        elif plan.target == "label":
+            item |= {"target": label, "error": "the image has no label" if label is None else None}
+        elif isinstance(plan.target, int):
+            item["target"] = plan.target
+        yield item
+
+
+def stored_targets(plan: Plan, out: str, resources: WorkerResources) -> dict[str, dict[str, Any]]:
+    """Read the teacher's top-1 of each image; ask the teacher first where it is not stored yet."""
+    assert plan.teacher is not None
+    folder = targets_folder(out, plan.teacher, plan.images)
+    shards = make_shards([{"image_id": image_id} for image_id in plan.images.image_ids], SHARD_IMAGES)
+    if folder.finished() is None:
+        config = {"teacher": plan.teacher.spec, "images": without_list(plan.images)}
+        summary = run_shards(TargetWorker, config, shards, folder, resources=resources, description="targets")
+        folder.finish(asdict(summary))
+    return read_targets(folder, [shard.name for shard in shards])
+
+
+class MapWorker:
+    """Make the maps of a shard: read, explain, and keep one row per image whatever happens."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Load the student on this worker's cores or GPU, once."""
+        self.config, stored = config, config["stored"]
+        self.method = find_method(stored["method"])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        student = load_student(stored["student"], device=device) if stored["student"] is not None else None
+        self.explainer = Explainer(
+            function=self.method.load(),
+            options=config["options"],
+            seeded=self.method.seeded,
+            model=None if student is None else student.model,
+            normalise=None if student is None else student.normalise,
+            num_threads=1 if device == "cuda" else torch.get_num_threads(),
+        )
+
+    def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
+        """Return one row per item, in their order."""
+        size = self.config["batch_size"]
+        rows = [row for i in range(0, len(items), size) for row in self._rows(items[i : i + size])]
+        return maps_table(rows, self.config["stored"])
+
+    def _rows(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        read = [self._read(item) for item in items]
+        requests = [found for found in read if isinstance(found, Request)]
+        answers = iter(self.explainer(requests))
+        return [
+            self._row(item, next(answers)) if isinstance(found, Request) else {**item, "error": found}
+            for item, found in zip(items, read, strict=True)
+        ]
+
+    def _read(self, item: dict[str, Any]) -> Request | str:
+        """Return the image to explain, or why it cannot be."""
+        if item["error"] is not None:
+            return item["error"]
+        frame, error = read_frame(self.config["images"], item["image_id"], self.config["size"])
+        if frame is None:
+            return str(error)
+        seed = image_seed(self.config["stored"]["seed"], item["image_id"], self.method.name)
+        return Request(frame=frame, target=item["target"], seed=seed)
+
+    def _row(self, item: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        height, width = answer.saliency.shape
+        row = {
+            **item,
+            "target": answer.target,
+            "target_prob": item["target_prob"] if answer.target_prob is None else answer.target_prob,
+            "seconds": answer.seconds,
+            "teacher_queries": 0,
+            "student_passes": int(self.method.explains == "student"),
+        }
+        if not np.isfinite(answer.saliency).all():
+            return {**row, "error": "the map has values that are not finite numbers"}
+        return {**row, "saliency": answer.saliency, "map_height": height, "map_width": width}

@@ -1,0 +1,57 @@
+"""What `python -m explain METHOD` is asked for, as the command line shows it. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+import tyro
+
+from distill.teachers import split_spec
+from explain.registry import Method
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Generic[Options]):
+    """One method's maps of one data set."""
+
+    options: Annotated[Options, tyro.conf.arg(name="")]
+    """The method's own options."""
+    data: str
+    """Folder or URI of images: with or without class folders, or a data set's official layout."""
+    out: str
+    """Folder or URI for the maps. The same command again goes on where it stopped."""
+    student: str | None = None
+    """RUN folder of `python -m distill`; its network is what the CAM methods look into."""
+    teacher: str | None = None
+    """The black box, KIND:WHERE, as onnx:model.onnx; must be the one that the student was distilled from."""
+    target: str | None = None
+    """Class to explain: teacher or student (their top-1 on the whole image), label, or a class index. Default:
+    teacher where one is given, else student."""
+    split: str | None = None
+    """Part of the data set: train, val or test. Default: val, else test, else all."""
+    limit: int | None = None
+    """Take the first so many images only, in sorted order."""
+    seed: int = 0
+    """Seed of random methods; each image's map depends on it and on the image's id alone."""
+    num_workers: int | None = None
+    """Workers. Default: one for each GPU, else one for every 4 cores."""
+    batch_size: int = 64
+    """Images that a worker holds at once. Changes no map: the student always gets 8 at a time."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size} is too small; give 1 or more")
+
+    def check(self, method: Method) -> None:
+        """Refuse what no work could come of, before anything is loaded.
+
+        Raises:
+            ValueError: If the method needs a model that was not given, or for an unknown kind of teacher.
+        """
+        if method.explains == "student" and self.student is None:
+            raise ValueError(f"method {method.name!r} looks into a student; give --student RUN (python -m distill)")
+        if method.explains == "teacher" and self.teacher is None:
+            raise ValueError(f"method {method.name!r} asks the black box; give --teacher KIND:WHERE")
+        if self.teacher is not None:
+            split_spec(self.teacher)

@@ -1,0 +1,105 @@
+"""The maps on disk: one row per image, Parquet that pyarrow, pandas and DuckDB read without this project."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cluster.storage import Folder, config_hash
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+PART_SUFFIX = ".parquet"
+
+
+def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
+    """Describe the columns; the metadata holds `schema_version`, `config` (JSON) and `config_hash`.
+
+    `saliency` is the map row by row, `map_height` times `map_width` values, null where `error` says why there is
+    none. `target_prob` is what the model that chose the target gave it, null where no model did. `teacher_queries`,
+    `student_passes` and `seconds` are the method's own cost of this map, without reading, target and storing.
+    """
+    import pyarrow as pa
+
+    fields = {
+        "image_id": pa.string(),
+        "label": pa.int32(),
+        "target": pa.int32(),
+        "target_prob": pa.float32(),
+        "method": pa.string(),
+        "config_hash": pa.string(),
+        "map_height": pa.int32(),
+        "map_width": pa.int32(),
+        "saliency": pa.list_(pa.float32()),
+        "teacher_queries": pa.int32(),
+        "student_passes": pa.int32(),
+        "seconds": pa.float32(),
+        "error": pa.string(),
+    }
+    metadata = {
+        "schema_version": str(SCHEMA_VERSION),
+        "config": json.dumps(config, sort_keys=True),
+        "config_hash": config_hash(config),
+    }
+    return pa.schema([pa.field(name, kind) for name, kind in fields.items()], metadata=metadata)
+
+
+def maps_table(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> "pa.Table":
+    """Make a table of rows that hold all columns but `method` and `config_hash`, which `config` decides.
+
+    Args:
+        rows: With `saliency` as a float32 array (H, W), or None in a row with an error.
+        config: The configuration of the maps, as the folder stores it.
+    """
+    import pyarrow as pa
+
+    schema = maps_schema(config)
+    same = {"method": config["method"], "config_hash": config_hash(config)}
+    columns = {name: [same.get(name, row.get(name)) for row in rows] for name in schema.names}
+    columns["saliency"] = [None if map_ is None else map_.ravel() for map_ in columns["saliency"]]
+    return pa.table(columns, schema=schema)
+
+
+def map_parts(uri: str) -> list[str]:
+    """List the Parquet files of a maps folder, sorted.
+
+    Raises:
+        ValueError: If the folder holds no maps.
+    """
+    parts = [name for name in Folder(uri).names() if name.endswith(PART_SUFFIX) and not name.startswith("_")]
+    if not parts:
+        raise ValueError(f"{uri} holds no maps; give the --out folder of `python -m explain METHOD`")
+    return parts
+
+
+def read_part(uri: str, part: str, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Read one Parquet file of a maps folder, all columns or some.
+
+    Raises:
+        ValueError: If the file was not written by this version of `explain`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = Folder(uri).read_bytes(part)
+    table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    if version != str(SCHEMA_VERSION):
+        raise ValueError(f"{uri}/{part} has maps of schema version {version}, not {SCHEMA_VERSION}; explain again")
+    return table
+
+
+def read_maps(uri: str, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Read a maps folder as one table, in the order of the images; name `columns` to leave the maps on disk."""
+    import pyarrow as pa
+
+    return pa.concat_tables([read_part(uri, part, columns) for part in map_parts(uri)])
+
+
+def saliency_maps(table: "pa.Table") -> "Iterator[np.ndarray | None]":
+    """Yield each row's map as float32 (map_height, map_width), None in a row with an error."""
+    shapes = zip(table["map_height"].to_pylist(), table["map_width"].to_pylist(), strict=True)
+    for map_, shape in zip(table["saliency"], shapes, strict=True):
+        yield map_.values.to_numpy().reshape(shape) if map_.is_valid else None
