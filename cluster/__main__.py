@@ -7,9 +7,7 @@ from typing import Annotated
 import tyro
 
 
-def upload(
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")], uri: str | None = None
-) -> None:
+def upload(file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")], uri: str | None = None) -> None:
     """Send a spill file to MLflow and rename it to FILE.sent.
 
     Args:

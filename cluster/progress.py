@@ -44,9 +44,7 @@ class Progress:
         self._started_s = self._logged_s = time.monotonic()
         if self._stream.isatty():
             self._bar = _bar(self._stream)
-            self._task = self._bar.add_task(
-                self.description, total=self.total, completed=self.done, rate="", shown=""
-            )
+            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, rate="", shown="")
             self._bar.start()
         return self
 
@@ -64,9 +62,7 @@ class Progress:
         self.done += n
         self._shown |= shown
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=self.done, rate=self._rate_text(), shown=self._shown_text()
-            )
+            self._bar.update(self._task, completed=self.done, rate=self._rate_text(), shown=self._shown_text())
         elif time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
             self._log()
 

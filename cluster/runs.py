@@ -1,7 +1,7 @@
 """Write MLflow runs, each call bounded in time.
 
-What MLflow itself would do wrongly for a long job: seven retries with growing waits (four minutes a call while
-a server is down), and an error where two processes create the same experiment at once. Buffering, and what
+What MLflow itself would do wrongly for a long job: seven retries with growing waits (four minutes a call
+while a server is down), and an error where two processes create the same experiment at once. Buffering, and what
 becomes of that which cannot be sent, are in `tracking`.
 """
 
@@ -91,8 +91,7 @@ class RunStore:
 
         for start in range(0, len(metrics), MAX_BATCH):
             batch = [
-                Metric(name, value, time_ms, step)
-                for name, value, step, time_ms in metrics[start : start + MAX_BATCH]
+                Metric(name, value, time_ms, step) for name, value, step, time_ms in metrics[start : start + MAX_BATCH]
             ]
             self.client.log_batch(run_id, metrics=batch)
 

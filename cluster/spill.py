@@ -83,9 +83,7 @@ def _read(path: Path) -> list[_Unsent]:
             record = json.loads(line)
             kind, key = record.pop("kind") if record["kind"] == "run" else record["kind"], record["key"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}:{number} is no tracking record; remove that line and try again"
-            ) from error
+            raise ValueError(f"{path}:{number} is no tracking record; remove that line and try again") from error
         if kind == "run":
             runs.setdefault(key, _Unsent(RunSpec(**record)))
         else:

@@ -1,7 +1,7 @@
 """Log a run to MLflow without ever stopping the work.
 
-All talk with the store happens on one thread of its own, in batches. What cannot be sent is appended to a spill
-file as JSON lines, and `python -m cluster upload FILE` sends it later.
+All talk with the store happens on one thread of its own, in batches. What cannot be sent is appended to a
+spill file as JSON lines, and `python -m cluster upload FILE` sends it later.
 """
 
 import logging

@@ -1,0 +1,90 @@
+"""Attach to a Ray cluster or start Ray on this machine, and divide what is there among workers."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+CORES_PER_WORKER = 4  # convolutions gain little from more threads in one worker
+LOOPBACK = "127.0.0.1"
+# Ray warns about its own future defaults otherwise. The user's own setting wins.
+QUIET_ENV = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerResources:
+    """Say how many workers run, and what each of them has."""
+
+    num_workers: int
+    """Workers that run at once."""
+    cpus: int
+    """Cores of one worker, which are also its torch threads."""
+    gpus: int
+    """GPUs of one worker: 0 or 1."""
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Run the block with Ray: the one already connected, the cluster of RAY_ADDRESS, or a new one here.
+
+    `ray job submit` sets RAY_ADDRESS. A Ray of this machine listens on the loopback interface alone, has no
+    dashboard, and is shut down afterwards; one that was there before is left as it was.
+    """
+    for name, value in QUIET_ENV.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING)
+    else:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, _node_ip_address=LOOPBACK)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def worker_resources(num_workers: int | None = None) -> WorkerResources:
+    """Look at the cluster and divide it: a worker for each GPU, else one for every four cores of a machine.
+
+    Args:
+        num_workers: So many workers instead, with as many cores each as the machines allow.
+
+    Raises:
+        ValueError: `num_workers` is below 1, or more than there are GPUs (else cores).
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return divide([(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes], num_workers)
+
+
+def divide(machines: Sequence[tuple[int, int]], num_workers: int | None) -> WorkerResources:
+    """Divide machines, each (cores, GPUs), among workers; a worker does not span machines.
+
+    Raises:
+        ValueError: As `worker_resources`.
+    """
+    gpus = sum(gpus for _, gpus in machines)
+    most = _num_fitting(machines, 1, bool(gpus))
+    kind = "GPUs" if gpus else "cores"
+    if most < 1:
+        raise ValueError(
+            f"the Ray cluster has no {kind} that a worker could use; start a node with --num-cpus 1 or more"
+        )
+    if num_workers is None:
+        num_workers = most if gpus else sum(max(1, cores // CORES_PER_WORKER) for cores, _ in machines if cores)
+    if not 1 <= num_workers <= most:
+        raise ValueError(f"--num-workers {num_workers} does not fit: this cluster's {kind} allow 1 to {most}")
+    cpus = max(cores for cores, _ in machines)
+    while _num_fitting(machines, cpus, bool(gpus)) < num_workers:
+        cpus -= 1
+    return WorkerResources(num_workers=num_workers, cpus=cpus, gpus=int(bool(gpus)))
+
+
+def _num_fitting(machines: Sequence[tuple[int, int]], cpus: int, on_gpus: bool) -> int:
+    return sum(min(cores // cpus, gpus) if on_gpus else cores // cpus for cores, gpus in machines)

@@ -1,0 +1,202 @@
+"""Run a worker over shards of a data set with Ray Data, one Parquet file a shard.
+
+Ray Data's own `write_parquet` appends under random names, so a job that is started again would double its rows. Here
+a part's name follows from its shard and it is renamed into place when whole: a killed actor's shard is done again, a
+late writer writes the same bytes, and a rerun skips what is there.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cluster.progress import Progress
+from cluster.session import WorkerResources
+from cluster.storage import PART_SUFFIX, Folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Worker = Callable[[list[dict[str, Any]]], "pa.Table"]
+IN_FLIGHT = 2  # shards an actor has at once: one at work, one waiting; more would leave others idle at the end
+NUM_READERS = 16  # footers read at once, for stores where each costs a round trip
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Name a part and the items it is made of."""
+
+    name: str
+    """Name of the part without its suffix, such as part-00012."""
+    items: tuple[dict[str, Any], ...]
+    """JSON values that the worker understands, one an image."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Count what stands in the folder after a job."""
+
+    rows: int
+    """All rows, those of earlier starts included."""
+    errors: int
+    """Rows that carry an error, those of earlier starts included."""
+    skipped_rows: int
+    """Rows that stood before this start."""
+    seconds: float
+    """Time of this start."""
+
+
+def make_shards(items: Sequence[dict[str, Any]], size: int) -> list[Shard]:
+    """Cut items, in their order, into shards of `size`; the last may be shorter."""
+    if size < 1:
+        raise ValueError(f"shard size {size} is too small; give 1 or more")
+    starts = range(0, len(items), size)
+    return [Shard(f"part-{k:05d}", tuple(items[start : start + size])) for k, start in enumerate(starts)]
+
+
+def run_shards(
+    worker: Callable[..., Worker],
+    config: dict[str, Any],
+    shards: Sequence[Shard],
+    folder: Folder,
+    *,
+    resources: WorkerResources,
+    description: str,
+    rows_per_item: int = 1,
+) -> Summary:
+    """Run `worker(config)` in every actor over the shards that have no part yet; needs a running Ray session.
+
+    Args:
+        worker: Makes, once an actor, what turns a shard's items into a table with `rows_per_item` rows an item.
+        config: Its argument; must pickle.
+        shards: All shards of the work, those that are done included.
+        folder: Where the parts go; claimed by the caller, who also writes the manifest.
+        resources: Actors, and what each has.
+        description: Shown beside the progress.
+        rows_per_item: Rows that each item gives.
+
+    Raises:
+        ValueError: The folder holds parts that do not belong to these shards.
+    """
+    started_s = time.monotonic()
+    rows = {shard.name: len(shard.items) * rows_per_item for shard in shards}
+    skipped = _existing(folder, rows)
+    left = [shard for shard in shards if shard.name not in skipped]
+    skipped_rows = sum(rows[name] for name in skipped)
+    errors = sum(skipped.values())
+    with Progress(description, sum(rows.values()), unit="rows", done=skipped_rows) as progress:
+        for part in _write_parts(worker, config, left, folder, resources, rows_per_item):
+            errors += int(part["errors"])
+            progress.advance(int(part["rows"]), errors=errors)
+    folder.sweep()
+    done = _existing(folder, rows)
+    missing = sorted(set(rows) - set(done))
+    if missing:
+        raise RuntimeError(f"{folder.uri} lacks {len(missing)} parts, {missing[0]} first; run the command again")
+    return Summary(sum(rows.values()), sum(done.values()), skipped_rows, time.monotonic() - started_s)
+
+
+class _PartWriter:
+    """Turn a shard's items into its Parquet file, in an actor."""
+
+    def __init__(
+        self, worker: Callable[..., Worker], config: dict[str, Any], folder: Folder, cpus: int, rows_per_item: int
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(cpus)
+        self._run = worker(config)
+        self._folder, self._rows_per_item = folder, rows_per_item
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        part, items = str(batch["part"][0]), json.loads(batch["items"][0])
+        table = self._run(items)
+        assert table.num_rows == len(items) * self._rows_per_item, (part, table.num_rows, len(items))
+        self._folder.write_bytes(part + PART_SUFFIX, _parquet(table))
+        return {"part": [part], "rows": [table.num_rows], "errors": [_num_errors(table)]}
+
+
+def _write_parts(
+    worker: Callable[..., Worker],
+    config: dict[str, Any],
+    shards: Sequence[Shard],
+    folder: Folder,
+    resources: WorkerResources,
+    rows_per_item: int,
+) -> Iterator[dict[str, Any]]:
+    if not shards:
+        return
+    import ray.data
+
+    _quiet_ray_data()
+    records = [{"part": shard.name, "items": json.dumps(shard.items)} for shard in shards]
+    num_actors = min(resources.num_workers, len(shards))
+    parts = ray.data.from_items(records, override_num_blocks=len(records)).map_batches(
+        _PartWriter,  # pyright: ignore[reportArgumentType]
+        fn_constructor_args=(worker, config, folder, resources.cpus, rows_per_item),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=IN_FLIGHT),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+    )
+    yield from parts.iter_rows()
+
+
+def _quiet_ray_data() -> None:
+    from ray.data import DataContext
+
+    # Its bars flood a log that is no terminal; ours stands instead.
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _parquet(table: "pa.Table") -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _num_errors(table: "pa.Table") -> int:
+    if "error" not in table.column_names:
+        return 0
+    return table.num_rows - table.column("error").null_count
+
+
+def _existing(folder: Folder, rows: dict[str, int]) -> dict[str, int]:
+    """Return the errors of every part that is there. Raises: ValueError for a part that does not belong."""
+    names = [name.removesuffix(PART_SUFFIX) for name in folder.names() if name.endswith(PART_SUFFIX)]
+    strange = sorted(set(names) - set(rows))
+    if strange:
+        raise ValueError(
+            f"{folder.uri} holds {len(strange)} parts of other work, {strange[0]} first; give another --out"
+        )
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        counts = dict(zip(names, readers.map(lambda name: _count(folder, name), names), strict=True))
+    for name, (found, _) in counts.items():
+        if found != rows[name]:
+            raise ValueError(
+                f"{folder.uri}/{name}{PART_SUFFIX} has {found} rows, this work gives {rows[name]}; "
+                "delete it and run again, or give another --out"
+            )
+    return {name: errors for name, (_, errors) in counts.items()}
+
+
+def _count(folder: Folder, name: str) -> tuple[int, int]:
+    """Count a part's rows and errors from its footer, without its data."""
+    from pyarrow import parquet
+
+    path = f"{folder.path}/{name}{PART_SUFFIX}"
+    with parquet.ParquetFile(path, filesystem=folder.filesystem) as file:
+        metadata = file.metadata
+        groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+        columns = [group.column(k) for group in groups for k in range(group.num_columns)]
+        found = [column for column in columns if column.path_in_schema == "error"]
+        return metadata.num_rows, sum(column.num_values - column.statistics.null_count for column in found)
