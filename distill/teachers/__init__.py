@@ -1,0 +1,60 @@
+"""Black boxes behind one protocol: one file per kind, found by the `KIND` of a `KIND:WHERE` string.
+
+Heavy imports wait until a teacher is loaded, so that a command can check its `--teacher` before any work.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill.teachers.base import Teacher, TeacherError
+
+KINDS = {
+    "torchvision": "distill.teachers.torchvision",
+    "torch": "distill.teachers.torch_export",
+    "onnx": "distill.teachers.onnx",
+    "python": "distill.teachers.python",
+}
+EXAMPLES = "torchvision:resnet50, torch:model.pt2, onnx:model.onnx, python:package.module:factory"
+
+__all__ = ["EXAMPLES", "KINDS", "Teacher", "TeacherError", "load_teacher", "split_spec"]
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """Split a teacher's `KIND:WHERE` into its two parts, without loading anything.
+
+    Raises:
+        ValueError: there is no `KIND:`, the kind is unknown, or nothing follows it.
+    """
+    kind, colon, where = spec.partition(":")
+    if not colon or kind not in KINDS or not where:
+        problem = f"unknown teacher kind {kind!r}" if colon and where else "a teacher is KIND:WHERE"
+        raise ValueError(f"teacher {spec!r}: {problem}; kinds: {', '.join(KINDS)}; write it like one of: {EXAMPLES}")
+    return kind, where
+
+
+def load_teacher(spec: str, *, num_threads: int | None = None, device: str = "cpu") -> Teacher:
+    """Load the black box that `spec` names.
+
+    Args:
+        spec: `KIND:WHERE`, such as `onnx:model.onnx`.
+        num_threads: CPU threads for the engine; None leaves the engine's own choice.
+        device: where a torch or ONNX Runtime engine runs, such as "cpu" or "cuda".
+
+    Raises:
+        ValueError: the kind is unknown, or what it names cannot be used; the message says what to do.
+        FileNotFoundError: a model file or its `teacher.toml` is not there.
+    """
+    kind, where = split_spec(spec)
+    if num_threads is not None and num_threads < 1:
+        raise ValueError(f"num_threads is {num_threads}; it must be at least 1, or None for the engine's choice")
+    module = importlib.import_module(KINDS[kind])
+    return module.open_teacher(where, spec=spec, num_threads=num_threads, device=device)
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"Teacher", "TeacherError"}:
+        return getattr(importlib.import_module("distill.teachers.base"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

