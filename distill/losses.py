@@ -13,7 +13,8 @@ def kl_divergence(teacher_probs: Tensor, student_logits: Tensor) -> Tensor:
     Temperature 1; teacher probabilities (B, K) are used unchanged, `0 log 0 = 0`.
     """
     log_student = F.log_softmax(student_logits.float(), dim=1)
-    return (torch.xlogy(teacher_probs, teacher_probs) - teacher_probs * log_student).sum(dim=1).mean()
+    terms = torch.xlogy(teacher_probs, teacher_probs) - teacher_probs * log_student
+    return terms.sum() / max(1, len(terms))
 
 
 def distillation_loss(teacher_probs: Tensor, student_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
