@@ -26,8 +26,9 @@ CACHE_VARIABLE = "MALGRADCAM_CACHE"
 BATCH_SIZES = (8, 16)
 NUM_PROBES = 32
 # What another engine or precision may change on the probe, against ONNX Runtime in float32. Of each image the class
-# whose probability moves most counts. EfficientNet-Lite0 in bfloat16: see the test that measures it on photographs.
-MEAN_TOLERANCE = 0.02
+# whose probability moves most counts. The probe is hard: EfficientNet-Lite0 in bfloat16 moved by 0.031 in the mean and
+# 0.055 at most on it, by 0.009 and 0.041 on 200 photographs, of which 199 kept their top class.
+MEAN_TOLERANCE = 0.05
 LARGEST_TOLERANCE = 0.1
 TOP1_SHARE = 0.9  # of the images keep their top class
 NUM_TIMED = 5  # calls; the fastest counts, since others may be using the machine
