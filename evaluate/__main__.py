@@ -1,0 +1,134 @@
+"""`python -m evaluate games | similarity | report`: measure maps and students on the black box."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from distill.teachers import split_spec
+from evaluate.protocol import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Games:
+    """Play insertion and deletion with stored maps on the black box; scores go to Parquet and MLflow."""
+
+    maps: tuple[str, ...]
+    """Folders that `python -m explain` wrote, one per method; all of the same images and teacher."""
+    data: str
+    """The images that the maps were made of."""
+    teacher: str
+    """The black box that scores, KIND:WHERE, such as onnx:model.onnx."""
+    out: str
+    """Folder or URI for the scores; the same command again goes on where it stopped."""
+    protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
+    """The protocol."""
+    limit: int | None = None
+    """Play only the first so many images."""
+    num_workers: int | None = None
+    """Workers; without it one per GPU, else one per four cores."""
+
+    def run(self) -> None:
+        """Play, then print the table."""
+        split_spec(self.teacher)
+        from evaluate.batch import play_games
+        from evaluate.tables import print_games
+
+        result = play_games(
+            self.maps,
+            data=self.data,
+            teacher=self.teacher,
+            out=self.out,
+            protocol=self.protocol,
+            limit=self.limit,
+            num_workers=self.num_workers,
+        )
+        print_games(result.outcomes)
+        print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """Measure how often student and teacher rank the same classes first, in the same order (Sim 1 to 5)."""
+
+    student: str
+    """Folder that `python -m distill` wrote; the result is stored there too."""
+    teacher: str
+    """The black box that the student was distilled from, KIND:WHERE."""
+    data: str
+    """Folder or URI of images."""
+    split: str | None = None
+    """Part of the data set: train, val or test; without it val, else test, else everything."""
+    limit: int | None = None
+    """Take only the first so many images."""
+    view: Literal["centre_crop", "resize"] = "centre_crop"
+    """What both see of an image: the validation crop, or the whole image as it is explained and scored."""
+
+    def run(self) -> None:
+        """Measure, then print the table."""
+        split_spec(self.teacher)
+        from evaluate.similarity import measure
+        from evaluate.tables import print_agreement
+
+        found = measure(
+            self.student,
+            teacher=self.teacher,
+            data=self.data,
+            split=self.split,
+            limit=self.limit,
+            view=self.view,
+        )
+        print_agreement(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write one self-contained HTML page: table of methods, curves, gallery, agreement."""
+
+    scores: tuple[str, ...]
+    """Folders that `python -m evaluate games` wrote."""
+    out: str
+    """HTML file to write."""
+    photographs: bool = True
+    """Show the images themselves in the gallery."""
+    num_gallery: int = 8
+    """Images in the gallery."""
+    table: str | None = None
+    """Also write the table of methods, as .md or .csv."""
+
+    def run(self) -> None:
+        """Write the page."""
+        from evaluate.report import write_report
+
+        write_report(
+            self.scores,
+            self.out,
+            photographs=self.photographs,
+            num_gallery=self.num_gallery,
+            tables=self.table,
+        )
+        print(f"report in {self.out}")
+
+
+Command = (
+    Annotated[Games, tyro.conf.subcommand("games")]
+    | Annotated[Similarity, tyro.conf.subcommand("similarity")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a subcommand; errors that the user can mend are one line on stderr and exit code 2."""
+    try:
+        cli: Any = tyro.cli
+        cli(Command, prog="python -m evaluate", args=args).run()
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""The games as a Ray Data job: maps and images in, one row per image, method and game out, then MLflow."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cluster.session import ray_session, worker_resources
+from cluster.shards import Summary, make_shards, run_shards
+from cluster.storage import Folder, config_hash
+from distill.images import ImageSet
+from distill.teachers import load_teacher
+from evaluate.games import Play, area, pixel_steps, play, rank_pixels
+from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
+from evaluate.protocol import GAMES, Protocol
+from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
+from evaluate.sources import Source, map_items, open_played_images, open_sources
+from evaluate.substrates import SUBSTRATES, image_rng
+from explain.frames import read_frame, without_list
+from explain.schema import read_part, saliency_maps
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from distill.teachers import Teacher
+
+SHARD_MAPS = 16  # 16 maps are 7,200 forward passes at 224 px: seconds to redo, long enough to fill batches
+BATCH_FRAMES = 64  # where the teacher does not say how many it takes at once
+# The scores' columns of what a map cost, and where the maps have it.
+MAP_COSTS = {
+    "map_seconds": "seconds",
+    "map_teacher_queries": "teacher_queries",
+    "map_student_passes": "student_passes",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a games job left."""
+
+    summary: Summary
+    """Rows and errors in the folder."""
+    outcomes: list[MethodOutcome]
+    """One per folder of maps, in the order given."""
+
+
+def play_games(
+    maps: Sequence[str],
+    *,
+    data: str,
+    teacher: str,
+    out: str,
+    protocol: Protocol,
+    limit: int | None = None,
+    num_workers: int | None = None,
+) -> Result:
+    """Play both games of every map on the teacher and write the scores into `out`; go on where a start
+    stopped.
+
+    Raises:
+        ValueError: anything does not fit together, checked before any work starts.
+        FileNotFoundError: images or teacher are missing.
+    """
+    judge = load_teacher(teacher)
+    sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint)
+    images = open_played_images(data, sources[0], limit)
+    protocol = dataclasses.replace(protocol, target=str(sources[0].config["target"]))
+    items = list(map_items(sources, images))
+    stored = {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": protocol.fields(),
+        "protocol_hash": protocol.hash,
+        "teacher": teacher,
+        "teacher_fingerprint": judge.fingerprint,
+        "data": images.root,
+        "data_name": images.name,
+        "data_fingerprint": images.fingerprint,
+        "split": images.split,
+        "limit": limit,
+        "maps": [source.record() for source in sources],
+    }
+    folder = Folder(out)
+    folder.claim(stored, what="scores")
+    config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_list(images)}
+    shards = make_shards(items, SHARD_MAPS)
+    with ray_session():
+        resources = worker_resources(num_workers)
+        summary = run_shards(
+            GamesWorker, config, shards, folder, resources=resources, description="games", rows_per_item=len(GAMES)
+        )
+    outcomes = read_outcomes(folder, sources)
+    track_outcomes(folder, images.name, outcomes, stored)
+    if folder.finished() is None or summary.skipped_rows < summary.rows:
+        folder.finish({**dataclasses.asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
+    return Result(summary=summary, outcomes=outcomes)
+
+
+class GamesWorker:
+    """Play the games of a shard's maps; whatever happens to one image, it keeps its two rows."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Load the teacher on this worker's cores or GPU, once."""
+        self.protocol: Protocol = config["protocol"]
+        self.sources: list[Source] = config["sources"]
+        self.images: ImageSet = config["images"]
+        self.schema = scores_schema(config["stored"], config_hash(config["stored"]))
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.teacher = load_teacher(
+            config["stored"]["teacher"], num_threads=torch.get_num_threads(), device=self.device
+        )
+        self.step_px = self.protocol.step(self.teacher.input_size)
+        self._open_part: tuple[int, str] | None = None
+        self._part: pa.Table | None = None
+
+    def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
+        """Return two rows per item, deletion and insertion, in the items' order."""
+        rows: list[dict[str, Any]] = []
+        waiting: list[dict[str, Any]] = []
+        plays = self._plays(items, rows, waiting)
+        height, width = self.teacher.input_size
+        batch_size = self.teacher.batch_size or BATCH_FRAMES
+        for k, curve in enumerate(play(self.teacher.forward, plays, batch_size=batch_size)):
+            waiting[k] |= {
+                "curve": curve,
+                "auc": area(curve, step_px=self.step_px, num_pixels=height * width),
+                "teacher_queries": len(curve),
+            }
+        return scores_table(rows, self.schema)
+
+    def _plays(
+        self, items: Sequence[dict[str, Any]], rows: list[dict[str, Any]], waiting: list[dict[str, Any]]
+    ) -> Iterator[Play]:
+        """Yield the items' plays as they are needed; note every row, and those that wait for a curve."""
+        for item in items:
+            found = self._map_row(item)
+            both = [{**self._row(found), "game": game} for game in GAMES]
+            rows += both
+            try:
+                plays, tied_share = self._prepare(found)
+            except ValueError as error:
+                for row in both:
+                    row["error"] = str(error)
+                continue
+            for row, game in zip(both, plays, strict=True):
+                row["tied_share"] = tied_share
+                waiting.append(row)
+                yield game
+
+    def _map_row(self, item: dict[str, Any]) -> dict[str, Any]:
+        key = (item["source"], item["part"])
+        if self._part is None or self._open_part != key:
+            self._open_part, self._part = key, read_part(self.sources[item["source"]].uri, item["part"])
+        table = self._part.slice(item["row"], 1)
+        row = table.drop_columns(["saliency"]).to_pylist()[0]
+        assert row["image_id"] == item["image_id"], (row["image_id"], item)
+        return {**row, "saliency": next(saliency_maps(table))}
+
+    def _row(self, found: dict[str, Any]) -> dict[str, Any]:
+        same = {name: found[name] for name in ("image_id", "label", "target", "method", "config_hash")}
+        costs = {name: found[of] for name, of in MAP_COSTS.items()}
+        return {**same, **costs, "protocol_hash": self.protocol.hash, "teacher_queries": 0}
+
+    def _prepare(self, found: dict[str, Any]) -> tuple[list[Play], float]:
+        """Make the two plays of a map and its tied share. Raises: ValueError that says why there are none."""
+        if found["error"] is not None:
+            raise ValueError(found["error"])
+        target = checked_target(found["target"], self.teacher)
+        saliency = np.array(found["saliency"], dtype=np.float32)
+        size = self.teacher.input_size
+        order = rank_pixels(torch.from_numpy(saliency).to(self.device), size, seed=self.protocol.seed)
+        frame, error = read_frame(self.images, found["image_id"], size)
+        if frame is None:
+            raise ValueError(error)
+        image = self.teacher.normalise(frame[None])[0].to(self.device)
+        steps, num_steps = pixel_steps(order.ranks, self.step_px)
+        plays = []
+        for game in GAMES:
+            substrate = SUBSTRATES[self.protocol.substrate(game)](
+                image,
+                mean=self.teacher.mean,
+                std=self.teacher.std,
+                rng=image_rng(self.protocol.seed, found["image_id"]),
+            )
+            start, finish = (image, substrate) if game == "deletion" else (substrate, image)
+            plays.append(Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target))
+        return plays, order.tied_share
+
+
+def checked_target(target: int | None, teacher: "Teacher") -> int:
+    """Return a map's target. Raises: ValueError where there is none, or the teacher has no such class."""
+    if target is None:
+        raise ValueError("the map names no target class")
+    if not 0 <= target < teacher.num_classes:
+        last = teacher.num_classes - 1
+        raise ValueError(f"target {target} is not a class of the teacher; classes: 0 to {last}")
+    return target

@@ -1,0 +1,144 @@
+"""Sim N of a student and its teacher over a data set, with bootstrap intervals (the paper's Table 1)."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from cluster.progress import Progress
+from cluster.storage import Folder, config_hash
+from cluster.tracking import Tracker
+from distill.images import ImageSet, open_images
+from distill.images.decode import ImageError, centre_crop, decode, resize
+from distill.similarity import sim_n
+from distill.student import Student, load_student
+from distill.teachers import load_teacher
+from evaluate.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from distill.teachers import Teacher
+
+View = Literal["centre_crop", "resize"]
+VIEWS = {"centre_crop": centre_crop, "resize": resize}
+MAX_N = 5
+BATCH_IMAGES = 32
+
+
+def measure(
+    run: str,
+    *,
+    teacher: str,
+    data: str,
+    split: str | None = None,
+    limit: int | None = None,
+    view: View = "centre_crop",
+) -> dict[str, Any]:
+    """Measure Sim 1 to 5, store them as JSON in the student's folder and log an MLflow run.
+
+    Args:
+        run: the student's folder, `--out` of `python -m distill`.
+        teacher: the black box, KIND:WHERE.
+        data: folder or URI of images.
+        split: part of the data set.
+        limit: take only the first so many images.
+        view: what both models see, each at its own input size.
+
+    Returns:
+        sim1 ... sim5 (each mean, low, high; fewer for fewer classes), num_images, num_errors and the
+        settings.
+
+    Raises:
+        ValueError: the student was made for another teacher, or no image can be read.
+        FileNotFoundError: the student, the teacher or the images are missing.
+    """
+    images = open_images(data, split=split, limit=limit)
+    student, judge = load_student(run), load_teacher(teacher)
+    check_pair(run, student, judge)
+    settings = {
+        "view": view,
+        "data": images.root,
+        "data_fingerprint": images.fingerprint,
+        "split": images.split,
+        "limit": limit,
+        "teacher": teacher,
+        "teacher_fingerprint": judge.fingerprint,
+        "student_fingerprint": student.fingerprint,
+    }
+    agreed, num_errors = agreements(student, judge, images, view)
+    found = {f"sim{n}": _interval(values) for n, values in agreed.items()}
+    result = {**found, "num_images": len(agreed[1]), "num_errors": num_errors, **settings}
+    Folder(run).write_json(f"similarity-{config_hash(settings)}.json", result)
+    _track(images.name, run, found, settings, len(agreed[1]))
+    return result
+
+
+def check_pair(run: str, student: Student, teacher: "Teacher") -> None:
+    """Refuse a student of another teacher. Raises: ValueError."""
+    if student.teacher_fingerprint != teacher.fingerprint:
+        raise ValueError(
+            f"student {run} was distilled from {student.teacher} ({student.teacher_fingerprint}), not from "
+            f"{teacher.spec} ({teacher.fingerprint}); give its own teacher"
+        )
+    if student.num_classes != teacher.num_classes:
+        raise ValueError(
+            f"student {run} has {student.num_classes} classes, teacher {teacher.spec} "
+            f"{teacher.num_classes}; give the teacher that it was distilled from"
+        )
+
+
+def agreements(student: Student, teacher: "Teacher", images: ImageSet, view: View) -> tuple[dict[int, np.ndarray], int]:
+    """Compare both on every image that can be read: n -> agreement, float (N,), and the number unreadable."""
+    last = min(MAX_N, teacher.num_classes)
+    agreed: dict[int, list[np.ndarray]] = {n: [] for n in range(1, last + 1)}
+    num_read = 0
+    with Progress("similarity", len(images.image_ids)) as progress:
+        for size, pairs in _batches(images, (teacher.input_size, student.input_size), view):
+            if pairs:
+                num_read += len(pairs)
+                probs = torch.from_numpy(teacher.probabilities(np.stack([a for a, _ in pairs])))
+                with torch.inference_mode():
+                    logits = student.model(student.normalise(np.stack([b for _, b in pairs]))).float()
+                for n, found in agreed.items():
+                    found.append(sim_n(probs, torch.softmax(logits, dim=1), n).numpy())
+            progress.advance(size)
+    if num_read == 0:
+        raise ValueError(f"none of {len(images.image_ids)} images in {images.root} can be read; check --data")
+    joined = {n: np.concatenate(found).astype(np.float64) for n, found in agreed.items()}
+    return joined, len(images.image_ids) - num_read
+
+
+def _batches(
+    images: ImageSet, sizes: Sequence[tuple[int, int]], view: View
+) -> Iterator[tuple[int, list[tuple[np.ndarray, np.ndarray]]]]:
+    for start in range(0, len(images.image_ids), BATCH_IMAGES):
+        ids = images.image_ids[start : start + BATCH_IMAGES]
+        yield len(ids), [pair for image_id in ids if (pair := _views(images, image_id, sizes, view)) is not None]
+
+
+def _views(
+    images: ImageSet, image_id: str, sizes: Sequence[tuple[int, int]], view: View
+) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        image = decode(images.read(image_id))
+        first, second = (VIEWS[view](image, size) for size in sizes)
+    except (ImageError, FileNotFoundError):
+        return None
+    return first, second
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    interval = mean_interval(values)
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _track(
+    experiment: str, run: str, found: dict[str, dict[str, float]], settings: dict[str, Any], num_images: int
+) -> None:
+    with Tracker(
+        experiment, "similarity", params={"student": run, **settings}, tags={"stage": "similarity"}
+    ) as tracker:
+        metrics = {name: interval["mean"] for name, interval in found.items()}
+        if num_images > 1:
+            metrics |= {f"{name}_{end}": i[end] for name, i in found.items() for end in ("low", "high")}
+        tracker.log({**metrics, "num_images": num_images})

@@ -1,0 +1,143 @@
+"""The maps that a games job plays: which folders they lie in, and whether they may be compared at all."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.storage import Folder, config_hash
+from distill.images import ImageSet, open_images
+from explain.schema import map_parts, read_part
+
+# Maps that differ in one of these are not about the same question: key -> what to say about it.
+SAME = {
+    "data_fingerprint": "different images; explain them with the same --data, --split and --limit",
+    "target": "different kinds of target; explain them with the same --target",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One folder of maps: one method in one configuration."""
+
+    uri: str
+    """The maps' folder."""
+    config: dict[str, Any]
+    """What `explain` stored there."""
+
+    @property
+    def method(self) -> str:
+        """Return the method's name."""
+        return self.config["method"]
+
+    @property
+    def config_hash(self) -> str:
+        """Return the hash that the maps' rows carry."""
+        return config_hash(self.config)
+
+    def record(self) -> dict[str, Any]:
+        """Describe the folder for the scores' configuration."""
+        return {
+            "uri": self.uri,
+            "method": self.method,
+            "config_hash": self.config_hash,
+            "config": self.config,
+        }
+
+
+def open_sources(maps: Sequence[str], *, teacher: str, teacher_fingerprint: str) -> list[Source]:
+    """Open folders of maps and check that one black box can judge them side by side.
+
+    Args:
+        maps: the `--out` folders of `python -m explain`.
+        teacher: the black box that scores, as the user named it.
+        teacher_fingerprint: of that black box.
+
+    Raises:
+        ValueError: a folder is not finished or given twice, or the maps are of different images, targets or
+            teachers; the message says what to do.
+    """
+    if not maps:
+        raise ValueError("no maps given; give one or more --out folders of `python -m explain METHOD`")
+    sources = [_open_source(uri) for uri in maps]
+    first = sources[0]
+    for source in sources:
+        for key, problem in SAME.items():
+            _refuse_different(key, problem, first, source)
+        made_for = source.config["teacher_fingerprint"]
+        if made_for is not None and made_for != teacher_fingerprint:
+            raise ValueError(
+                f"the maps in {source.uri} were made for teacher {source.config['teacher']} ({made_for}), "
+                f"not for {teacher} ({teacher_fingerprint}); play them on their own teacher, in a job "
+                "of their own"
+            )
+    if first.config["target"] is None:
+        raise ValueError(f"the maps in {first.uri} name no class to score; explain again with --teacher")
+    _refuse_twice(sources)
+    return sources
+
+
+def open_played_images(data: str, source: Source, limit: int | None) -> ImageSet:
+    """Open the images that the maps were made of, or the first `limit` of them.
+
+    Raises:
+        ValueError: `data` is not what the maps were made of, or the limit is below 1.
+        FileNotFoundError: the folder is missing.
+    """
+    config = source.config
+    images = open_images(data, split=config["split"], limit=config["limit"])
+    if images.fingerprint != config["data_fingerprint"]:
+        raise ValueError(
+            f"--data {data} ({len(images.image_ids)} images, {images.fingerprint}) is not what the maps in "
+            f"{source.uri} were made of ({config['data']}, {config['data_fingerprint']}); give that folder"
+        )
+    if limit is None or limit >= len(images.image_ids):
+        return images
+    return open_images(data, split=config["split"], limit=limit)
+
+
+def map_items(sources: Sequence[Source], images: ImageSet) -> Iterator[dict[str, Any]]:
+    """Yield one item per map to play: source (its number), part, row, and the image_id that must be there."""
+    wanted = set(images.image_ids)
+    for number, source in enumerate(sources):
+        found = 0
+        for part in map_parts(source.uri):
+            ids = read_part(source.uri, part, ["image_id"])["image_id"].to_pylist()
+            for row, image_id in enumerate(ids):
+                if image_id in wanted:
+                    found += 1
+                    yield {"source": number, "part": part, "row": row, "image_id": image_id}
+        if found != len(wanted):
+            raise ValueError(
+                f"{source.uri} has maps or error rows of {found} of {len(wanted)} images; run its `python -m "
+                "explain` again, it goes on where it stopped"
+            )
+
+
+def _open_source(uri: str) -> Source:
+    folder = Folder(uri)
+    config = folder.config()
+    if "method" not in config:
+        raise ValueError(f"{uri} holds no maps; give the --out folder of `python -m explain METHOD`")
+    if folder.finished() is None:
+        raise ValueError(f"the maps in {uri} are not complete; run the same `python -m explain` again first")
+    return Source(uri=folder.uri, config=config)
+
+
+def _refuse_different(key: str, problem: str, first: Source, other: Source) -> None:
+    got, wanted = other.config[key], first.config[key]
+    if got != wanted:
+        raise ValueError(
+            f"maps of one job must belong together, but {first.uri} ({key} {wanted}) and {other.uri} "
+            f"({key} {got}) are of {problem}"
+        )
+
+
+def _refuse_twice(sources: Sequence[Source]) -> None:
+    seen: dict[str, str] = {}
+    for source in sources:
+        if source.config_hash in seen:
+            raise ValueError(
+                f"{seen[source.config_hash]} and {source.uri} hold the same method with the same settings; "
+                "give one of them"
+            )
+        seen[source.config_hash] = source.uri
