@@ -1,0 +1,117 @@
+"""Check a job before any work starts: load what it names, and see that it fits together."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cluster.storage import Folder
+from distill.images import ImageSet, open_images
+from distill.student import Student, load_student
+from distill.teachers import load_teacher
+from explain.job import Job
+from explain.registry import Method, find_method
+from explain.schema import SCHEMA_VERSION
+from explain.targets import choose_target
+
+if TYPE_CHECKING:
+    from distill.teachers import Teacher
+
+DEFAULT_SIZE = (224, 224)
+"""Map size (height, width) where no model says one, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked job: everything is loaded and fits together, and nothing has been written."""
+
+    method: Method
+    """What runs."""
+    images: ImageSet
+    """What it runs on."""
+    labels: tuple[int | None, ...]
+    """One per image, as the model numbers classes."""
+    target: str | int | None
+    """As `choose_target` returns it."""
+    student: Student | None
+    """Loaded, where one was given."""
+    teacher: "Teacher | None"
+    """Loaded, where one was given."""
+    config: dict[str, Any]
+    """What decides the maps; stored beside them."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the maps' (height, width): the student's input size, else the teacher's, else 224 x 224."""
+        model = self.student or self.teacher
+        return tuple(model.input_size) if model is not None else DEFAULT_SIZE  # pyright: ignore[reportReturnType]
+
+
+def make_plan(name: str, job: Job) -> Plan:
+    """Load what the job names and check that it fits together.
+
+    Raises:
+        ValueError: If anything does not; the message says what was got, what is allowed and what to do.
+        FileNotFoundError: If the images, the student or the teacher are not there.
+    """
+    method = find_method(name)
+    job.check(method)
+    images = open_images(job.data, split=job.split, limit=job.limit)
+    student = load_student(job.student) if job.student is not None else None
+    teacher = load_teacher(job.teacher) if job.teacher is not None else None
+    check_pair(job, student, teacher)
+    model = student or teacher
+    num_classes = None if model is None else model.num_classes
+    labels = images.labels(num_classes) if num_classes is not None else images.class_ids
+    target = choose_target(
+        job.target,
+        has_student=student is not None,
+        has_teacher=teacher is not None,
+        labels=labels,
+        num_classes=num_classes,
+    )
+    if student is not None and method.explains == "student":
+        rehearse(method, asdict(job.options), student)
+    config = {
+        "schema_version": SCHEMA_VERSION,
+        "method": name,
+        "options": json.loads(json.dumps(asdict(job.options))),
+        "data": images.root,
+        "data_name": images.name,
+        "data_fingerprint": images.fingerprint,
+        "split": images.split,
+        "limit": job.limit,
+        "student": None if job.student is None else Folder(job.student).uri,
+        "student_fingerprint": None if student is None else student.fingerprint,
+        "teacher": job.teacher,
+        "teacher_fingerprint": None if teacher is None else teacher.fingerprint,
+        "target": target,
+        "seed": job.seed,
+    }
+    return Plan(
+        method=method,
+        images=images,
+        labels=labels,
+        target=target,
+        student=student,
+        teacher=teacher,
+        config=config,
+    )
+
+
+def rehearse(method: Method, options: dict[str, Any], student: Student) -> None:
+    """Explain one black image, so that an option that does not fit the student fails before any work starts."""
+    frame = np.zeros((1, *student.input_size, 3), dtype=np.uint8)
+    method.load()(student.model, student.normalise(frame), torch.zeros(1, dtype=torch.long), **options)
+
+
+def check_pair(job: Job, student: Student | None, teacher: "Teacher | None") -> None:
+    """Refuse a student that was distilled from another black box than the one given."""
+    if student is None or teacher is None or student.teacher_fingerprint == teacher.fingerprint:
+        return
+    raise ValueError(
+        f"student {job.student} was distilled from {student.teacher} ({student.teacher_fingerprint}), not from "
+        f"--teacher {job.teacher} ({teacher.fingerprint}); give its own teacher, or distil this one"
+    )

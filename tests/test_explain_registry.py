@@ -1,0 +1,46 @@
+import inspect
+import subprocess
+import sys
+from dataclasses import asdict, fields
+
+import pytest
+import torch
+from explain_nets import noise, tiny_net
+
+from explain.registry import METHODS, find_method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_a_finite_map_of_the_input_size(name):
+    method = METHODS[name]
+    images = noise(2, 32, 64)
+    seeds = {"seeds": [1, 2]} if method.seeded else {}
+    maps = method.load()(tiny_net(), images, torch.tensor([0, 4]), **asdict(method.options()), **seeds)
+    assert maps.shape == (2, 32, 64)
+    assert maps.dtype == torch.float32
+    assert torch.isfinite(maps).all()
+    assert not maps.requires_grad
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_and_signature_say_the_same(name):
+    method = METHODS[name]
+    parameters = inspect.signature(method.load()).parameters
+    assert list(parameters)[:3] == ["model", "images", "target"]
+    keywords = {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY and key != "seeds"}
+    assert keywords == {field.name: field.default for field in fields(method.options)}
+    assert ("seeds" in parameters) == method.seeded
+
+
+def test_unknown_method_is_told_what_there_is():
+    with pytest.raises(ValueError, match="unknown method 'gradcam'; methods: mal_grad_cam, ml_grad_cam, matt"):
+        find_method("gradcam")
+
+
+def test_the_command_line_imports_nothing_heavy():
+    code = (
+        "import sys, explain.__main__; "
+        "print([m for m in ('torch', 'ray', 'mlflow', 'pandas', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
