@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 CORES_PER_WORKER = 4  # convolutions gain little from more threads in one worker
-LOOPBACK = "127.0.0.1"
-# Ray warns about its own future defaults otherwise. The user's own setting wins.
-QUIET_ENV = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+# Ray warns about its own defaults otherwise; the user's own settings win.
+ENV = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+# A Ray that starts here listens on every interface, whatever address it is given. A token that it makes by itself
+# guards it; this logger announces that in a warning.
+ANNOUNCER = "ray._private.authentication.authentication_token_setup"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +30,10 @@ class WorkerResources:
 def ray_session() -> Iterator[None]:
     """Run the block with Ray: the one already connected, the cluster of RAY_ADDRESS, or a new one here.
 
-    `ray job submit` sets RAY_ADDRESS. A Ray of this machine listens on the loopback interface alone, has no
-    dashboard, and is shut down afterwards; one that was there before is left as it was.
+    `ray job submit` sets RAY_ADDRESS. A Ray of this machine has no dashboard, asks for the token that it keeps in
+    the home folder, and is shut down afterwards; one that was there before is left as it was.
     """
-    for name, value in QUIET_ENV.items():
+    for name, value in ENV.items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -41,7 +43,8 @@ def ray_session() -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
     else:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, _node_ip_address=LOOPBACK)
+        logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
     try:
         yield
     finally:

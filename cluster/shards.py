@@ -88,7 +88,7 @@ def run_shards(
     skipped_rows = sum(rows[name] for name in skipped)
     errors = sum(skipped.values())
     with Progress(description, sum(rows.values()), unit="rows", done=skipped_rows) as progress:
-        for part in _write_parts(worker, config, left, folder, resources, rows_per_item):
+        for part in _write_parts(_Job(worker, config, folder, rows_per_item, resources), left):
             errors += int(part["errors"])
             progress.advance(int(part["rows"]), errors=errors)
     folder.sweep()
@@ -99,48 +99,47 @@ def run_shards(
     return Summary(sum(rows.values()), sum(done.values()), skipped_rows, time.monotonic() - started_s)
 
 
+@dataclass(frozen=True)
+class _Job:
+    worker: Callable[..., Worker]
+    config: dict[str, Any]
+    folder: Folder
+    rows_per_item: int
+    resources: WorkerResources
+
+
 class _PartWriter:
     """Turn a shard's items into its Parquet file, in an actor."""
 
-    def __init__(
-        self, worker: Callable[..., Worker], config: dict[str, Any], folder: Folder, cpus: int, rows_per_item: int
-    ) -> None:
+    def __init__(self, job: _Job) -> None:
         import torch
 
-        torch.set_num_threads(cpus)
-        self._run = worker(config)
-        self._folder, self._rows_per_item = folder, rows_per_item
+        torch.set_num_threads(job.resources.cpus)
+        self._job, self._run = job, job.worker(job.config)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         part, items = str(batch["part"][0]), json.loads(batch["items"][0])
         table = self._run(items)
-        assert table.num_rows == len(items) * self._rows_per_item, (part, table.num_rows, len(items))
-        self._folder.write_bytes(part + PART_SUFFIX, _parquet(table))
+        assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
+        self._job.folder.write_bytes(part + PART_SUFFIX, _parquet(table))
         return {"part": [part], "rows": [table.num_rows], "errors": [_num_errors(table)]}
 
 
-def _write_parts(
-    worker: Callable[..., Worker],
-    config: dict[str, Any],
-    shards: Sequence[Shard],
-    folder: Folder,
-    resources: WorkerResources,
-    rows_per_item: int,
-) -> Iterator[dict[str, Any]]:
+def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
     if not shards:
         return
     import ray.data
 
     _quiet_ray_data()
     records = [{"part": shard.name, "items": json.dumps(shard.items)} for shard in shards]
-    num_actors = min(resources.num_workers, len(shards))
+    num_actors = min(job.resources.num_workers, len(shards))
     parts = ray.data.from_items(records, override_num_blocks=len(records)).map_batches(
         _PartWriter,  # pyright: ignore[reportArgumentType]
-        fn_constructor_args=(worker, config, folder, resources.cpus, rows_per_item),
+        fn_constructor_args=(job,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=IN_FLIGHT),
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
+        num_cpus=job.resources.cpus,
+        num_gpus=job.resources.gpus,
     )
     yield from parts.iter_rows()
 
@@ -153,6 +152,8 @@ def _quiet_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # It warns that the bars are off.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
 def _parquet(table: "pa.Table") -> bytes:

@@ -1,0 +1,164 @@
+"""Folders: the same behaviour on a local path and on another file system, and claims that refuse other work."""
+
+import json
+import pickle
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import dataset, parquet
+
+from cluster.storage import Folder, config_hash
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """Give an empty folder on this machine's disk, and one on a file system in memory."""
+    local = str(tmp_path / "run one")
+    return Folder(local if request.param == "local" else f"memory://{uuid.uuid4().hex}/run one")
+
+
+def test_files_come_back_as_written(folder: Folder) -> None:
+    folder.write_bytes("part-00000.parquet", b"\x00\x01")
+    folder.write_json("student.json", {"depth": 18, "mean": [0.5, None]})
+    assert folder.read_bytes("part-00000.parquet") == b"\x00\x01"
+    assert folder.read_json("student.json") == {"depth": 18, "mean": [0.5, None]}
+    assert folder.names() == ["part-00000.parquet", "student.json"]
+
+
+def test_writing_again_replaces(folder: Folder) -> None:
+    folder.write_bytes("a", b"first, longer")
+    folder.write_bytes("a", b"second")
+    assert folder.read_bytes("a") == b"second"
+
+
+def test_a_compressed_name_is_not_unpacked(folder: Folder) -> None:
+    folder.write_bytes("a.gz", b"raw")
+    assert folder.read_bytes("a.gz") == b"raw"
+
+
+def test_a_missing_folder_is_empty(folder: Folder) -> None:
+    assert folder.names() == []
+    assert not folder.exists("a")
+    assert folder.finished() is None
+    with pytest.raises(FileNotFoundError):
+        folder.read_bytes("a")
+
+
+def test_children_are_folders_of_their_own(folder: Folder) -> None:
+    child = folder.child("targets")
+    child.write_bytes("a", b"x")
+    assert folder.exists("targets")
+    assert folder.exists("targets/a")
+    assert folder.names() == []
+    assert (child.name, child.names()) == ("targets", ["a"])
+
+
+def test_pickled_folders_read_the_same_files(folder: Folder) -> None:
+    folder.write_bytes("a", b"x")  # the file system is open by now
+    copy = pickle.loads(pickle.dumps(folder))  # noqa: S301 -- our own bytes
+    assert copy == folder
+    assert copy.read_bytes("a") == b"x"
+
+
+def test_delete_takes_what_is_there_and_what_is_not(folder: Folder) -> None:
+    folder.write_bytes("a", b"x")
+    folder.delete("a")
+    folder.delete("a")
+    assert not folder.exists("a")
+
+
+def test_a_failed_write_leaves_the_old_file_and_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(str(tmp_path))
+    folder.write_bytes("a", b"old")
+
+    def put_half(self: Folder, path: str, data: bytes) -> None:
+        Path(path).write_bytes(data[:1])
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Folder, "_put", put_half)
+    with pytest.raises(OSError, match="full"):
+        folder.write_bytes("a", b"new")
+    assert folder.read_bytes("a") == b"old"
+    assert folder.names() == ["a"]
+    assert len(list(tmp_path.iterdir())) == 2
+    folder.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_same_config_claims_again_whatever_the_order_and_the_kind_of_sequence(folder: Folder) -> None:
+    folder.claim({"method": "matt", "sizes": (1, 2)}, what="maps")
+    folder.claim({"sizes": [1, 2], "method": "matt"}, what="maps")
+    assert folder.config() == {"method": "matt", "sizes": [1, 2]}
+
+
+def test_another_config_is_refused_with_every_difference_named(folder: Folder) -> None:
+    folder.claim({"method": "matt", "split": "val", "seed": 0}, what="maps")
+    with pytest.raises(ValueError, match="maps of another configuration") as refusal:
+        folder.claim({"method": "matt", "split": "train", "limit": 5}, what="maps")
+    message = str(refusal.value)
+    assert folder.uri in message
+    assert 'split: got "train", stored "val"' in message
+    assert "limit: got 5, stored nothing" in message
+    assert "seed: got nothing, stored 0" in message
+    assert "--out" in message
+    assert "method" not in message
+    assert folder.config()["split"] == "val"
+
+
+def test_unclaimed_parts_are_refused(folder: Folder) -> None:
+    folder.write_bytes("part-00000.parquet", b"x")
+    with pytest.raises(ValueError, match="no _config"):
+        folder.claim({}, what="scores")
+
+
+def test_config_of_an_unclaimed_folder_is_an_error(folder: Folder) -> None:
+    with pytest.raises(ValueError, match="has no _config"):
+        folder.config()
+
+
+def test_finish_is_seen(folder: Folder) -> None:
+    folder.finish({"rows": 3})
+    assert folder.finished() == {"rows": 3}
+
+
+def test_dataset_readers_see_the_parts_alone(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.claim({"a": 1}, what="maps")
+    parquet.write_table(pa.table({"x": [1, 2]}), tmp_path / "part-00000.parquet")
+    (tmp_path / ".part-00001.parquet.0.aside").write_bytes(b"half")
+    folder.finish({"rows": 2})
+    assert dataset.dataset(tmp_path).to_table()["x"].to_pylist() == [1, 2]
+
+
+def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Folder("maps/").uri == str(tmp_path / "maps")
+    assert Folder(f"file://{tmp_path}/maps").local_path() == tmp_path / "maps"
+    assert Folder("s3://bucket/maps").local_path() is None
+
+
+def test_a_query_stays_at_the_end_of_a_child_uri() -> None:
+    child = Folder("s3://bucket/run?region=eu-west-1").child("targets")
+    assert child.uri == "s3://bucket/run/targets?region=eu-west-1"
+    assert child.name == "targets"
+
+
+@pytest.mark.parametrize("uri", ["", "nosuchscheme://a/b"])
+def test_a_uri_that_nothing_opens_is_an_error(uri: str) -> None:
+    with pytest.raises(ValueError, match="s3://"):
+        Folder(uri).names()
+
+
+def test_hash_follows_the_values_alone() -> None:
+    first = config_hash({"a": 1, "b": {"c": [1, 2]}})
+    assert first == config_hash({"b": {"c": (1, 2)}, "a": 1})
+    assert first != config_hash({"a": 1, "b": {"c": [2, 1]}})
+    assert len(first) == 12
+    assert int(first, 16) >= 0
+
+
+def test_stored_config_is_plain_json(tmp_path: Path) -> None:
+    Folder(str(tmp_path)).claim({"a": 1}, what="maps")
+    assert json.loads((tmp_path / "_config.json").read_text()) == {"a": 1}
