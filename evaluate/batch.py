@@ -1,6 +1,7 @@
 """The games as a Ray Data job: maps and images in, one row per image, method and game out, then MLflow."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -112,8 +113,7 @@ class GamesWorker:
             config["stored"]["teacher"], num_threads=torch.get_num_threads(), device=self.device
         )
         self.step_px = self.protocol.step(self.teacher.input_size)
-        self._open_part: tuple[int, str] | None = None
-        self._part: pa.Table | None = None
+        self._part = functools.lru_cache(maxsize=1)(read_part)  # a shard's maps mostly share one part
 
     def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
         """Return two rows per item, deletion and insertion, in the items' order."""
@@ -150,10 +150,7 @@ class GamesWorker:
                 yield game
 
     def _map_row(self, item: dict[str, Any]) -> dict[str, Any]:
-        key = (item["source"], item["part"])
-        if self._part is None or self._open_part != key:
-            self._open_part, self._part = key, read_part(self.sources[item["source"]].uri, item["part"])
-        table = self._part.slice(item["row"], 1)
+        table = self._part(self.sources[item["source"]].uri, item["part"]).slice(item["row"], 1)
         row = table.drop_columns(["saliency"]).to_pylist()[0]
         assert row["image_id"] == item["image_id"], (row["image_id"], item)
         return {**row, "saliency": next(saliency_maps(table))}

@@ -56,8 +56,9 @@ def rank_pixels(saliency: torch.Tensor, size: tuple[int, int], *, seed: int = 0)
     if not bool(torch.isfinite(saliency).all()):
         count = int((~torch.isfinite(saliency)).sum())
         raise ValueError(f"the map holds {count} values that are not finite; it cannot be ranked")
-    full = F.interpolate(saliency[None, None].float(), size=size, mode="bilinear", align_corners=False)
-    values = full.flatten()
+    # In float32 the weights' rounding would order a plateau; float64, rounded back, keeps equal values equal.
+    full = F.interpolate(saliency[None, None].double(), size=size, mode="bilinear", align_corners=False)
+    values = full.float().flatten()
     by_hash = _hash_order(values.numel(), seed).to(values.device)
     ordered, position = torch.sort(values[by_hash], descending=True, stable=True)
     ranks = torch.empty_like(by_hash)

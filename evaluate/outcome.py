@@ -70,7 +70,7 @@ def _outcome(rows: Any, source: Source) -> MethodOutcome:
 
 
 def _mean_curve(curves: Any) -> np.ndarray:
-    return np.mean(np.stack(list(curves)), axis=0, dtype=np.float64) if len(curves) else np.zeros(0)
+    return np.asarray(np.stack(list(curves)).mean(axis=0, dtype=np.float64)) if len(curves) else np.zeros(0)
 
 
 def track_outcomes(

@@ -43,9 +43,7 @@ def mean_interval(
     """
     x = np.asarray(values, dtype=np.float64).reshape(-1)
     if not np.isfinite(x).all():
-        raise ValueError(
-            f"{int((~np.isfinite(x)).sum())} of {x.size} values are not finite; leave them out first"
-        )
+        raise ValueError(f"{int((~np.isfinite(x)).sum())} of {x.size} values are not finite; leave them out first")
     if x.size < 2 or np.ptp(x) == 0:
         mean = float(x[0]) if x.size else float("nan")
         end = mean if x.size >= 2 else float("nan")
@@ -75,7 +73,8 @@ def wilcoxon(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.n
     differences = _differences(first, second)
     if not np.any(differences):
         return 1.0
-    return float(stats.wilcoxon(differences, method="auto").pvalue)
+    _, p_value = stats.wilcoxon(differences, method="auto")
+    return float(p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -93,9 +92,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _differences(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> np.ndarray:
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(
-            f"pairs need two equally long lists, got {a.shape} and {b.shape}; join on image_id first"
-        )
+        raise ValueError(f"pairs need two equally long lists, got {a.shape} and {b.shape}; join on image_id first")
     return a - b
 
 
