@@ -315,6 +315,18 @@ def test_uri_and_path_are_the_same_set(tmp_path, monkeypatch):
     assert sets[0].read("a/1.png") == (root / "a/1.png").read_bytes()
 
 
+def test_other_file_systems(tmp_path):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    data = encode(Image.fromarray(RAMP), "PNG")
+    for name in ("val/a/1.png", "train/b/1.png", "masks/val/a/1.png"):
+        MemoryFileSystem().pipe(f"/flowers/{name}", data)
+    images = open_images("memory://flowers")
+    assert (images.name, images.image_ids, images.class_ids) == ("flowers", ("val/a/1.png",), (0,))
+    assert images.read("val/a/1.png") == data
+    assert images.mask("val/a/1.png") is not None
+
+
 def test_pickles_small_and_reads_again(tmp_path):
     images = open_images(str(write(tmp_path, "a/1.png")))
     again = pickle.loads(pickle.dumps(images))  # noqa: S301 - our own bytes
@@ -369,7 +381,7 @@ def test_bad_folders_are_clear_errors(tmp_path):
     (tmp_path / "x.txt").write_text("hello")
     with pytest.raises(ValueError, match="is a file"):
         open_images(str(tmp_path / "x.txt"))
-    with pytest.raises(ValueError, match="cannot be opened"):
+    with pytest.raises(ValueError, match="cannot open"):
         open_images("carrier-pigeon://loft/3")
     with pytest.raises(ValueError, match="empty"):
         open_images("")

@@ -126,9 +126,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if image.mode == "F":
-        raise ImageError(
-            "pixels are 32-bit floats, whose white is not defined; convert the image to 8 or 16 bit"
-        )
+        raise ImageError("pixels are 32-bit floats, whose white is not defined; convert the image to 8 or 16 bit")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -140,9 +138,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     """Scale 0 ... 65535 to 0 ... 255; Pillow's own conversion would clip everything above 255 to white."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError(
-            f"pixels run from {values.min()} to {values.max()}; allowed: 8 or 16 bit, without a sign"
-        )
+        raise ImageError(f"pixels run from {values.min()} to {values.max()}; allowed: 8 or 16 bit, without a sign")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 

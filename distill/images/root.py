@@ -42,9 +42,7 @@ class Root:
             FileNotFoundError: if there is no such file.
         """
         if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(
-                f"file {name!r} is outside of the data set {self.uri!r}; give a path relative to it"
-            )
+            raise ValueError(f"file {name!r} is outside of the data set {self.uri!r}; give a path relative to it")
         fs, path = _open(self.uri)
         with fs.open_input_stream(f"{path}/{name}", compression=None) as stream:
             return stream.read()
@@ -103,19 +101,15 @@ def open_root(data: str) -> Root:
 
 @functools.cache
 def _open(uri: str) -> tuple[FileSystem, str]:
-    import pyarrow as pa
-    from pyarrow.fs import FileSystem, LocalFileSystem
+    from pyarrow.fs import FileSystem
 
-    if "://" not in uri:
-        return LocalFileSystem(), uri.rstrip("/")
-    try:
+    from cluster.storage import Folder
+
+    if uri.startswith("file://"):  # pyarrow decodes its %20
         fs, path = FileSystem.from_uri(uri)
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"data {uri!r} cannot be opened ({error}); give a local folder or a URI of a kind "
-            "that pyarrow reads: file, s3, gs, hdfs"
-        ) from error
-    return fs, path.rstrip("/")
+        return fs, path.rstrip("/")
+    folder = Folder(uri)
+    return folder.filesystem, folder.path
 
 
 def _is_image(name: str) -> bool:
