@@ -106,7 +106,9 @@ def _parse(content: dict[str, Any], path: Path) -> Description:
             f"{path}: unknown fields {unknown}, missing fields {missing}; allowed: {', '.join(allowed)}. "
             f"For example:\n\n{EXAMPLE}"
         )
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
     try:
         return Description(**values)
     except ValueError as error:

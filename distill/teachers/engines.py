@@ -5,6 +5,7 @@ The batch is static: the engines are fastest so, and a result cannot depend on h
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -78,7 +79,8 @@ def inspect(path: Path, size: tuple[int, int]) -> int | None:
 
 def _session(path: Path, num_threads: int | None, device: str, *, optimise: bool = True) -> Any:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    errors: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only; warnings are about graph clean-up

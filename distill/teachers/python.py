@@ -1,0 +1,92 @@
+"""`python:package.module:factory`: any callable from uint8 images to probabilities, such as a system of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill.teachers.base import Teacher, TeacherError
+
+
+class PythonTeacher(Teacher):
+    """A callable that sees uint8 images only, so that float frames are rounded to what it could have been shown.
+
+    Its batches are the caller's unless it has a `batch_size`: a call may cost money, and padding would be paid for.
+    """
+
+    quantised = True
+
+    def __init__(self, function: Callable[[np.ndarray], Any], **description: Any) -> None:
+        """Wrap the callable; the other arguments are `Teacher`'s."""
+        super().__init__(engine="python", output="probabilities", **description)
+        self._function = function
+
+    def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        levels = ((pixels * std + mean) * 255).round().clamp(0, 255)
+        images = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, 3, H, W) -> (B, H, W, 3)
+        found = self._function(images.cpu().numpy())
+        outputs = np.asarray(found)
+        if outputs.dtype.kind not in "fiu":
+            raise TeacherError(f"teacher {self.spec!r} returned {outputs.dtype}; allowed: an array of numbers (B, K)")
+        return torch.from_numpy(np.array(outputs, dtype=np.float32))
+
+
+def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:
+    """Import the module, call the factory, look at what it returned; `load_teacher` says how.
+
+    The callable has `input_size` (height, width). It may have `mean` and `std` (of pixels in [0, 1]; they only say
+    what "zero in normalised space" is), `classes`, `num_classes`, `batch_size`, and a string `fingerprint` that
+    changes with its weights; without it the module's source stands for them.
+    """
+    del num_threads, device
+    factory = _find_factory(where)
+    function = factory()
+    size = getattr(function, "input_size", None)
+    if not callable(function) or size is None or len(size) != 2:
+        raise ValueError(
+            f"{where} returned {type(function).__name__} with input_size {size!r}; allowed: a callable from uint8 "
+            "(B, H, W, 3) to probabilities (B, K) with an attribute input_size = (height, width)"
+        )
+    names = getattr(function, "classes", None)
+    teacher = PythonTeacher(
+        function,
+        spec=spec,
+        input_size=(int(size[0]), int(size[1])),
+        mean=tuple(getattr(function, "mean", (0.485, 0.456, 0.406))),  # ImageNet's, as most classifiers have
+        std=tuple(getattr(function, "std", (0.229, 0.224, 0.225))),
+        fingerprint=_fingerprint(factory, function, where),
+        class_names=None if names is None else tuple(names),
+        batch_size=getattr(function, "batch_size", None),
+    )
+    return teacher.finish(getattr(function, "num_classes", None))
+
+
+def _find_factory(where: str) -> Callable[[], Any]:
+    module_name, colon, attribute = where.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ValueError(f"python teacher {where!r}; allowed: package.module:factory")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"python teacher {where!r}: {error}; run where it can be imported, or set PYTHONPATH"
+        ) from error
+    if not callable(factory):
+        raise ValueError(f"module {module_name} has no function {attribute!r}; give one that takes nothing")
+    return factory
+
+
+def _fingerprint(factory: Callable[[], Any], function: Any, where: str) -> str:
+    own = getattr(function, "fingerprint", None)
+    if own is None:
+        source = inspect.getsourcefile(inspect.unwrap(factory))
+        own = Path(source).read_text(encoding="utf-8") if source else where
+    return hashlib.sha256(f"{where}\n{own}".encode()).hexdigest()[:12]

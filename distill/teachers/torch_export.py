@@ -1,0 +1,68 @@
+"""`torch:model.pt2`: a torch.export archive with its `teacher.toml`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.teachers.archive import check_archive
+from distill.teachers.base import Teacher
+from distill.teachers.description import read_description
+from distill.teachers.eager import EagerTeacher, check_device
+
+BATCH_SIZE = 8  # images per call where the archive leaves it open
+
+
+def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:
+    """Load a torch.export archive without unpickling anything; `load_teacher` says how."""
+    del num_threads
+    check_device(device)
+    path = Path(where)
+    described = read_description(path)
+    content = path.read_bytes()
+    check_archive(content, str(path))
+    try:
+        program = torch.export.load(io.BytesIO(content))  # the bytes that were checked, whatever happens to the file
+    except (RuntimeError, ValueError, AssertionError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"torch {torch.__version__} cannot load {path}: {error}; export it again with it") from error
+    batch_size = _batch_size(program, described.input_size, path)
+    if device != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    teacher = EagerTeacher(
+        program.module(),
+        device=device,
+        spec=spec,
+        input_size=described.input_size,
+        mean=described.mean,
+        std=described.std,
+        fingerprint=described.fingerprint(path),
+        output=described.output,
+        class_names=described.classes,
+        batch_size=batch_size,
+    )
+    return teacher.finish()
+
+
+def _batch_size(program: Any, input_size: tuple[int, int], path: Path) -> int:
+    """Check the program's input and return how many images it takes per call."""
+    names = program.graph_signature.user_inputs
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    shapes = [tuple(value.shape) for value in inputs if isinstance(value, torch.Tensor)]
+    wanted = (3, *input_size)
+    if len(inputs) != 1 or len(shapes) != 1 or len(shapes[0]) != 4 or inputs[0].dtype != torch.float32:
+        raise ValueError(f"{path} takes {shapes}; allowed: one float32 tensor {('B', *wanted)}; export it so")
+    batch, *others = shapes[0]
+    if any(isinstance(got, int) and got != want for got, want in zip(others, wanted, strict=True)):
+        raise ValueError(
+            f"{path} takes {shapes[0]}; its teacher.toml says {('B', *wanted)}; correct input_size (height, width)"
+        )
+    if isinstance(batch, int):
+        return batch
+    allowed = program.range_constraints.get(batch.node.expr)
+    lowest, highest = (1, BATCH_SIZE) if allowed is None else (allowed.lower, allowed.upper)
+    return int(max(lowest, min(BATCH_SIZE, highest)))
