@@ -18,7 +18,7 @@ class Distil:
     data: str
     """Folder or URI with the images: class folders or none, with or without train/ and val/."""
     teacher: str
-    """The black box, KIND:WHERE, such as onnx:model.onnx, torch:model.pt2, torchvision:resnet50, python:package.module:factory."""
+    """The black box, KIND:WHERE: onnx:model.onnx, torch:model.pt2, torchvision:resnet50, python:module:factory."""
     out: str
     """Run folder for the student, its checkpoints and soft labels; a path or URI."""
     num_workers: int | None = None

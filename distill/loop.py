@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from cluster.session import ray_session, worker_resources
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from cluster.progress import Progress
+from cluster.remote_progress import RemoteProgress, remote_progress
+from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
 from cluster.tracking import Tracker, tracking_uri
 from distill.images import ImageSet, open_images
@@ -70,30 +70,38 @@ def distil(
         "teacher_fingerprint": black_box.fingerprint,
     }
     folder.claim(config, what="student")
+    num_images = recipe.epochs * _num_images_per_epoch(recipe, train)
     with ray_session():
         resources = worker_resources(num_workers)
-        trainer = TorchTrainer(
-            train_loop_per_worker,
-            train_loop_config=config
-            | {"name": name, "experiment": train.name, "out": folder.uri, "tracking_uri": tracking_uri()}
-            | {"cpus": resources.cpus},
-            scaling_config=ScalingConfig(
-                num_workers=resources.num_workers,
-                use_gpu=resources.gpus > 0,
-                resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {}),
-            ),
-            run_config=RunConfig(
-                name=CHECKPOINTS,
-                storage_path=folder.uri,
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            ),
-        )
-        trainer.fit()
+        with remote_progress(f"distill {name}", num_images) as progress:
+            job = config | {"name": name, "experiment": train.name, "out": folder.uri, "cpus": resources.cpus}
+            _trainer(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources).fit()
     manifest = folder.finished()
     if manifest is None:
         raise RuntimeError(f"training ended without a student in {out}; give --resume to go on")
     return manifest["metrics"]
+
+
+def _num_images_per_epoch(recipe: Recipe, train: ImageSet) -> int:
+    batch_size = min(recipe.batch_size, len(train.image_ids))
+    return len(train.image_ids) // batch_size * batch_size
+
+
+def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
+    per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    return TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config=job,
+        scaling_config=ScalingConfig(
+            num_workers=resources.num_workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,  # Ray Train goes on from the last committed checkpoint of a run of the same name
+            storage_path=job["out"],
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
@@ -141,18 +149,17 @@ def _report(training: Training, metrics: dict[str, float]) -> None:
 class _Recorder:
     """Tell people and MLflow how training goes; does nothing on ranks above 0."""
 
-    def __init__(self, training: Training, tracker: Tracker | None, progress: Progress | None) -> None:
+    def __init__(self, training: Training, tracker: Tracker | None, progress: RemoteProgress) -> None:
         self.training, self.tracker, self.progress = training, tracker, progress
         self.since_log: list[dict[str, float]] = []
 
     def step(self, terms: dict[str, float]) -> None:
         """Count a step; every `log_steps` of them log the mean of their loss terms."""
-        if self.tracker is None or self.progress is None:
+        if self.tracker is None:
             return
         self.since_log.append(terms)
-        self.progress.advance(
-            int(terms["num_images"]), epoch=self.training.epoch + 1, loss=terms["loss"], kl=terms["kl"]
-        )
+        done = self.training.global_step * self.training.images_per_step
+        self.progress.show(done, epoch=self.training.epoch + 1, loss=terms["loss"], kl=terms["kl"])
         if len(self.since_log) == self.training.recipe.log_steps:
             means = {name: sum(t[name] for t in self.since_log) / len(self.since_log) for name in terms}
             seconds = sum(t["num_images"] / t["images_per_s"] for t in self.since_log)
@@ -174,11 +181,9 @@ class _Recorder:
 def _recorder(config: dict[str, Any], training: Training, folder: Folder) -> Iterator[_Recorder]:
     """Open the MLflow run, or go on with the one that an earlier start of this job has opened."""
     if training.rank > 0:
-        yield _Recorder(training, None, None)
+        yield _Recorder(training, None, config["progress"])
         return
-    recipe = training.recipe
     local = folder.local_path()
-    num_images = training.num_steps * training.images_per_step
     tracker = Tracker(
         config["experiment"],
         f"distill {config['name']}",
@@ -188,11 +193,6 @@ def _recorder(config: dict[str, Any], training: Training, folder: Folder) -> Ite
         spill=local / "mlflow-unsent.jsonl" if local else None,
         run_id=folder.read_json(TRACKING)["run_id"] if folder.exists(TRACKING) else None,
     )
-    progress = Progress(
-        f"distill {config['name']}",
-        recipe.epochs * num_images,
-        done=training.global_step * training.images_per_step,
-    )
-    with tracker, progress:
+    with tracker:
         folder.write_json(TRACKING, {"run_id": tracker.run_id})
-        yield _Recorder(training, tracker, progress)
+        yield _Recorder(training, tracker, config["progress"])

@@ -23,7 +23,7 @@ def distillation_loss(teacher_probs: Tensor, student_logits: Tensor, labels: Ten
     Args:
         teacher_probs: (B, K), rows sum to one.
         student_logits: (B, K).
-        labels: (B,) class indices; -1 where an image has none, which leaves it out of CE (mean over those that have one).
+        labels: (B,) class indices; -1 where an image has none, which leaves it out of CE's mean.
 
     Returns:
         Scalars `loss`, `kl` and `ce`.

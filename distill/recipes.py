@@ -1,6 +1,6 @@
 """The recipes: how a student is trained on each data set, as one frozen configuration each.
 
-`imagenet` and the fine-grained sets hold the paper's hyper-parameters (section 4); what the paper leaves open is a field here.
+`imagenet` and the fine-grained sets hold the paper's hyper-parameters (section 4); what it leaves open is a field.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Recipe:
     crop_min_scale: float = 0.08
     """Smallest share of the image's area in a random crop."""
     num_views: int = 0
-    """Views per image, taken in turn, whose soft labels are kept; 0 draws a new view each epoch and asks the teacher live."""
+    """Views per image, taken in turn, whose soft labels are kept; 0: a new view each epoch, the teacher asked live."""
     precision: Precision = "auto"
     """Arithmetic of the student; auto takes bfloat16 where the machine has it."""
     compile: bool = False

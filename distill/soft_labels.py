@@ -1,8 +1,8 @@
 """Soft labels: the teacher's probabilities, asked for live and kept per image, view and teacher.
 
-Kept as Parquet parts under `<folder>/<teacher>-<views>/view-<n>/`. Each worker writes what it asked for when the epoch ends;
-parts of several workers and runs add up, and an image that is in none is simply asked for again. Probabilities stay float32:
-the paper passes them on unchanged.
+Kept as Parquet parts under `<folder>/<teacher>-<views>/view-<n>/`. Each worker writes what it asked for when the epoch
+ends; parts of several workers and runs add up, and an image that is in none is simply asked for again. Probabilities
+stay float32: the paper passes them on unchanged.
 """
 
 from __future__ import annotations

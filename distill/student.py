@@ -1,7 +1,7 @@
 """The student: a ResNet with CBAM in every residual block ("ResCBAM"), and how it is stored.
 
-Left out: training (`loop.py`) and saliency (`explain`), which reads the blocks through forward hooks. Nothing here works
-in place on a tensor that such a hook sees.
+Left out: training (`loop.py`) and saliency (`explain`), which reads the blocks through forward hooks. Nothing here
+works in place on a tensor that such a hook sees.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class CBAM(nn.Module):
 class Block(nn.Module):
     """Apply a residual block with CBAM between its last batch norm and the residual addition.
 
-    `bottleneck` blocks are 1x1, 3x3 (strided), 1x1 with four times the width out (ResNet-50); the others two 3x3 (ResNet-18).
+    `bottleneck` blocks are 1x1, 3x3 (strided), 1x1 with four times the width out (ResNet-50), the others two 3x3.
     """
 
     def __init__(self, channels_in: int, width: int, stride: int, *, bottleneck: bool) -> None:
@@ -188,7 +188,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def save_student(folder: Folder, student: Student) -> Student:
-    """Write a student's weights (safetensors) and description (JSON, last) into a folder; return it with its fingerprint."""
+    """Write a student's weights (safetensors), then its description (JSON); return it with its fingerprint."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in student.model.state_dict().items()}
     weights = save_tensors(tensors)
     description = {
