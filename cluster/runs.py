@@ -30,6 +30,7 @@ QUIET_LOGGERS = {
     "urllib3.connectionpool": logging.ERROR,
 }
 SQLITE = "sqlite:///"
+LOCK_WAIT_S = 300  # for another process that makes the SQLite store
 KEY_TAG = "tracker_key"  # finds a run again whose creation was not confirmed
 MAX_BATCH = 1000  # metrics in one call, MLflow's own limit
 MAX_BATCH_PARAMS = 100
@@ -163,14 +164,21 @@ def absolute_uri(uri: str) -> str:
 def _make_client(uri: str) -> "MlflowClient":
     for name, value in BOUNDS.items():
         os.environ.setdefault(name, value)
-    if uri.startswith(SQLITE):
-        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    from filelock import FileLock
     from mlflow import MlflowClient
 
     # After the import, which sets levels of its own.
     for name, level in QUIET_LOGGERS.items():
         logging.getLogger(name).setLevel(level)
-    return MlflowClient(tracking_uri=uri)
+    if not uri.startswith(SQLITE):
+        return MlflowClient(tracking_uri=uri)
+    path = Path(uri.removeprefix(SQLITE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # MLflow's own lock lets two processes migrate a new file at once, which leaves it broken for good.
+    with FileLock(f"{path}.lock", timeout=LOCK_WAIT_S):
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
 
 
 def _artifact_location(uri: str, experiment: str) -> str | None:

@@ -30,7 +30,8 @@ from cluster.runs import (
 )
 
 FLUSH_INTERVAL_S = 5.0
-START_WAIT_S = 30.0  # a new SQLite store takes 5 to 10 s; the work then starts without a run id
+SERVER_WAIT_S = 20.0  # then the work starts without a run id
+SQLITE_WAIT_S = 300.0  # a new store takes 10 s, and minutes on a machine whose disk is busy; it does come
 RETRY_AFTER_S = 60.0  # after a failure everything is spilled for so long
 SPILL_NAME = "mlflow-unsent.jsonl"
 
@@ -56,7 +57,7 @@ class Tracker:
         spill: Path | None = None,
         run_id: str | None = None,
     ) -> None:
-        """Open the run; waits at most `START_WAIT_S` for the store.
+        """Open the run; waits at most `SERVER_WAIT_S` for a server.
 
         Args:
             experiment: The experiment's name; created where it is missing.
@@ -89,7 +90,8 @@ class Tracker:
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="tracker")
         self._opening = self._sender.submit(self._store.open, self._spec)
         self._opening.add_done_callback(self._opened)
-        wait([self._opening], timeout=START_WAIT_S)
+        local = self._spec.uri.startswith(SQLITE)
+        wait([self._opening], timeout=SQLITE_WAIT_S if local else SERVER_WAIT_S)
         threading.Thread(target=self._flush_regularly, name="tracker-clock", daemon=True).start()
 
     def __enter__(self) -> Self:
