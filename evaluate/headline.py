@@ -1,0 +1,66 @@
+"""What came out, in a few plain sentences made from the numbers: who is first, and does the paper's map beat controls."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluate.protocol import GAMES
+from evaluate.results import Results
+from evaluate.statistics import Interval
+from evaluate.method_rows import MethodRow, PairRow, lead
+
+EXTREME = {"deletion": "lowest", "insertion": "highest"}
+VERBS = {"better": "beats", "worse": "loses to", "unclear": "is not clearly different from"}
+
+
+def sentences(results: Results, rows: Sequence[MethodRow], pairs: Sequence[PairRow]) -> list[str]:
+    """Say which method is first in each game, then how MAL-Grad-CAM does against each control."""
+    return [*(_winner(results, rows, game) for game in GAMES), *against_controls(results, pairs)]
+
+
+def _winner(results: Results, rows: Sequence[MethodRow], game: str) -> str:
+    sign = 1 if game == "insertion" else -1
+    scored = [row for row in rows if np.isfinite(getattr(row, game).mean)]
+    order = sorted(scored, key=lambda row: -sign * getattr(row, game).mean)
+    if not order:
+        return f"No map has a score in the {game} game."
+    best = order[0]
+    text = f"{best.scored.label} has the {EXTREME[game]} {game} AUC, {getattr(best, game).mean:.3f}"
+    if len(order) == 1:
+        return f"{text}; it is the only method."
+    second = order[1].scored.label
+    ahead = lead(results, game, best.scored.label, second)
+    how = "ahead of" if ahead.low > 0 else "not clearly ahead of"
+    return f"{text}, {how} {second} (by {_signed(ahead)})."
+
+
+def against_controls(results: Results, pairs: Sequence[PairRow]) -> list[str]:
+    """Say for each control whether MAL-Grad-CAM beats it, with the paired difference in each game."""
+    main = results.main
+    if main is None:
+        return ["mal_grad_cam was not scored, so nothing is said about it here."]
+    controls = [scored for scored in results.methods if scored.is_control]
+    if not controls:
+        return ["No control was scored, so nothing here says that any map is better than chance."]
+    return [
+        _against(main.label, control.label, [pair for pair in pairs if pair.scored is control])
+        for control in controls
+    ]
+
+
+def _against(main: str, control: str, pairs: Sequence[PairRow]) -> str:
+    if not pairs:
+        return f"{main} and the control {control} have no image in common."
+    verdicts = {pair.verdict for pair in pairs}
+    if len(verdicts) == 1:
+        numbers = "; ".join(f"{pair.game} {_signed(pair.difference)}" for pair in pairs)
+        where = "in both games" if len(pairs) == 2 else f"in {pairs[0].game}"
+        return f"{main} {VERBS[verdicts.pop()]} the control {control} {where} ({numbers})."
+    parts = [f"{VERBS[pair.verdict]} it in {pair.game} ({_signed(pair.difference)})" for pair in pairs]
+    return f"Against the control {control}, {main} {' and '.join(parts)}."
+
+
+def _signed(value: Interval) -> str:
+    if np.isnan(value.low):
+        return f"{value.mean:+.3f}, one image"
+    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"

@@ -1,0 +1,89 @@
+"""Where a map points: the share of its mass that lies on the object, where a data set has object masks.
+
+This is the energy-based pointing game of Score-CAM (Wang et al. 2020, section 4.3) with object masks instead of
+boxes. It asks nobody about the black box: a map may rightly point beside the object, where the black box looks.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from distill.images import ImageSet
+
+NUM_PROBES = 32  # images asked for a mask before a data set counts as one without masks
+
+
+def mass_inside(saliency: np.ndarray, mask: np.ndarray) -> float:
+    """Compute the share of a map's mass inside a mask: sum of (s - min s) over the mask / sum over all pixels.
+
+    The minimum goes to zero, as Score-CAM's maps have it; otherwise the floor that a softmax puts under every
+    pixel would hide where its peak is.
+
+    Args:
+        saliency: the map, (H, W), finite.
+        mask: bool, True on the object, (h, w); each map pixel takes the mask pixel under its centre.
+
+    Returns:
+        The share, in [0, 1]; NaN for a constant map, which points nowhere.
+
+    Raises:
+        ValueError: either is not two-dimensional, or the map holds a value that is not finite.
+    """
+    if saliency.ndim != 2 or mask.ndim != 2 or 0 in (*saliency.shape, *mask.shape):
+        raise ValueError(f"a map and a mask must be (height, width), got {saliency.shape} and {mask.shape}")
+    mass = saliency.astype(np.float64)
+    mass -= mass.min()
+    total = mass.sum()
+    if not np.isfinite(total):
+        raise ValueError("the map holds values that are not finite; it has no mass")
+    return float(mass[resize_mask(mask, saliency.shape)].sum() / total) if total > 0 else float("nan")
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Resize a bool mask (h, w) to `size` (H, W): the pixel under each new pixel's centre."""
+    rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, mask.shape, strict=True))
+    return mask[np.ix_(rows, columns)].astype(bool)
+
+
+class MaskShares:
+    """Measure maps folders against a data set's masks; each mask is read once and kept as bits."""
+
+    def __init__(self, images: "ImageSet") -> None:
+        self._images = images
+        self._bits: dict[tuple[str, tuple[int, int]], np.ndarray | None] = {}
+
+    def any_masks(self) -> bool:
+        """Tell whether the data set has masks, by asking for those of some images spread over it."""
+        every = max(1, len(self._images.image_ids) // NUM_PROBES)
+        return any(self._images.mask(image_id) is not None for image_id in self._images.image_ids[::every])
+
+    def of(self, maps: str) -> dict[str, float]:
+        """Compute `mass_inside` of each map in the folder `maps` whose image has a mask, by image_id."""
+        from explain.schema import map_parts, read_part, saliency_maps
+
+        shares = {}
+        for part in map_parts(maps):
+            table = read_part(maps, part, ["image_id", "map_height", "map_width", "saliency"])
+            for image_id, saliency in zip(table["image_id"].to_pylist(), saliency_maps(table), strict=True):
+                mask = None if saliency is None else self.mask(image_id, saliency.shape)
+                if mask is not None and saliency is not None:
+                    shares[image_id] = mass_inside(saliency, mask)
+        return shares
+
+    def mask(self, image_id: str, size: tuple[int, int]) -> np.ndarray | None:
+        """Return the mask of an image at `size` (H, W); None where it has none."""
+        key = (image_id, size)
+        if key not in self._bits:
+            mask = self._images.mask(image_id)
+            self._bits[key] = None if mask is None else np.packbits(resize_mask(mask, size))
+        bits = self._bits[key]
+        return None if bits is None else np.unpackbits(bits, count=size[0] * size[1]).reshape(size).astype(bool)
+
+    def area(self) -> float:
+        """Compute the mean share of the image that the masks read so far cover: what a uniform map would get."""
+        sizes = {key: bits for key, bits in self._bits.items() if bits is not None}
+        shares = [
+            np.unpackbits(bits, count=size[0] * size[1]).mean() for (_, size), bits in sizes.items()
+        ]
+        return float(np.mean(shares)) if shares else float("nan")

@@ -1,0 +1,254 @@
+"""Read scores of one or several jobs as tables, and refuse to mix what cannot be compared.
+
+Only scalars become a data frame; curves are added up part by part, so 50,000 images of ten methods fit in memory.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from cluster.storage import Folder
+from evaluate.protocol import GAMES
+from evaluate.schema import SCHEMA_VERSION
+from explain.registry import METHODS
+
+MAIN_METHOD = "mal_grad_cam"
+SCALARS = [
+    "image_id",
+    "label",
+    "method",
+    "config_hash",
+    "game",
+    "protocol_hash",
+    "target",
+    "auc",
+    "tied_share",
+    "map_seconds",
+    "map_teacher_queries",
+    "map_student_passes",
+    "error",
+]
+# What two score folders must have in common: the key in `_config.json`, and what it is called in the error.
+MUST_AGREE = {"protocol_hash": "protocols", "teacher_fingerprint": "teachers", "data": "data sets"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One method, as one configuration of it was scored."""
+
+    label: str
+    """Its name in the report: the method, with what tells it from others of the same name."""
+    method: str
+    """Its registered name."""
+    config_hash: str
+    """Hash of the maps' configuration."""
+    maps: str
+    """Folder of the maps."""
+    config: Mapping[str, Any]
+    """The maps' configuration."""
+
+    @property
+    def explains(self) -> str:
+        """Return "student", "teacher", "nothing" (a control), or "unknown"."""
+        return METHODS[self.method].explains if self.method in METHODS else "unknown"
+
+    @property
+    def is_control(self) -> bool:
+        """Tell whether the method looks at no model."""
+        return self.explains == "nothing"
+
+
+@dataclass
+class MeanCurve:
+    """The sums behind a mean curve; curves are added in blocks."""
+
+    num: int = 0
+    """Number of curves."""
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Sum over curves, (points,)."""
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Sum of squares over curves, (points,)."""
+
+    def add(self, curves: np.ndarray) -> None:
+        """Add curves (N, points)."""
+        block = curves.astype(np.float64)
+        if not self.num:
+            self.sums, self.squares = np.zeros(block.shape[1]), np.zeros(block.shape[1])
+        self.num += len(block)
+        self.sums += block.sum(axis=0)
+        self.squares += (block**2).sum(axis=0)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Return the mean curve, (points,)."""
+        return self.sums / self.num
+
+    @property
+    def half_width(self) -> np.ndarray:
+        """Return half of the 95 % normal interval of the mean at each point: 1.96 s / sqrt(n)."""
+        variance = np.maximum(self.squares / self.num - self.mean**2, 0) * self.num / max(self.num - 1, 1)
+        return 1.96 * np.sqrt(variance / self.num)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Everything that was read from the score folders."""
+
+    uris: tuple[str, ...]
+    """The score folders."""
+    configs: tuple[dict[str, Any], ...]
+    """Their configurations; they agree on protocol, teacher and data set."""
+    methods: tuple[Scored, ...]
+    """The scored methods, in the order given."""
+    rows: pd.DataFrame
+    """One row per image, method and game, without curves; the column `name` holds the method's label."""
+    curves: dict[tuple[str, str], MeanCurve]
+    """Mean curves by (label, game)."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the first configuration."""
+        return self.configs[0]
+
+    @property
+    def num_images(self) -> int:
+        """Count the images that anything was scored on."""
+        return int(self.rows["image_id"].nunique())
+
+    @property
+    def main(self) -> Scored | None:
+        """Return MAL-Grad-CAM, the first configuration of it, or None where it was not scored."""
+        return next((scored for scored in self.methods if scored.method == MAIN_METHOD), None)
+
+    def auc(self, game: str) -> pd.DataFrame:
+        """Return the AUCs of a game, images by methods, NaN where an image has an error."""
+        part = self.rows[self.rows["game"] == game]
+        table = part.pivot(index="image_id", columns="name", values="auc").sort_index()
+        return table.reindex(columns=[scored.label for scored in self.methods])
+
+
+def load_results(uris: Sequence[str]) -> Results:
+    """Read score folders.
+
+    Raises:
+        ValueError: a folder has no scores, two were made under different protocols, teachers or data sets, or
+            an image was scored twice for the same maps.
+    """
+    if not uris:
+        raise ValueError("no scores given; give one or more --out folders of `python -m evaluate games`")
+    folders = [Folder(uri) for uri in dict.fromkeys(uris)]
+    configs = tuple(folder.config() for folder in folders)
+    _refuse_mixtures(folders, configs)
+    methods = _name_methods([maps for config in configs for maps in config["maps"]])
+    labels = {scored.config_hash: scored.label for scored in methods}
+    curves: dict[tuple[str, str], MeanCurve] = {}
+    blocks = [_read_block(batch, labels, curves) for folder in folders for batch in _batches(folder)]
+    rows = pd.concat([block for block in blocks if len(block)], ignore_index=True)
+    _refuse_strangers(rows)
+    _refuse_doubles(rows)
+    _refuse_other_hashes(rows, configs[0]["protocol_hash"])
+    found = set(rows["name"])
+    return Results(
+        uris=tuple(folder.uri for folder in folders),
+        configs=configs,
+        methods=tuple(scored for scored in methods if scored.label in found),
+        rows=rows,
+        curves=curves,
+    )
+
+
+def _refuse_mixtures(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
+    for key, what in MUST_AGREE.items():
+        found = {config.get(key): folder.uri for config, folder in zip(configs, folders, strict=True)}
+        if len(found) > 1:
+            listed = "; ".join(f"{value} in {uri}" for value, uri in found.items())
+            raise ValueError(
+                f"the scores were made with {len(found)} {what} ({key}: {listed}); numbers are compared within one "
+                "only: write a report for each"
+            )
+
+
+def _name_methods(maps: Sequence[Mapping[str, Any]]) -> tuple[Scored, ...]:
+    """Label each distinct configuration by its method, and by what differs where a method comes twice."""
+    distinct = {entry["config_hash"]: entry for entry in maps}
+    return tuple(
+        Scored(
+            label=_label(entry, [e for e in distinct.values() if e["method"] == entry["method"]]),
+            method=entry["method"],
+            config_hash=entry["config_hash"],
+            maps=entry["uri"],
+            config=entry.get("config", {}),
+        )
+        for entry in distinct.values()
+    )
+
+
+def _label(entry: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> str:
+    if len(same) == 1:
+        return entry["method"]
+    options = [e.get("config", {}).get("options") or {} for e in same]
+    keys = sorted(key for key in {k for o in options for k in o} if len({str(o.get(key)) for o in options}) > 1)
+    own = entry.get("config", {}).get("options") or {}
+    texts = [f"{key}={own.get(key)}" for key in keys]
+    alike = sum(all(str(o.get(key)) == str(own.get(key)) for key in keys) for o in options) > 1
+    return f"{entry['method']} ({', '.join(texts + ([entry['config_hash'][:6]] if alike else []))})"
+
+
+def _batches(folder: Folder) -> Iterator[pa.RecordBatch]:
+    dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet", exclude_invalid_files=False)
+    if not dataset.files:
+        raise ValueError(f"{folder.uri} holds no scores; run its `python -m evaluate games` command to the end")
+    found = (dataset.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    if found != SCHEMA_VERSION:
+        raise ValueError(
+            f"{folder.uri} has schema version {found}, this program reads {SCHEMA_VERSION}; play the games again "
+            "into another --out"
+        )
+    return dataset.to_batches(columns=[*SCALARS, "curve"], batch_size=4096)
+
+
+def _read_block(
+    batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[tuple[str, str], MeanCurve]
+) -> pd.DataFrame:
+    table = pa.Table.from_batches([batch])
+    rows = table.select(SCALARS).to_pandas()
+    rows["name"] = rows["config_hash"].map(labels)
+    whole = table["curve"].is_valid().to_numpy()
+    for key, index in rows[whole].groupby(["name", "game"], sort=False).groups.items():
+        picked = table["curve"].take(pa.array(index.to_numpy())).combine_chunks()
+        curves.setdefault(key, MeanCurve()).add(picked.flatten().to_numpy().reshape(len(picked), -1))
+    return rows
+
+
+def _refuse_strangers(rows: pd.DataFrame) -> None:
+    strangers = rows[rows["name"].isna()]
+    if len(strangers):
+        raise ValueError(
+            f"{len(strangers)} scores are of maps that the folder's configuration does not name, first "
+            f"{strangers.iloc[0]['method']} ({strangers.iloc[0]['config_hash']}); play the games again into another --out"
+        )
+
+
+def _refuse_doubles(rows: pd.DataFrame) -> None:
+    doubles = rows[rows.duplicated(["image_id", "name", "game"])]
+    if len(doubles):
+        first = doubles.iloc[0]
+        raise ValueError(
+            f"{len(doubles)} scores came twice, first {first['method']} on {first['image_id']} ({first['game']}); give "
+            "each score folder once, and no two folders with the same maps"
+        )
+
+
+def _refuse_other_hashes(rows: pd.DataFrame, protocol_hash: str) -> None:
+    others = sorted(set(rows["protocol_hash"]) - {protocol_hash})
+    unknown = sorted(set(rows["game"]) - set(GAMES))
+    if others or unknown:
+        raise ValueError(
+            f"the scores hold rows of other protocols {others} or games {unknown} than their configuration "
+            f"({protocol_hash}; {', '.join(GAMES)}); play the games again into another --out"
+        )
