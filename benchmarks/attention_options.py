@@ -27,7 +27,7 @@ from distill.teachers import Teacher, load_teacher
 from evaluate.games import Play, area, pixel_steps, play, rank_pixels
 from evaluate.protocol import GAMES
 from evaluate.statistics import mean_interval
-from evaluate.substrates import blur
+from evaluate.substrates import blur, mean_colour
 from explain.mal_grad_cam import mal_grad_cam
 from explain.matt import matt
 from explain.ml_grad_cam import ml_grad_cam
@@ -81,7 +81,8 @@ def aucs(
     teacher: Teacher, frame: torch.Tensor, target: int, maps: list[torch.Tensor], step_px: int
 ) -> list[list[float]]:
     """Play both games with each map; return [deletion, insertion] AUCs."""
-    blurred, mean = blur(frame), torch.zeros_like(frame)
+    rng = np.random.default_rng(0)  # neither substrate draws from it
+    mean, blurred = (s(frame, mean=teacher.mean, std=teacher.std, rng=rng) for s in (mean_colour, blur))
 
     def plays() -> Iterator[Play]:
         for saliency in maps:
