@@ -1,0 +1,164 @@
+"""Shards on a real Ray: rows complete and unique, through a rerun, a killed actor and what does not belong."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import dataset, parquet
+
+from cluster.session import WorkerResources, ray_session, worker_resources
+from cluster.shards import Shard, Summary, make_shards, run_shards
+from cluster.storage import Folder
+
+pytestmark = [
+    # Ray leaves sockets and child processes to the collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+NUM_ITEMS = 11
+SHARDS = make_shards([{"i": i, "name": None if i % 2 else f"img {i}.png"} for i in range(NUM_ITEMS)], 3)
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[WorkerResources]:
+    """Start Ray once for the module, with two actors or as many as there are cores."""
+    with ray_session():
+        yield worker_resources(min(2, os.cpu_count() or 1))
+
+
+def double(log: Path, kill_at: int | None = None) -> Callable[[dict[str, Any]], Any]:
+    """Make a worker that gives two rows an item, notes every shard, and may kill itself once.
+
+    The functions are nested so that they travel to the actors whole: tests are no package there.
+    """
+
+    def make(config: dict[str, Any]) -> Any:
+        def run(items: list[dict[str, Any]]) -> pa.Table:
+            numbers = [item["i"] for item in items]
+            noted = log / f"{numbers[0]}"
+            first = not noted.exists()
+            with noted.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            if first and numbers[0] == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rows = [(number, game) for number in numbers for game in (0, 1)]
+            return pa.table(
+                {
+                    "i": pa.array([number for number, _ in rows]),
+                    "value": pa.array([number * config["scale"] + game for number, game in rows]),
+                    "curve": pa.array([[float(number)] * 3 for number, _ in rows]),
+                    "error": pa.array(["broken" if number == 4 else None for number, _ in rows], pa.string()),
+                }
+            )
+
+        return run
+
+    return make
+
+
+def run(tmp_path: Path, resources: WorkerResources, **options: Any) -> Summary:
+    log = tmp_path / "log"
+    log.mkdir(exist_ok=True)
+    return run_shards(
+        double(log, **options),
+        {"scale": 10},
+        SHARDS,
+        Folder(str(tmp_path / "out")),
+        resources=resources,
+        description="double",
+        rows_per_item=2,
+    )
+
+
+def check_rows(tmp_path: Path) -> None:
+    rows = dataset.dataset(tmp_path / "out").to_table().sort_by("value")
+    assert rows["value"].to_pylist() == [10 * i + game for i in range(NUM_ITEMS) for game in (0, 1)]
+
+
+def test_rows_are_complete_and_a_rerun_does_what_is_missing(tmp_path: Path, two_workers: WorkerResources) -> None:
+    first = run(tmp_path, two_workers)
+    assert (first.rows, first.errors, first.skipped_rows) == (22, 2, 0)
+    check_rows(tmp_path)
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == [f"part-{k:05d}.parquet" for k in range(4)]
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    (out / "part-00001.parquet").unlink()
+    (out / ".part-00001.parquet.0123.aside").write_bytes(b"half")
+    second = run(tmp_path, two_workers)
+    assert (second.rows, second.errors, second.skipped_rows) == (22, 2, 16)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    runs = {path.name: len(path.read_text().splitlines()) for path in (tmp_path / "log").iterdir()}
+    assert runs == {"0": 1, "3": 2, "6": 1, "9": 1}
+
+    third = run(tmp_path, two_workers)
+    assert (third.rows, third.errors, third.skipped_rows) == (22, 2, 22)
+
+
+def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, two_workers: WorkerResources) -> None:
+    summary = run(tmp_path, two_workers, kill_at=3)
+    assert (summary.rows, summary.skipped_rows) == (22, 0)
+    check_rows(tmp_path)
+    pids = (tmp_path / "log" / "3").read_text().split()
+    assert len(pids) == 2
+    assert pids[0] != pids[1]
+
+
+def test_actors_have_the_threads_of_their_cores(tmp_path: Path, two_workers: WorkerResources) -> None:
+    def make(config: dict[str, Any]) -> Any:
+        import torch
+
+        return lambda items: pa.table({"threads": [torch.get_num_threads()] * len(items)})
+
+    folder = Folder(str(tmp_path))
+    run_shards(make, {}, SHARDS[:1], folder, resources=two_workers, description="look")
+    assert dataset.dataset(tmp_path).to_table()["threads"].to_pylist() == [two_workers.cpus] * 3
+
+
+def test_an_open_session_is_used_and_left_alone(two_workers: WorkerResources) -> None:
+    import ray
+
+    before = ray.get_runtime_context().get_job_id()
+    with ray_session():
+        assert ray.get_runtime_context().get_job_id() == before
+    assert ray.is_initialized()
+
+
+def finished(tmp_path: Path, names: dict[str, int]) -> Folder:
+    folder = Folder(str(tmp_path))
+    for name, rows in names.items():
+        parquet.write_table(pa.table({"i": [0] * rows}), tmp_path / f"{name}.parquet")
+    return folder
+
+
+def test_parts_of_other_work_are_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path, {"part-00000": 3, "part-00009": 3})
+    one = WorkerResources(num_workers=1, cpus=1, gpus=0)
+    with pytest.raises(ValueError, match="1 parts of other work, part-00009 first"):
+        run_shards(double(tmp_path), {}, SHARDS, folder, resources=one, description="double")
+
+
+def test_a_part_with_other_rows_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path, {"part-00003": 1})
+    one = WorkerResources(num_workers=1, cpus=1, gpus=0)
+    with pytest.raises(ValueError, match=r"part-00003\.parquet has 1 rows, this work gives 2"):
+        run_shards(double(tmp_path), {}, SHARDS, folder, resources=one, description="double")
+
+
+def test_shards_keep_the_order_and_every_item() -> None:
+    shards = make_shards([{"i": i} for i in range(5)], 2)
+    assert shards == [
+        Shard("part-00000", ({"i": 0}, {"i": 1})),
+        Shard("part-00001", ({"i": 2}, {"i": 3})),
+        Shard("part-00002", ({"i": 4},)),
+    ]
+    assert make_shards([], 2) == []
+    with pytest.raises(ValueError, match="shard size 0"):
+        make_shards([], 0)
