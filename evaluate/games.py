@@ -101,9 +101,8 @@ def play(
     """Play games and yield each one's curve, (num_steps + 1,) float32, in the order given.
 
     Args:
-        score: maps frames (batch_size, 3, H, W) to probabilities (batch_size, K). It always gets full
-            batches (the last one is filled up with old frames) and must not keep them: their memory is used
-            again.
+        score: maps frames (B, 3, H, W), B at most `batch_size`, to probabilities (B, K). Only the very last batch
+            may be smaller. It must not keep the frames: their memory is used again.
         plays: read as needed, so that images may be loaded lazily. All have one shape and device.
         batch_size: frames per forward pass.
     """
@@ -123,11 +122,11 @@ def play(
             targets[filled : filled + count] = game.target
             filled, done = filled + count, done + count
             if filled == batch_size:
-                scores.append(_target_scores(score, frames, targets, filled))
+                scores.append(_target_scores(score, frames, targets))
                 filled = 0
         yield from _complete_curves(scores, lengths)
     if filled and frames is not None:
-        scores.append(_target_scores(score, frames, targets, filled))
+        scores.append(_target_scores(score, frames[:filled], targets[:filled]))
     yield from _complete_curves(scores, lengths)
 
 
@@ -138,11 +137,11 @@ def compose(game: Play, points: range, *, out: torch.Tensor) -> None:
 
 
 def _target_scores(
-    score: Callable[[torch.Tensor], torch.Tensor], frames: torch.Tensor, targets: np.ndarray, count: int
+    score: Callable[[torch.Tensor], torch.Tensor], frames: torch.Tensor, targets: np.ndarray
 ) -> torch.Tensor:
     probs = score(frames)
-    columns = torch.from_numpy(targets[:count].copy()).to(probs.device)
-    return probs[:count].gather(1, columns[:, None])[:, 0].float()
+    columns = torch.from_numpy(targets.copy()).to(probs.device)
+    return probs.gather(1, columns[:, None])[:, 0].float()
 
 
 def _complete_curves(scores: list[torch.Tensor], lengths: list[int]) -> Iterator[np.ndarray]:

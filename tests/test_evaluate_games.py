@@ -144,8 +144,8 @@ def test_score_does_not_depend_on_the_batch(model, batch_size):
         return probabilities(model, frames)
 
     together = list(play(score, games, batch_size=batch_size))
-    assert set(sizes) == {batch_size}
-    assert len(sizes) == -(-8 * 25 // batch_size)  # one stream: only the last batch is filled up
+    assert set(sizes[:-1]) <= {batch_size}  # one stream: only the last batch may be smaller
+    assert sum(sizes) == 8 * 25
     for game, curve in zip(games, together, strict=True):
         (alone,) = play(lambda x: probabilities(model, x), [game], batch_size=25)
         np.testing.assert_allclose(curve, alone, atol=1e-6)

@@ -1,0 +1,349 @@
+"""The games' job on a real local Ray with maps written by hand: rows, reruns, MLflow, and what is refused."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import evaluate_teacher
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from cluster.session import ray_session
+from cluster.storage import Folder, config_hash
+from distill.images import open_images
+from distill.images.decode import decode, resize
+from distill.teachers import load_teacher
+from evaluate.__main__ import main
+from evaluate.batch import GamesWorker, play_games
+from evaluate.outcome import RUNS_FILE
+from evaluate.protocol import GAMES, Protocol
+from evaluate.schema import read_scores
+from evaluate.sources import Source, open_sources
+from evaluate.substrates import SUBSTRATES, image_rng
+from explain.frames import without_list
+from explain.schema import maps_table
+
+pytestmark = [
+    # Ray, MLflow and their dependencies deprecate each other's interfaces and leave sockets and SQLite
+    # connections to the collector.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+TEACHER = "python:evaluate_teacher:make"
+NUM_IMAGES = 20
+BROKEN, NOT_FINITE, CONSTANT = 3, 5, 7  # numbers of the images that differ
+
+
+def write_images(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    root.mkdir(parents=True)
+    for k in range(NUM_IMAGES):
+        pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 30)).save(root / f"{k:02d}.png")
+    (root / f"{BROKEN:02d}.png").write_bytes(b"no image")
+    return root
+
+
+def maps_config(data: Path, method: str, **changes: Any) -> dict[str, Any]:
+    images = open_images(str(data))
+    config = {
+        "schema_version": 1,
+        "method": method,
+        "options": {},
+        "data": images.root,
+        "data_fingerprint": images.fingerprint,
+        "split": None,
+        "limit": None,
+        "student": None,
+        "student_fingerprint": None,
+        "teacher": TEACHER,
+        "teacher_fingerprint": load_teacher(TEACHER).fingerprint,
+        "target": "teacher",
+        "seed": 0,
+    }
+    return {**config, **changes}
+
+
+def map_row(data: Path, k: int, saliency: np.ndarray) -> dict[str, Any]:
+    row = {"image_id": f"{k:02d}.png", "label": None, "teacher_queries": 2, "student_passes": 1, "seconds": 0.5}
+    if k == BROKEN:
+        return {**row, "target": None, "error": "the file cannot be decoded"}
+    probs = evaluate_teacher.make()(frame(data, row["image_id"])[None])[0]
+    row |= {"target": int(probs.argmax()), "target_prob": float(probs.max()), "error": None}
+    return {**row, "saliency": saliency, "map_height": saliency.shape[0], "map_width": saliency.shape[1]}
+
+
+def frame(data: Path, image_id: str) -> np.ndarray:
+    return resize(decode((data / image_id).read_bytes()), evaluate_teacher.SIZE)
+
+
+def make_saliency(method: str, k: int) -> np.ndarray:
+    saliency = np.random.default_rng([len(method), k]).random((8, 8), dtype=np.float32)
+    if k == NOT_FINITE:
+        saliency[2, 2] = np.nan
+    return np.full_like(saliency, 0.3) if k == CONSTANT else saliency
+
+
+def write_maps(data: Path, out: Path, method: str, **changes: Any) -> str:
+    folder, config = Folder(str(out)), maps_config(data, method, **changes)
+    folder.claim(config, what="maps")
+    rows = [map_row(data, k, make_saliency(method, k)) for k in range(NUM_IMAGES)]
+    for part, start in enumerate(range(0, NUM_IMAGES, 9)):
+        pq.write_table(maps_table(rows[start : start + 9], config), out / f"part-{part:05d}.parquet")
+    folder.finish({"rows": NUM_IMAGES})
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    root = tmp_path_factory.mktemp("games")
+    data = write_images(root / "photos")
+    maps = [write_maps(data, root / name, name) for name in ("first", "second_one")]
+    return SimpleNamespace(root=root, data=data, maps=maps, uri=f"sqlite:///{root}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import the black box too
+        with ray_session():
+            yield
+
+
+@pytest.fixture(scope="module")
+def played(place: SimpleNamespace, ray_here: None) -> SimpleNamespace:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", place.uri)
+        place.scores = str(place.root / "scores")
+        place.result = play(place, place.scores)
+    return place
+
+
+def play(place: SimpleNamespace, out: str, **changes: Any) -> Any:
+    options = {"data": str(place.data), "teacher": TEACHER, "out": out, "protocol": Protocol()}
+    return play_games(place.maps, **{**options, **changes})
+
+
+def plain_auc(place: SimpleNamespace, method: str, k: int, game: str, target: int) -> float:
+    """Play one game frame by frame through the uint8 interface; no map has ties here."""
+    height, width = evaluate_teacher.SIZE
+    teacher = load_teacher(TEACHER)
+    image = teacher.normalise(frame(place.data, f"{k:02d}.png")[None])[0]
+    name = "mean" if game == "deletion" else "blur"
+    rng = image_rng(0, "unused")
+    substrate = SUBSTRATES[name](image, mean=teacher.mean, std=teacher.std, rng=rng)
+    shown, finish = (image.clone(), substrate) if game == "deletion" else (substrate.clone(), image)
+    saliency = torch.from_numpy(make_saliency(method, k)).double()
+    values = torch.nn.functional.interpolate(saliency[None, None], (height, width), mode="bilinear")[0, 0]
+    order = torch.argsort(values.flatten(), descending=True)
+    scores = []
+    for i in range(height + 1):
+        pixels = (shown * torch.tensor(teacher.std)[:, None, None] + torch.tensor(teacher.mean)[:, None, None]) * 255
+        levels = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        scores.append(evaluate_teacher.make()(levels[None])[0, target])
+        for index in order[i * width : (i + 1) * width].tolist():
+            shown[:, index // width, index % width] = finish[:, index // width, index % width]
+    return float((np.sum(scores) - scores[0] / 2 - scores[-1] / 2) / height)
+
+
+def test_every_image_method_and_game_is_one_row(played):
+    table = pd.read_parquet(played.scores)
+    keys = table[["image_id", "method", "game"]]
+    assert len(table) == NUM_IMAGES * 2 * 2
+    assert not keys.duplicated().any()
+    assert set(table["game"]) == set(GAMES)
+    failed = table[table["error"].notna()]
+    assert set(failed["image_id"]) == {f"{BROKEN:02d}.png", f"{NOT_FINITE:02d}.png"}
+    assert len(failed) == 2 * 2 * 2
+    assert failed["auc"].isna().all()
+    assert (failed["teacher_queries"] == 0).all()
+    scored = table[table["error"].isna()]
+    assert (scored["teacher_queries"] == 13).all()
+    assert (scored["curve"].map(len) == 13).all()
+    assert (scored["protocol_hash"] == Protocol().hash).all()
+    assert (scored["map_seconds"] == 0.5).all()
+    assert played.result.summary.errors == len(failed)
+
+
+def test_errors_say_why(played):
+    table = pd.read_parquet(played.scores).dropna(subset="error").set_index("image_id")["error"]
+    assert set(table[f"{BROKEN:02d}.png"]) == {"the file cannot be decoded"}
+    assert set(table[f"{NOT_FINITE:02d}.png"].str.contains("not finite")) == {True}
+
+
+def test_areas_are_those_of_a_plain_game(played):
+    table = pd.read_parquet(played.scores).set_index(["method", "image_id", "game"])
+    for method in ("first", "second_one"):
+        for k in (0, 11, 19):
+            for game in GAMES:
+                row = table.loc[(method, f"{k:02d}.png", game)]
+                assert row["auc"] == pytest.approx(plain_auc(played, method, k, game, int(row["target"])), abs=1e-4)
+                assert row["tied_share"] == 0
+
+
+def test_a_constant_map_ties_everywhere_and_has_a_score(played):
+    table = pd.read_parquet(played.scores)
+    rows = table[table["image_id"] == f"{CONSTANT:02d}.png"]
+    assert (rows["tied_share"] == 1).all()
+    assert rows["auc"].between(0, 1).all()
+
+
+def test_other_readers_read_the_scores(played):
+    import duckdb
+
+    query = f"select method, game, avg(auc) from '{played.scores}/*.parquet' group by all order by all"  # noqa: S608
+    found = duckdb.sql(query).fetchall()
+    assert [row[:2] for row in found] == [(m, g) for m in ("first", "second_one") for g in GAMES]
+    outcomes = {outcome.source.method: outcome for outcome in played.result.outcomes}
+    assert found[0][2] == pytest.approx(outcomes["first"].auc["deletion"].mean)
+    metadata = pq.read_schema(f"{played.scores}/part-00000.parquet").metadata
+    assert metadata[b"schema_version"] == b"1"
+    assert Protocol().hash.encode() in metadata[b"config"]
+
+
+def test_mlflow_has_one_run_per_method_with_curves(played):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(played.uri)
+    experiment = client.get_experiment_by_name("photos")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["method"] for run in runs) == ["first", "second_one"]
+    run = next(run for run in runs if run.data.tags["method"] == "first")
+    metrics = run.data.metrics
+    for game in GAMES:
+        assert metrics[f"{game}_auc_low"] < metrics[f"{game}_auc"] < metrics[f"{game}_auc_high"]
+        curve = client.get_metric_history(run.info.run_id, f"{game}_curve")
+        assert sorted(point.step for point in curve) == list(range(13))
+    assert metrics["seconds_per_map"] == 0.5
+    assert metrics["teacher_queries_per_map"] == 2
+    assert (metrics["num_images"], metrics["num_errors"]) == (NUM_IMAGES - 2, 2)
+
+
+def test_a_rerun_restores_what_is_missing_and_makes_no_second_run(played, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
+    part = Path(played.scores) / "part-00001.parquet"
+    before, others = part.read_bytes(), {p: p.stat().st_mtime_ns for p in part.parent.glob("part-*")}
+    runs = Folder(played.scores).read_json(RUNS_FILE)
+    part.unlink()
+    result = play(played, played.scores)
+    assert part.read_bytes() == before
+    assert {p for p, at in others.items() if p.stat().st_mtime_ns != at} == {part}
+    assert result.summary.skipped_rows == result.summary.rows - 2 * 16
+    client = MlflowClient(played.uri)
+    experiment = client.get_experiment_by_name("photos")
+    assert len(client.search_runs([experiment.experiment_id])) == 2
+    assert Folder(played.scores).read_json(RUNS_FILE) == runs
+
+
+def test_another_protocol_needs_another_folder(played):
+    with pytest.raises(ValueError, match=r"another configuration.*protocol"):
+        play(played, played.scores, protocol=Protocol(deletion_substrate="black"))
+
+
+def test_a_limit_plays_the_first_images(played, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
+    protocol = Protocol(step_px=50, deletion_substrate="noise", insertion_substrate="black")
+    play(played, str(tmp_path / "few"), limit=2, protocol=protocol)
+    found = read_scores(Folder(str(tmp_path / "few"))).to_pandas()
+    assert sorted(set(found["image_id"])) == ["00.png", "01.png"]
+    assert (found["teacher_queries"] == 6).all()  # 216 pixels in steps of 50, and the start
+    assert set(found["protocol_hash"]) == {protocol.hash} != {Protocol().hash}
+
+
+def test_scores_are_the_same_in_any_shard(played):
+    """A worker without Ray, other items beside them, another order: the same rows."""
+    stored = {"teacher": TEACHER}
+    sources = [Source(uri=uri, config=Folder(uri).config()) for uri in played.maps]
+    images = without_list(open_images(str(played.data)))
+    worker = GamesWorker({"stored": stored, "protocol": Protocol(), "sources": sources, "images": images})
+    places = [(1, "part-00001.parquet", 8, "17.png"), (0, "part-00000.parquet", 0, "00.png")]
+    items = [dict(zip(("source", "part", "row", "image_id"), place, strict=True)) for place in places]
+    alone = worker(items).to_pandas().set_index(["method", "image_id", "game"])
+    together = pd.read_parquet(played.scores).set_index(["method", "image_id", "game"])
+    for key, row in alone.iterrows():
+        assert row["auc"] == together.loc[key]["auc"]
+        assert row["curve"].tolist() == together.loc[key]["curve"].tolist()
+
+
+@pytest.mark.parametrize("change", [{"data_fingerprint": "0" * 12}, {"target": "label"}])
+def test_maps_that_do_not_belong_together_are_refused(place, tmp_path, change):
+    other = write_maps(place.data, tmp_path / "other", "third", **change)
+    with pytest.raises(ValueError, match=r"must belong together.*explain them with the same"):
+        check([place.maps[0], other])
+
+
+def test_maps_of_another_teacher_are_refused(place):
+    with pytest.raises(ValueError, match="play them on their own teacher"):
+        check(place.maps, teacher="python:evaluate_teacher:make_other")
+
+
+def test_the_same_maps_twice_are_refused(place):
+    with pytest.raises(ValueError, match="same method with the same settings"):
+        check([*place.maps, place.maps[0]])
+
+
+def test_maps_that_are_not_complete_are_refused(place, tmp_path):
+    shutil.copytree(place.maps[0], tmp_path / "half")
+    Folder(str(tmp_path / "half")).delete("_manifest.json")
+    with pytest.raises(ValueError, match="not complete"):
+        check([str(tmp_path / "half")])
+
+
+def test_maps_without_a_target_are_refused(place, tmp_path):
+    nobody = {"target": None, "teacher": None, "teacher_fingerprint": None}
+    with pytest.raises(ValueError, match="name no class"):
+        check([write_maps(place.data, tmp_path / "nobody", "random", **nobody)])
+
+
+def check(maps: list[str], teacher: str = TEACHER) -> list[Source]:
+    return open_sources(maps, teacher=teacher, teacher_fingerprint=load_teacher(teacher).fingerprint)
+
+
+def test_source_hash_is_the_rows_hash(place):
+    (source, _) = check(place.maps)
+    assert source.config_hash == config_hash(maps_config(place.data, "first"))
+    assert set(pd.read_parquet(place.maps[0])["config_hash"]) == {source.config_hash}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--teacher": "magic:box"}, "unknown teacher kind"),
+        ({"--data": "nowhere"}, "nowhere"),
+        ({"--maps": "nowhere"}, "_config.json"),
+        ({"--step-px": "0"}, "step_px 0"),
+        ({"--limit": "0"}, "limit"),
+    ],
+)
+def test_the_command_says_what_is_wrong(place, tmp_path, capsys, change, message):
+    given = {"--maps": place.maps[0], "--data": str(place.data), "--teacher": TEACHER, "--out": str(tmp_path / "out")}
+    words = [word for pair in {**given, **change}.items() for word in pair]
+    assert main(["games", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_images_than_the_maps_are_refused(place, tmp_path, capsys):
+    data = write_images(tmp_path / "photos")
+    (data / "00.png").unlink()
+    words = ["--maps", *place.maps, "--data", str(data), "--teacher", TEACHER, "--out", str(tmp_path / "out")]
+    assert main(["games", *words]) == 2
+    assert "is not what the maps in" in capsys.readouterr().err
+
+
+def test_protocol_of_maps_for_labels_is_another(place):
+    assert dataclasses.replace(Protocol(), target="label").hash != Protocol().hash
