@@ -1,0 +1,81 @@
+# make demo: the whole pipeline on rendered images, after one install, offline; make test, make lint: what .ci/run calls.
+# Another interpreter: make PYTHON=/path/to/python3.12 ...
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint format clean help
+
+# The first of these that runs, is 3.11 or later and can make environments.
+CANDIDATES := python3.12 python3.11 python3.13 python3 python
+CHECK := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+FOUND := $(shell for p in $(CANDIDATES); do "$$p" -c '$(CHECK)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+PYTHON ?= $(FOUND)
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := runs/demo
+TEACHER := onnx:$(DEMO)/teacher/model.onnx
+METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
+
+help:
+	@echo "make demo    render images, train a black box, distil, explain, score and report (about 5 minutes, 2 cores)"
+	@echo "make test    run the tests"
+	@echo "make lint    check format, lint and types"
+	@echo "make format  format the code"
+	@echo "make clean   remove caches and the demo's results; the environment and other runs stay"
+
+$(VENV)/.installed: pyproject.toml
+	@if ! "$(PYTHON)" -c '$(CHECK)' 2>/dev/null; then \
+	  echo "error: '$(PYTHON)' is no Python 3.11 or later with venv and pip; looked for: $(CANDIDATES)." >&2; \
+	  echo "Install one (Debian and Ubuntu: apt-get install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi
+	@echo "== environment in $(VENV), made with $$("$(PYTHON)" --version): minutes, once, several gigabytes"
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,engines,export]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	@echo "== 1/6 images with known object masks, and a black box that is trained on them"
+	@$(RUN) -m distill.demo --out $(DEMO)
+	@echo "== 2/6 distil the black box into a student"
+	@if [ -f $(DEMO)/student/student.json ]; then \
+	  echo "student: $(DEMO)/student is finished"; \
+	else \
+	  $(RUN) -m distill demo --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/student --resume; \
+	fi
+	@echo "== 3/6 explain the held-out images with every method"
+	@for method in $(METHODS); do \
+	  $(RUN) -m explain $$method --data $(DEMO)/data --student $(DEMO)/student --teacher $(TEACHER) --out $(DEMO)/maps/$$method; \
+	done
+	@echo "== 4/6 play insertion and deletion on the black box"
+	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores
+	@echo "== 5/6 compare student and black box"
+	@$(RUN) -m evaluate similarity --student $(DEMO)/student --teacher $(TEACHER) --data $(DEMO)/data
+	@echo "== 6/6 report"
+	@$(RUN) -m evaluate report --scores $(DEMO)/scores --out $(DEMO)/report.html --table $(DEMO)/report.md
+	@echo
+	@cat $(DEMO)/report.md
+	@echo
+	@echo "Where to look:"
+	@echo "  $(DEMO)/report.html          methods, curves, gallery, agreement: open it in a browser"
+	@echo "  $(DEMO)/maps, $(DEMO)/scores  Parquet, for pyarrow, pandas or DuckDB"
+	@echo "  $(VENV)/bin/mlflow server --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+	@echo "                               then http://127.0.0.1:5000, experiment demo: select the methods' runs, Compare"
+
+test: $(VENV)/.installed
+	@$(RUN) -m pytest
+
+lint: $(VENV)/.installed
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m pyright
+
+format: $(VENV)/.installed
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+clean:
+	rm -rf .pytest_cache .ruff_cache build dist *.egg-info $(DEMO)
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
