@@ -1,4 +1,4 @@
-"""What is known of the student: its description and the Sim N files in its run folder. Missing ones are said, not fatal."""
+"""What is known of the student: its description and the Sim N files in its run folder, or why they are missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from evaluate.results import MeanCurve, Scored
+from evaluate.scored import MeanCurve, Scored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,9 +50,7 @@ def line_styles(methods: Sequence[Scored], main: Scored | None) -> dict[str, Lin
     return styles
 
 
-def plot_curves(
-    game: str, curves: Mapping[str, MeanCurve], styles: Mapping[str, LineStyle], *, theme: str
-) -> str:
+def plot_curves(game: str, curves: Mapping[str, MeanCurve], styles: Mapping[str, LineStyle], *, theme: str) -> str:
     """Plot mean curves with their bands as an SVG data URI; names stay in the page's own legend.
 
     Args:

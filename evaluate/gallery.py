@@ -12,7 +12,8 @@ from distill.images import ImageSet
 from distill.images.decode import decode, resize
 from evaluate.agreement import StudentFacts
 from evaluate.figures import draw_map, draw_overlay, encode
-from evaluate.results import MAIN_METHOD, Results, Scored
+from evaluate.results import Results
+from evaluate.scored import MAIN_METHOD, Scored
 from explain.schema import saliency_maps
 
 SHOWN = {"ml_grad_cam": "ML-Grad-CAM", "matt": "MATT", MAIN_METHOD: "MAL-Grad-CAM"}
@@ -107,7 +108,10 @@ def make_cards(
         found = {name: maps.get(name, {}).get(image_id) for name in SHOWN}
         frame = _frame(images, image_id, _size(found)) if photographs else None
         tiles = [_input_tile(frame)] if photographs else []
-        tiles += [_map_tile(results, columns[name], image_id, name, found[name], frame) for name in SHOWN]
+        tiles += [
+            _map_tile(results, columns[name], image_id=image_id, name=name, saliency=found[name], frame=frame)
+            for name in SHOWN
+        ]
         names = [_class_name(images, student, rows.at[image_id, key]) for key in ("label", "target")]
         cards.append(Card(image_id=image_id, place=place, label=names[0], target=names[1], tiles=tuple(tiles)))
     return cards
@@ -156,6 +160,7 @@ def _input_tile(frame: np.ndarray | None) -> Tile:
 def _map_tile(
     results: Results,
     scored: Scored | None,
+    *,
     image_id: str,
     name: str,
     saliency: np.ndarray | None,
@@ -165,10 +170,7 @@ def _map_tile(
         return Tile(title=SHOWN[name], source=None, note=f"{name} was not scored.")
     if saliency is None:
         return Tile(title=SHOWN[name], source=None, note="No map is stored any more.")
-    if frame is None:
-        source = draw_map(saliency, _size({name: saliency}))
-    else:
-        source = draw_overlay(saliency, frame)
+    source = draw_map(saliency, _size({name: saliency})) if frame is None else draw_overlay(saliency, frame)
     return Tile(title=SHOWN[name], source=source, note=_auc_note(results, scored, image_id))
 
 

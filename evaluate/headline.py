@@ -1,13 +1,13 @@
-"""What came out, in a few plain sentences made from the numbers: who is first, and does the paper's map beat controls."""
+"""What came out, in a few plain sentences made from the numbers: who is first; does MAL-Grad-CAM beat controls."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from evaluate.method_rows import MethodRow, PairRow, lead
 from evaluate.protocol import GAMES
 from evaluate.results import Results
 from evaluate.statistics import Interval
-from evaluate.method_rows import MethodRow, PairRow, lead
 
 EXTREME = {"deletion": "lowest", "insertion": "highest"}
 VERBS = {"better": "beats", "worse": "loses to", "unclear": "is not clearly different from"}
@@ -31,7 +31,7 @@ def _winner(results: Results, rows: Sequence[MethodRow], game: str) -> str:
     second = order[1].scored.label
     ahead = lead(results, game, best.scored.label, second)
     how = "ahead of" if ahead.low > 0 else "not clearly ahead of"
-    return f"{text}, {how} {second} (by {_signed(ahead)})."
+    return f"{text}, {how} {second} (by {_plain(ahead)})."
 
 
 def against_controls(results: Results, pairs: Sequence[PairRow]) -> list[str]:
@@ -43,8 +43,7 @@ def against_controls(results: Results, pairs: Sequence[PairRow]) -> list[str]:
     if not controls:
         return ["No control was scored, so nothing here says that any map is better than chance."]
     return [
-        _against(main.label, control.label, [pair for pair in pairs if pair.scored is control])
-        for control in controls
+        _against(main.label, control.label, [pair for pair in pairs if pair.scored is control]) for control in controls
     ]
 
 
@@ -58,6 +57,10 @@ def _against(main: str, control: str, pairs: Sequence[PairRow]) -> str:
         return f"{main} {VERBS[verdicts.pop()]} the control {control} {where} ({numbers})."
     parts = [f"{VERBS[pair.verdict]} it in {pair.game} ({_signed(pair.difference)})" for pair in pairs]
     return f"Against the control {control}, {main} {' and '.join(parts)}."
+
+
+def _plain(value: Interval) -> str:
+    return f"{value.mean:.3f}" + (f" [{value.low:.3f}, {value.high:.3f}]" if value.num > 1 else ", one image")
 
 
 def _signed(value: Interval) -> str:

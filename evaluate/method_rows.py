@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from evaluate.protocol import GAMES
-from evaluate.results import Results, Scored
+from evaluate.results import Results
+from evaluate.scored import Scored
 from evaluate.statistics import Interval, holm, mean_interval, wilcoxon
 
 MAX_DRAWS = 50_000_000  # bootstrap draws of one interval: about a second

@@ -4,6 +4,7 @@ This is the energy-based pointing game of Score-CAM (Wang et al. 2020, section 4
 boxes. It asks nobody about the black box: a map may rightly point beside the object, where the black box looks.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,10 +54,10 @@ class MaskShares:
         self._images = images
         self._bits: dict[tuple[str, tuple[int, int]], np.ndarray | None] = {}
 
-    def any_masks(self) -> bool:
-        """Tell whether the data set has masks, by asking for those of some images spread over it."""
-        every = max(1, len(self._images.image_ids) // NUM_PROBES)
-        return any(self._images.mask(image_id) is not None for image_id in self._images.image_ids[::every])
+    def any_masks(self, image_ids: Sequence[str]) -> bool:
+        """Tell whether the data set has masks, by asking for those of some of the images, spread over them."""
+        every = max(1, len(image_ids) // NUM_PROBES)
+        return any(self._images.mask(image_id) is not None for image_id in image_ids[::every])
 
     def of(self, maps: str) -> dict[str, float]:
         """Compute `mass_inside` of each map in the folder `maps` whose image has a mask, by image_id."""
@@ -83,7 +84,5 @@ class MaskShares:
     def area(self) -> float:
         """Compute the mean share of the image that the masks read so far cover: what a uniform map would get."""
         sizes = {key: bits for key, bits in self._bits.items() if bits is not None}
-        shares = [
-            np.unpackbits(bits, count=size[0] * size[1]).mean() for (_, size), bits in sizes.items()
-        ]
+        shares = [np.unpackbits(bits, count=size[0] * size[1]).mean() for (_, size), bits in sizes.items()]
         return float(np.mean(shares)) if shares else float("nan")

@@ -4,10 +4,9 @@ Only scalars become a data frame; curves are added up part by part, so 50,000 im
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -15,9 +14,8 @@ import pyarrow.dataset as ds
 from cluster.storage import Folder
 from evaluate.protocol import GAMES
 from evaluate.schema import SCHEMA_VERSION
-from explain.registry import METHODS
+from evaluate.scored import MAIN_METHOD, MeanCurve, Scored, name_methods
 
-MAIN_METHOD = "mal_grad_cam"
 SCALARS = [
     "image_id",
     "label",
@@ -35,64 +33,6 @@ SCALARS = [
 ]
 # What two score folders must have in common: the key in `_config.json`, and what it is called in the error.
 MUST_AGREE = {"protocol_hash": "protocols", "teacher_fingerprint": "teachers", "data": "data sets"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """One method, as one configuration of it was scored."""
-
-    label: str
-    """Its name in the report: the method, with what tells it from others of the same name."""
-    method: str
-    """Its registered name."""
-    config_hash: str
-    """Hash of the maps' configuration."""
-    maps: str
-    """Folder of the maps."""
-    config: Mapping[str, Any]
-    """The maps' configuration."""
-
-    @property
-    def explains(self) -> str:
-        """Return "student", "teacher", "nothing" (a control), or "unknown"."""
-        return METHODS[self.method].explains if self.method in METHODS else "unknown"
-
-    @property
-    def is_control(self) -> bool:
-        """Tell whether the method looks at no model."""
-        return self.explains == "nothing"
-
-
-@dataclass
-class MeanCurve:
-    """The sums behind a mean curve; curves are added in blocks."""
-
-    num: int = 0
-    """Number of curves."""
-    sums: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """Sum over curves, (points,)."""
-    squares: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """Sum of squares over curves, (points,)."""
-
-    def add(self, curves: np.ndarray) -> None:
-        """Add curves (N, points)."""
-        block = curves.astype(np.float64)
-        if not self.num:
-            self.sums, self.squares = np.zeros(block.shape[1]), np.zeros(block.shape[1])
-        self.num += len(block)
-        self.sums += block.sum(axis=0)
-        self.squares += (block**2).sum(axis=0)
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Return the mean curve, (points,)."""
-        return self.sums / self.num
-
-    @property
-    def half_width(self) -> np.ndarray:
-        """Return half of the 95 % normal interval of the mean at each point: 1.96 s / sqrt(n)."""
-        variance = np.maximum(self.squares / self.num - self.mean**2, 0) * self.num / max(self.num - 1, 1)
-        return 1.96 * np.sqrt(variance / self.num)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +84,7 @@ def load_results(uris: Sequence[str]) -> Results:
     folders = [Folder(uri) for uri in dict.fromkeys(uris)]
     configs = tuple(folder.config() for folder in folders)
     _refuse_mixtures(folders, configs)
-    methods = _name_methods([maps for config in configs for maps in config["maps"]])
+    methods = name_methods([maps for config in configs for maps in config["maps"]])
     labels = {scored.config_hash: scored.label for scored in methods}
     curves: dict[tuple[str, str], MeanCurve] = {}
     blocks = [_read_block(batch, labels, curves) for folder in folders for batch in _batches(folder)]
@@ -171,32 +111,6 @@ def _refuse_mixtures(folders: Sequence[Folder], configs: Sequence[Mapping[str, A
                 f"the scores were made with {len(found)} {what} ({key}: {listed}); numbers are compared within one "
                 "only: write a report for each"
             )
-
-
-def _name_methods(maps: Sequence[Mapping[str, Any]]) -> tuple[Scored, ...]:
-    """Label each distinct configuration by its method, and by what differs where a method comes twice."""
-    distinct = {entry["config_hash"]: entry for entry in maps}
-    return tuple(
-        Scored(
-            label=_label(entry, [e for e in distinct.values() if e["method"] == entry["method"]]),
-            method=entry["method"],
-            config_hash=entry["config_hash"],
-            maps=entry["uri"],
-            config=entry.get("config", {}),
-        )
-        for entry in distinct.values()
-    )
-
-
-def _label(entry: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> str:
-    if len(same) == 1:
-        return entry["method"]
-    options = [e.get("config", {}).get("options") or {} for e in same]
-    keys = sorted(key for key in {k for o in options for k in o} if len({str(o.get(key)) for o in options}) > 1)
-    own = entry.get("config", {}).get("options") or {}
-    texts = [f"{key}={own.get(key)}" for key in keys]
-    alike = sum(all(str(o.get(key)) == str(own.get(key)) for key in keys) for o in options) > 1
-    return f"{entry['method']} ({', '.join(texts + ([entry['config_hash'][:6]] if alike else []))})"
 
 
 def _batches(folder: Folder) -> Iterator[pa.RecordBatch]:
@@ -230,7 +144,8 @@ def _refuse_strangers(rows: pd.DataFrame) -> None:
     if len(strangers):
         raise ValueError(
             f"{len(strangers)} scores are of maps that the folder's configuration does not name, first "
-            f"{strangers.iloc[0]['method']} ({strangers.iloc[0]['config_hash']}); play the games again into another --out"
+            f"{strangers.iloc[0]['method']} ({strangers.iloc[0]['config_hash']}); play the games again into "
+            "another --out"
         )
 
 
