@@ -6,6 +6,7 @@ because deletion AUCs are skewed; two methods are compared on the images that bo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -73,8 +74,8 @@ def wilcoxon(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.n
     differences = _differences(first, second)
     if not np.any(differences):
         return 1.0
-    _, p_value = stats.wilcoxon(differences, method="auto")
-    return float(p_value)
+    found: Any = stats.wilcoxon(differences, method="auto")
+    return float(found.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

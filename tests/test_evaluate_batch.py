@@ -23,7 +23,7 @@ from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.batch import GamesWorker, play_games
 from evaluate.outcome import RUNS_FILE
-from evaluate.protocol import GAMES, Protocol
+from evaluate.protocol import GAMES, Protocol, Substrate
 from evaluate.schema import read_scores
 from evaluate.sources import Source, open_sources
 from evaluate.substrates import SUBSTRATES, image_rng
@@ -83,6 +83,18 @@ def map_row(data: Path, k: int, saliency: np.ndarray) -> dict[str, Any]:
     return {**row, "saliency": saliency, "map_height": saliency.shape[0], "map_width": saliency.shape[1]}
 
 
+def read_table(uri: str) -> Any:
+    return pd.read_parquet(uri)
+
+
+def runs_of(place: SimpleNamespace) -> tuple[Any, list[Any]]:
+    from mlflow.tracking import MlflowClient
+
+    client: Any = MlflowClient(place.uri)
+    experiment = client.get_experiment_by_name("photos")
+    return client, client.search_runs([experiment.experiment_id])
+
+
 def frame(data: Path, image_id: str) -> np.ndarray:
     return resize(decode((data / image_id).read_bytes()), evaluate_teacher.SIZE)
 
@@ -130,7 +142,7 @@ def played(place: SimpleNamespace, ray_here: None) -> SimpleNamespace:
 
 
 def play(place: SimpleNamespace, out: str, **changes: Any) -> Any:
-    options = {"data": str(place.data), "teacher": TEACHER, "out": out, "protocol": Protocol()}
+    options: dict[str, Any] = {"data": str(place.data), "teacher": TEACHER, "out": out, "protocol": Protocol()}
     return play_games(place.maps, **{**options, **changes})
 
 
@@ -139,7 +151,7 @@ def plain_auc(place: SimpleNamespace, method: str, k: int, game: str, target: in
     height, width = evaluate_teacher.SIZE
     teacher = load_teacher(TEACHER)
     image = teacher.normalise(frame(place.data, f"{k:02d}.png")[None])[0]
-    name = "mean" if game == "deletion" else "blur"
+    name: Substrate = "mean" if game == "deletion" else "blur"
     rng = image_rng(0, "unused")
     substrate = SUBSTRATES[name](image, mean=teacher.mean, std=teacher.std, rng=rng)
     shown, finish = (image.clone(), substrate) if game == "deletion" else (substrate.clone(), image)
@@ -157,7 +169,7 @@ def plain_auc(place: SimpleNamespace, method: str, k: int, game: str, target: in
 
 
 def test_every_image_method_and_game_is_one_row(played):
-    table = pd.read_parquet(played.scores)
+    table = read_table(played.scores)
     keys = table[["image_id", "method", "game"]]
     assert len(table) == NUM_IMAGES * 2 * 2
     assert not keys.duplicated().any()
@@ -176,13 +188,13 @@ def test_every_image_method_and_game_is_one_row(played):
 
 
 def test_errors_say_why(played):
-    table = pd.read_parquet(played.scores).dropna(subset="error").set_index("image_id")["error"]
+    table = read_table(played.scores).dropna(subset="error").set_index("image_id")["error"]
     assert set(table[f"{BROKEN:02d}.png"]) == {"the file cannot be decoded"}
     assert set(table[f"{NOT_FINITE:02d}.png"].str.contains("not finite")) == {True}
 
 
 def test_areas_are_those_of_a_plain_game(played):
-    table = pd.read_parquet(played.scores).set_index(["method", "image_id", "game"])
+    table = read_table(played.scores).set_index(["method", "image_id", "game"])
     for method in ("first", "second_one"):
         for k in (0, 11, 19):
             for game in GAMES:
@@ -192,7 +204,7 @@ def test_areas_are_those_of_a_plain_game(played):
 
 
 def test_a_constant_map_ties_everywhere_and_has_a_score(played):
-    table = pd.read_parquet(played.scores)
+    table = read_table(played.scores)
     rows = table[table["image_id"] == f"{CONSTANT:02d}.png"]
     assert (rows["tied_share"] == 1).all()
     assert rows["auc"].between(0, 1).all()
@@ -202,7 +214,7 @@ def test_other_readers_read_the_scores(played):
     import duckdb
 
     query = f"select method, game, avg(auc) from '{played.scores}/*.parquet' group by all order by all"  # noqa: S608
-    found = duckdb.sql(query).fetchall()
+    found = duckdb.execute(query).fetchall()
     assert [row[:2] for row in found] == [(m, g) for m in ("first", "second_one") for g in GAMES]
     outcomes = {outcome.source.method: outcome for outcome in played.result.outcomes}
     assert found[0][2] == pytest.approx(outcomes["first"].auc["deletion"].mean)
@@ -212,11 +224,7 @@ def test_other_readers_read_the_scores(played):
 
 
 def test_mlflow_has_one_run_per_method_with_curves(played):
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(played.uri)
-    experiment = client.get_experiment_by_name("photos")
-    runs = client.search_runs([experiment.experiment_id])
+    client, runs = runs_of(played)
     assert sorted(run.data.tags["method"] for run in runs) == ["first", "second_one"]
     run = next(run for run in runs if run.data.tags["method"] == "first")
     metrics = run.data.metrics
@@ -230,8 +238,6 @@ def test_mlflow_has_one_run_per_method_with_curves(played):
 
 
 def test_a_rerun_restores_what_is_missing_and_makes_no_second_run(played, monkeypatch):
-    from mlflow.tracking import MlflowClient
-
     monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
     part = Path(played.scores) / "part-00001.parquet"
     before, others = part.read_bytes(), {p: p.stat().st_mtime_ns for p in part.parent.glob("part-*")}
@@ -241,9 +247,7 @@ def test_a_rerun_restores_what_is_missing_and_makes_no_second_run(played, monkey
     assert part.read_bytes() == before
     assert {p for p, at in others.items() if p.stat().st_mtime_ns != at} == {part}
     assert result.summary.skipped_rows == result.summary.rows - 2 * 16
-    client = MlflowClient(played.uri)
-    experiment = client.get_experiment_by_name("photos")
-    assert len(client.search_runs([experiment.experiment_id])) == 2
+    assert len(runs_of(played)[1]) == 2
     assert Folder(played.scores).read_json(RUNS_FILE) == runs
 
 
@@ -269,9 +273,9 @@ def test_scores_are_the_same_in_any_shard(played):
     images = without_list(open_images(str(played.data)))
     worker = GamesWorker({"stored": stored, "protocol": Protocol(), "sources": sources, "images": images})
     places = [(1, "part-00001.parquet", 8, "17.png"), (0, "part-00000.parquet", 0, "00.png")]
-    items = [dict(zip(("source", "part", "row", "image_id"), place, strict=True)) for place in places]
+    items: list[Any] = [dict(zip(("source", "part", "row", "image_id"), place, strict=True)) for place in places]
     alone = worker(items).to_pandas().set_index(["method", "image_id", "game"])
-    together = pd.read_parquet(played.scores).set_index(["method", "image_id", "game"])
+    together = read_table(played.scores).set_index(["method", "image_id", "game"])
     for key, row in alone.iterrows():
         assert row["auc"] == together.loc[key]["auc"]
         assert row["curve"].tolist() == together.loc[key]["curve"].tolist()
@@ -314,7 +318,7 @@ def check(maps: list[str], teacher: str = TEACHER) -> list[Source]:
 def test_source_hash_is_the_rows_hash(place):
     (source, _) = check(place.maps)
     assert source.config_hash == config_hash(maps_config(place.data, "first"))
-    assert set(pd.read_parquet(place.maps[0])["config_hash"]) == {source.config_hash}
+    assert set(read_table(place.maps[0])["config_hash"]) == {source.config_hash}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Substrates: RISE's kernel, the colours in normalised space, and noise that belongs to the image."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from evaluate.substrates import SUBSTRATES, blur_kernel, image_rng
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
-def make(name: str, image: torch.Tensor, image_id: str = "a.png") -> torch.Tensor:
+def make(name: Any, image: torch.Tensor, image_id: str = "a.png") -> torch.Tensor:
     return SUBSTRATES[name](image, mean=MEAN, std=STD, rng=image_rng(0, image_id))
 
 
