@@ -1,5 +1,6 @@
 """The job: targets first (once for all methods), then maps, both as Ray Data jobs with one file a shard."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from cluster.storage import Folder
 from distill.student import load_student
 from explain.frames import read_frame, without_list
 from explain.job import Job
-from explain.passes import Answer, Explainer, Request
+from explain.passes import PASS_IMAGES, Answer, Explainer, Request
 from explain.plan import Plan, make_plan
 from explain.random import image_seed
 from explain.registry import find_method
@@ -99,17 +100,16 @@ class MapWorker:
 
     def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
         """Return one row per item, in their order."""
-        size = self.config["batch_size"]
+        size = math.ceil(self.config["batch_size"] / PASS_IMAGES) * PASS_IMAGES
         rows = [row for i in range(0, len(items), size) for row in self._rows(items[i : i + size])]
         return maps_table(rows, self.config["stored"])
 
     def _rows(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         read = [self._read(item) for item in items]
-        requests = [found for found in read if isinstance(found, Request)]
-        answers = iter(self.explainer(requests))
+        answers = self.explainer([found if isinstance(found, Request) else None for found in read])
         return [
-            self._row(item, next(answers)) if isinstance(found, Request) else {**item, "error": found}
-            for item, found in zip(items, read, strict=True)
+            {**item, "error": found} if answer is None else self._row(item, answer)
+            for item, found, answer in zip(items, read, answers, strict=True)
         ]
 
     def _read(self, item: dict[str, Any]) -> Request | str:

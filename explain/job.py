@@ -37,7 +37,7 @@ class Job(Generic[Options]):
     num_workers: int | None = None
     """Workers. Default: one for each GPU, else one for every 4 cores."""
     batch_size: int = 64
-    """Images that a worker holds at once. Changes no map: the student always gets 8 at a time."""
+    """Images that a worker holds at once, in eights. Changes no map: the student always gets 8 at a time."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -1,8 +1,9 @@
 """Student passes of one worker: the same bits in a map whatever the workers, the batches and the order.
 
-A kernel may sum in another order when the number of images or of threads changes, and a map's last bits with it. So
-every pass has `PASS_IMAGES` images, the last ones padded, and runs on one thread; a worker with several cores runs
-several passes side by side, each on a copy of the model that shares its weights (the hooks are its own).
+A kernel may sum in another order when the number of images or of threads changes, or when an image comes last in
+its batch, and a map's last bits with it. So every pass has `PASS_IMAGES` images (black ones where there are fewer),
+an image's place in it follows from its place in the shard, and it runs on one thread. A worker with several cores
+runs several passes side by side, each on a copy of the model that shares its weights (the hooks are its own).
 """
 
 import copy
@@ -64,8 +65,8 @@ class Explainer:
     num_threads: int = 1
     """Passes side by side."""
 
-    def __call__(self, requests: Sequence[Request]) -> list[Answer]:
-        """Explain the requests, in their order."""
+    def __call__(self, requests: Sequence[Request | None]) -> list[Answer | None]:
+        """Explain the requests, in their order; None keeps a place free, and is answered by None."""
         models: queue.SimpleQueue[nn.Module | None] = queue.SimpleQueue()
         for _ in range(self.num_threads):
             models.put(share_weights(self.model))
@@ -74,10 +75,14 @@ class Explainer:
             passes = [pool.submit(self._pass, models, requests[i : i + PASS_IMAGES]) for i in starts]
             return [answer for one in passes for answer in one.result()]
 
-    def _pass(self, models: queue.SimpleQueue, requests: Sequence[Request]) -> list[Answer]:
+    def _pass(self, models: queue.SimpleQueue, requests: Sequence[Request | None]) -> list[Answer | None]:
+        asked = [request for request in requests if request is not None]
+        if not asked:
+            return [None] * len(requests)
+        nothing = Request(frame=np.zeros_like(asked[0].frame), target=0)
+        padded = [request or nothing for request in requests] + [nothing] * (PASS_IMAGES - len(requests))
         model = models.get()
         try:
-            padded = [*requests, *[requests[-1]] * (PASS_IMAGES - len(requests))]
             images = self._images(np.stack([request.frame for request in padded]))
             targets, probs = self._targets(model, images, [request.target for request in padded])
             started = time.perf_counter()
@@ -89,7 +94,7 @@ class Explainer:
         known = [None if target < 0 else target for target in targets.tolist()]
         answers = zip(maps, known, probs, strict=True)
         made = [Answer(saliency=m, target=t, target_prob=p, seconds=seconds) for m, t, p in answers]
-        return made[: len(requests)]
+        return [answer if request else None for answer, request in zip(made, requests, strict=False)]
 
     def _images(self, frames: np.ndarray) -> Tensor:
         if self.normalise is not None:

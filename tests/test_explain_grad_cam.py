@@ -25,6 +25,7 @@ def test_equals_captum():
     maps = grad_cam(net, images, target, target_layer="layer3")
     other = captum.attr.LayerGradCam(net, net.get_submodule("layer3"))
     cams = other.attribute(images.requires_grad_(), target=target, relu_attributions=True)
+    assert isinstance(cams, torch.Tensor)
     expected = F.interpolate(cams.detach(), size=(48, 80), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=1e-5)
 
@@ -58,7 +59,7 @@ def test_backward_stops_at_the_layer():
     seen = []
     for i in range(4):
         block = net.get_submodule(f"layer{i + 1}.0")
-        block.register_forward_hook(lambda _m, _i, out, i=i: seen.append((i + 1, out.requires_grad)))
+        block.register_forward_hook(lambda *call, layer=i + 1: seen.append((layer, call[-1].requires_grad)))
     grad_cam(net, noise(1), torch.tensor([0]), target_layer="layer2")
     assert seen == [(1, False), (2, False), (3, True), (4, True)]
 

@@ -1,0 +1,290 @@
+"""The job with an untrained small student and images of which some are broken; once on Ray, else without."""
+
+import io
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import explain.batch
+from cluster.shards import Summary
+from cluster.storage import Folder
+from distill.student import ResCBAM, Student, save_student
+from distill.teachers import load_teacher
+from explain.__main__ import main
+from explain.batch import MapWorker, TargetWorker
+from explain.batch import explain as run
+from explain.job import Job
+from explain.mal_grad_cam import mal_grad_cam
+from explain.registry import METHODS
+from explain.schema import read_maps, saliency_maps
+
+TEACHER = "python:explain_teacher:bright"
+SIZE = (64, 48)
+BROKEN = {"c3/cut.png", "c5/empty.jpg"}
+
+
+class Serial:
+    """Do the shards in this process: what `run_shards` does without Ray, one after the other."""
+
+    def __init__(self) -> None:
+        self.workers: list[type] = []
+
+    def __call__(self, worker, config, shards, folder, **_) -> Summary:
+        self.workers.append(worker)
+        names = {shard.name: f"{shard.name}.parquet" for shard in shards}
+        left = [shard for shard in shards if not folder.exists(names[shard.name])]
+        made = worker(config) if left else None
+        for shard in left:
+            pq.write_table(made(json.loads(json.dumps(shard.items))), f"{folder.path}/{names[shard.name]}")
+        errors = sum(pq.read_table(f"{folder.path}/{name}")["error"].drop_null().length() for name in names.values())
+        rows, skipped = (
+            sum(len(shard.items) for shard in some)
+            for some in (shards, [shard for shard in shards if shard not in left])
+        )
+        return Summary(rows, errors, skipped, 0.0)
+
+
+@pytest.fixture
+def serial(monkeypatch) -> Serial:
+    """Leave Ray out."""
+    runner = Serial()
+    monkeypatch.setattr(explain.batch, "run_shards", runner)
+    monkeypatch.setattr(explain.batch, "ray_session", nullcontext)
+    monkeypatch.setattr(explain.batch, "worker_resources", lambda _: None)
+    return runner
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    """Ten class folders with 12 images, none of them square, two of them broken."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        pixels = rng.integers(0, 25 * (i + 1), (50 + i, 70 - i, 3), dtype=np.uint8)
+        (root / f"c{i}").mkdir()
+        Image.fromarray(pixels).save(root / f"c{i}" / "whole.png")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    (root / "c3" / "cut.png").write_bytes(buffer.getvalue()[:200])
+    (root / "c5" / "empty.jpg").write_bytes(b"")
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> str:
+    """An untrained 18-layer student of the first black box."""
+    run_dir = tmp_path_factory.mktemp("student")
+    torch.manual_seed(0)
+    made = Student(
+        model=ResCBAM(18, 10).eval().requires_grad_(False),
+        input_size=SIZE,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        teacher=TEACHER,
+        teacher_fingerprint=load_teacher(TEACHER).fingerprint,
+    )
+    save_student(Folder(str(run_dir)), made)
+    return str(run_dir)
+
+
+@pytest.fixture
+def job(data, student, tmp_path):
+    """Make jobs that differ from the plain one in what a test says."""
+
+    def make(name="mal_grad_cam", out="maps", **changed):
+        options = METHODS[name].options()
+        defaults = {"options": options, "data": data, "student": student, "teacher": TEACHER, "num_workers": 1}
+        return Job(**{**defaults, "out": str(tmp_path / out), **changed})
+
+    return make
+
+
+@pytest.fixture
+def two_cores():
+    """Start Ray with two cores, whose workers can import this folder's black boxes."""
+    import ray
+
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    ray.init(address="local", num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
+    yield
+    ray.shutdown()
+    os.environ.pop("PYTHONPATH")
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(explain.batch, "SHARD_IMAGES", 5)
+
+
+def rows_of(out: str) -> list[dict]:
+    return read_maps(out).to_pylist()
+
+
+def test_one_row_per_image_with_errors_for_the_broken(serial, job):
+    asked = job()
+    summary = run("mal_grad_cam", asked)
+    rows = rows_of(asked.out)
+    assert (summary.rows, summary.errors, summary.skipped_rows) == (12, 2, 0)
+    ids = [row["image_id"] for row in rows]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 12
+    assert {row["image_id"] for row in rows if row["error"]} == BROKEN
+    for row in rows:
+        assert row["label"] == int(row["image_id"][1])
+        assert (row["saliency"] is None) == (row["error"] is not None)
+        if row["error"] is None:
+            assert (row["map_height"], row["map_width"]) == SIZE
+            assert (row["teacher_queries"], row["student_passes"]) == (0, 1)
+            assert sum(row["saliency"]) == pytest.approx(1, abs=1e-4)
+    assert [p["rows"] for p in [Folder(asked.out).finished() or {}]] == [12]
+
+
+def test_targets_are_the_teachers_and_are_stored_once(serial, job, data, tmp_path):
+    run("grad_cam", job("grad_cam"))
+    run("random", job("random", out="random"))
+    assert serial.workers == [TargetWorker, MapWorker, MapWorker]
+    assert len(list(tmp_path.glob("targets-*"))) == 1
+    teacher = load_teacher(TEACHER)
+    for row in rows_of(job("random", out="random").out):
+        if row["image_id"] in BROKEN:
+            assert (row["target"], row["saliency"]) == (None, None)
+            continue
+        image = Image.open(Path(data) / row["image_id"]).resize((56, 40), Image.Resampling.BILINEAR)
+        probs = teacher.probabilities(np.array(image)[None])[0]
+        assert row["target"] == int(probs.argmax())
+        assert row["target_prob"] == pytest.approx(float(probs.max()))
+
+
+def test_maps_are_the_methods_own_on_the_resized_image(serial, job, data, student):
+    from distill.student import load_student
+
+    asked = job(target="3")
+    run("mal_grad_cam", asked)
+    loaded = load_student(student)
+    table = read_maps(asked.out)
+    for row, saliency in zip(table.to_pylist(), saliency_maps(table), strict=True):
+        assert row["target"] == (3 if saliency is not None or row["image_id"] in BROKEN else None)
+        if saliency is not None:
+            image = Image.open(Path(data) / row["image_id"]).resize(SIZE[::-1], Image.Resampling.BILINEAR)
+            expected = mal_grad_cam(loaded.model, loaded.normalise(np.array(image)[None]), torch.tensor([3]))
+            np.testing.assert_allclose(saliency, expected[0].numpy(), atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets and files of Ray's processes
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::FutureWarning:ray")  # what Ray says of its own next versions
+def test_on_ray_same_bytes_whatever_the_workers_and_batches_and_a_rerun_fills_gaps(job, two_cores):
+    one, two = job(out="one"), job(out="two", num_workers=2, batch_size=1)
+    summaries = [run("mal_grad_cam", asked) for asked in (one, two)]
+    assert [(summary.rows, summary.errors, summary.skipped_rows) for summary in summaries] == [(12, 2, 0)] * 2
+    columns = ["image_id", "target", "saliency", "error"]
+    first, second = (read_maps(asked.out, columns).to_pylist() for asked in (one, two))
+    assert first == second
+    part = Path(one.out) / "part-00001.parquet"
+    part.unlink()
+    assert run("mal_grad_cam", one).skipped_rows == 7
+    assert read_maps(one.out, columns).to_pylist() == second
+
+
+def test_without_ray_same_bytes_whatever_the_batches(serial, job):
+    one, two = job("ml_grad_cam", out="one"), job("ml_grad_cam", out="two", batch_size=1)
+    for asked in (one, two):
+        run("ml_grad_cam", asked)
+    first, second = (read_maps(asked.out, ["image_id", "saliency"]).to_pylist() for asked in (one, two))
+    assert first == second
+
+
+def test_rerun_leaves_what_is_there(serial, job):
+    asked = job("matt")
+    run("matt", asked)
+    times = {path.name: path.stat().st_mtime_ns for path in Path(asked.out).iterdir()}
+    assert run("matt", asked).skipped_rows == 12
+    assert {path.name: path.stat().st_mtime_ns for path in Path(asked.out).iterdir()} == times
+
+
+def test_reads_with_pyarrow_pandas_and_duckdb(serial, job):
+    asked = job("centre_gaussian", student=None, teacher=None, limit=7)
+    run("centre_gaussian", asked)
+    table = ds.dataset(asked.out).to_table()
+    frame = pd.read_parquet(asked.out)
+    query = f"select image_id, saliency, error from '{asked.out}/*.parquet' order by image_id"  # noqa: S608
+    duck = duckdb.sql(query).fetchall()
+    assert table.num_rows == len(frame) == len(duck) == 7
+    assert frame["target"].isna().all()
+    assert table["map_height"].to_pylist() == [224 if row[2] is None else None for row in duck]
+    for row, (image_id, saliency, error) in zip(frame.itertuples(), duck, strict=True):
+        assert row.image_id == image_id
+        if error is None:
+            assert len(saliency) == 224 * 224
+            assert np.array_equal(np.asarray(saliency, np.float32), row.saliency)
+
+
+def test_targets_without_a_teacher_are_the_students(serial, job, student):
+    asked = job("matt", teacher=None)
+    run("matt", asked)
+    rows = [row for row in rows_of(asked.out) if row["error"] is None]
+    assert len(rows) == 10
+    assert all(0 <= row["target"] < 10 and 0.1 <= row["target_prob"] <= 1 for row in rows)
+
+
+def test_label_as_target(serial, job):
+    asked = job("grad_cam", target="label", limit=5)
+    run("grad_cam", asked)
+    assert [(row["target"], row["target_prob"]) for row in rows_of(asked.out)] == [
+        (row["label"], None) for row in rows_of(asked.out)
+    ]
+
+
+def test_another_configuration_is_refused(serial, job):
+    run("random", job("random"))
+    with pytest.raises(ValueError, match=r"another configuration.*seed"):
+        run("random", job("random", seed=1))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"teacher": "python:explain_teacher:dark"}, "was distilled from python:explain_teacher:bright"),
+        ({"student": "/nowhere"}, "holds no student"),
+        ({"student": None}, "give --student RUN"),
+        ({"data": "/nowhere"}, "/nowhere"),
+        ({"options": METHODS["grad_cam"].options(target_layer="layer9")}, "'layer9' is not in the model"),
+        ({"target": "10"}, r"classes: 0\.\.9"),
+    ],
+)
+def test_says_what_is_wrong_before_anything_is_written(changed, message, job, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run("grad_cam", job("grad_cam", **changed))
+    assert not list(tmp_path.glob("maps*"))
+
+
+def test_the_command_says_errors_without_a_traceback(data, student, tmp_path, capsys):
+    assert main(["nope"]) == 2
+    assert main(["matt", "--data", data, "--out", str(tmp_path / "maps")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(";")[0] for line in said] == [
+        "error: unknown method 'nope'",
+        "error: method 'matt' looks into a student",
+    ]
+
+
+def test_the_command_reaches_every_option(serial, data, student, tmp_path, capsys):
+    out = str(tmp_path / "maps")
+    args = ["matt", "--data", data, "--student", student, "--out", out, "--sign", "negative", "--collapse", "mean"]
+    assert main([*args, "--limit", "3", "--normalise", "min_max"]) == 0
+    assert Folder(out).config()["options"] == {"sign": "negative", "collapse": "mean", "normalise": "min_max"}
+    assert capsys.readouterr().out == f"3 maps and 0 images without one (column error) in {out}\n"
