@@ -47,7 +47,7 @@ def make_network(num_classes: int) -> nn.Sequential:
 
 
 def train_teacher(
-    train: ImageSet, val: ImageSet, folder: str | os.PathLike[str], *, seed: int = 0, epochs: int = 20
+    train: ImageSet, val: ImageSet, folder: str | os.PathLike[str], *, seed: int = 0, epochs: int = 8
 ) -> float:
     """Train on one split, export to `folder`/model.onnx with its teacher.toml, return the accuracy on the other.
 

@@ -1,0 +1,194 @@
+"""The project's own rules, read from its source: who may import what, and what must not happen at import."""
+
+import ast
+import functools
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from explain.registry import METHODS
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("cluster", "distill", "explain", "evaluate")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAY_IMPORT = {
+    "cluster": {"cluster"},
+    "distill": {"cluster", "distill"},
+    "explain": {"cluster", "distill", "explain"},
+    "evaluate": {"cluster", "distill", "explain", "evaluate"},
+}
+RUNNERS = {"explain/batch.py", "evaluate/batch.py", "distill/loop.py"}
+HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow")
+COMMANDS = ("distill", "explain", "evaluate", "cluster", "distill.demo")
+MATHS = sorted(
+    {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
+    | {"distill/losses.py", "distill/similarity.py"}
+    | {"evaluate/games.py", "evaluate/substrates.py", "evaluate/statistics.py"}
+)
+"""The formulas: they take a model or a callable, and know nothing of files, clusters or trackers."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(path: Path) -> set[str]:
+    """List every module that a file imports anywhere in it, by its full name."""
+    found = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}: write imports in full"
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def tops(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in imports(path)}
+
+
+def test_imports_are_found_wherever_they_stand(tmp_path):
+    source = tmp_path / "x.py"
+    source.write_text("import a.b\ndef f():\n    from c.d import e\nif 1:\n    import g as h, i\n")
+    assert imports(source) == {"a.b", "c.d", "c.d.e", "g", "i"}
+    assert tops(source) == {"a", "c", "g", "i"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_flow_one_way(path):
+    package = name_of(path).split("/")[0]
+    assert tops(path) & set(PACKAGES) <= MAY_IMPORT[package]
+    assert "tests" not in tops(path)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_ray_and_mlflow_stay_where_work_is_run(path):
+    if not name_of(path).startswith("cluster/") and name_of(path) not in RUNNERS:
+        assert not tops(path) & {"ray", "mlflow"}
+
+
+def test_the_runners_do_run():
+    """Without this, the rule above would also hold for names that nobody uses any more."""
+    assert {name for name in RUNNERS if not (ROOT / name).is_file()} == set()
+
+
+@pytest.mark.parametrize("name", MATHS)
+def test_maths_imports_torch_and_numpy_alone(name):
+    allowed = {"torch", "numpy"} | ({"scipy"} if name == "evaluate/statistics.py" else set())
+    path = ROOT / name
+    others = tops(path) - set(sys.stdlib_module_names) - allowed - set(PACKAGES)
+    assert others == set()
+    assert "cluster" not in tops(path)
+    own = {module for module in imports(path) if module.split(".")[0] in PACKAGES}
+    for module in own:  # what it takes from the project is as light as it is
+        source = ROOT / (module.replace(".", "/") + ".py")
+        if source.is_file():
+            assert not tops(source) & {"ray", "mlflow", "pyarrow", "pandas", "PIL", "cluster"}, module
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_imported_packages_are_ours(package):
+    """`evaluate` and `cluster` are also names of other projects on the package index."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin == str(ROOT / package / "__init__.py")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command):
+    if importlib.util.find_spec(command + (".__main__" if "." not in command else "")) is None:
+        pytest.skip(f"python -m {command} does not exist")
+    script = f"""
+import runpy, sys
+sys.argv = ["{command}", "--help"]
+try:
+    runpy.run_module("{command}", run_name="__main__", alter_sys=True)
+except SystemExit as done:
+    assert not done.code, done.code
+loaded = [name for name in {HEAVY!r} if name in sys.modules]
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_happens_at_import(path):
+    """At a module's top level stand definitions, imports and constants: no print, no run, no global randomness."""
+    for node in parse(path).body:
+        if not isinstance(node, ast.Expr):
+            continue
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        assert text, f"{name_of(path)}:{node.lineno} does something at import"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_untrusted_bytes_are_never_unpickled(path):
+    for node in ast.walk(parse(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        where = f"{name_of(path)}:{node.lineno} calls {called}"
+        assert called not in {f"{name}.{load}" for name in ("pickle", "cloudpickle") for load in ("load", "loads")}, (
+            where
+        )
+        if called == "torch.load":
+            safe = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "weights_only"]
+            assert safe == ["True"], where
+        if called in {"np.load", "numpy.load"}:
+            assert "allow_pickle" not in {keyword.arg for keyword in node.keywords}, where
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_errors_are_caught_by_name(path):
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ExceptHandler):
+            caught = "" if node.type is None else ast.unparse(node.type)
+            assert caught not in {"", "Exception", "BaseException"}, f"{name_of(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_say_why_they_exist(path):
+    assert ast.get_docstring(parse(path)), f"{name_of(path)} has no module docstring"
+
+
+def test_tests_lie_flat_and_name_their_package():
+    folders = [path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert folders == []
+    for path in (ROOT / "tests").glob("test_*.py"):
+        assert path.stem == "test_policy" or path.stem.split("_")[1] in PACKAGES, path.name
+
+
+def test_readme_mentions_every_command():
+    readme = (ROOT / "README.md").read_text()
+    commands = [
+        *(f"python -m {command}" for command in ("distill", "explain")),
+        *(f"python -m evaluate {name}" for name in ("games", "similarity", "report")),
+        *(f"make {target}" for target in ("demo", "test")),
+    ]
+    assert [command for command in commands if command not in readme] == []
+    assert [name for name in METHODS if name not in readme] == []
+
+
+def test_makefile_runs_every_method():
+    line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("METHODS :="))
+    assert sorted(line.partition(":=")[2].split()) == sorted(METHODS)
+
+
+def test_every_method_has_a_test_of_its_own():
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_explain_*.py"))
+    for method in METHODS.values():
+        assert f"from {method.function.split(':')[0]} import" in tests, method.name
+        assert callable(getattr(importlib.import_module(method.function.split(":")[0]), method.name))
