@@ -54,9 +54,8 @@ def check_archive(content: bytes, name: str) -> None:
     except (RuntimeError, zipfile.BadZipFile) as error:
         raise _refusal(name, "it is not a torch.export archive (a pickled model is not one)") from error
     unknown = [record for record in records if not RECORDS.fullmatch(record)]
-    unknown += [
-        entry for entry in listed if entry == "version" or entry.startswith("serialized_")
-    ]  # torch 2.7's layout
+    # torch falls back to the layout of torch 2.7, which it reads with Python's own zip reader
+    unknown += [entry for entry in listed if entry.startswith(("version", "serialized_"))]
     if unknown or "models/model.json" not in records:
         raise _refusal(
             name, f"it holds {unknown[:5] or 'no models/model.json'}; pickled or compiled code is never loaded"
