@@ -66,7 +66,7 @@ def plot_curves(game: str, curves: Mapping[str, MeanCurve], styles: Mapping[str,
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "report", "font.size": 10}):
         figure = Figure(figsize=(4.9, 3.5), layout="constrained")
         axes = figure.subplots()
-        for label, curve in reversed(curves.items()):
+        for label, curve in reversed(list(curves.items())):
             _draw(axes, curve, styles[label])
         _dress(axes, game, INK[theme])
         buffer = io.BytesIO()
@@ -105,7 +105,7 @@ def heat_colours(saliency: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarra
 
     low, high = float(saliency.min()), float(saliency.max())
     unit = (saliency - low) / (high - low) if high > low else np.zeros_like(saliency)
-    resized = Image.fromarray(unit.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR)
+    resized = Image.fromarray(unit.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     values = np.asarray(resized).clip(0, 1)
     return (colormaps["inferno"](values)[..., :3] * 255).astype(np.float32), values
 

@@ -175,9 +175,8 @@ def _map_tile(
 
 
 def _auc_note(results: Results, scored: Scored, image_id: str) -> str:
-    rows = results.rows
-    mine = rows[(rows["image_id"] == image_id) & (rows["name"] == scored.label)].set_index("game")["auc"]
-    return f"del {mine.get('deletion', np.nan):.3f} · ins {mine.get('insertion', np.nan):.3f}"
+    deletion, insertion = (results.auc(game).at[image_id, scored.label] for game in ("deletion", "insertion"))
+    return f"del {deletion:.3f} · ins {insertion:.3f}"
 
 
 def _class_name(images: ImageSet | None, student: StudentFacts, number: float | None) -> str:

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from evaluate.protocol import GAMES
 from evaluate.results import Results
 from evaluate.scored import Scored
 from evaluate.statistics import Interval, holm, mean_interval, wilcoxon
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 MAX_DRAWS = 50_000_000  # bootstrap draws of one interval: about a second
 LEVEL = 0.05  # of the Holm-adjusted p value
@@ -70,7 +72,7 @@ class PairRow:
         return "better" if (low > 0) == (self.game == "insertion") else "worse"
 
 
-def interval(values: pd.Series | np.ndarray) -> Interval:
+def interval(values: "ArrayLike") -> Interval:
     """Compute a mean with its interval over the finite values, with fewer resamples where there are many images."""
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
@@ -93,9 +95,7 @@ def method_rows(results: Results, shares: Mapping[str, Mapping[str, float]]) -> 
     return sorted(rows, key=lambda row: (np.isnan(row.gap.mean), -row.gap.mean, row.scored.label))
 
 
-def _method_row(
-    scored: Scored, rows: pd.DataFrame, auc: Mapping[str, pd.DataFrame], shares: Mapping[str, float] | None
-) -> MethodRow:
+def _method_row(scored: Scored, rows: Any, auc: Mapping[str, Any], shares: Mapping[str, float] | None) -> MethodRow:
     deletion, insertion = auc["deletion"][scored.label], auc["insertion"][scored.label]
     # Cost and ties belong to the map, which every game repeats: each image counts once.
     maps = rows.drop_duplicates("image_id")
@@ -111,7 +111,7 @@ def _method_row(
         seconds=float(maps["map_seconds"].mean()),
         mass=None if mass is None else interval(mass),
         num_constant=0 if mass is None else int(np.isnan(mass).sum()),
-        num_errors=int(rows.loc[rows["error"].notna(), "image_id"].nunique()),
+        num_errors=len(set(rows.loc[rows["error"].notna(), "image_id"])),
     )
 
 
@@ -123,9 +123,8 @@ def pair_rows(results: Results) -> list[PairRow]:
     found = []
     for scored in results.methods:
         for game in GAMES:
-            pairs = results.auc(game)[[main.label, scored.label]].dropna() if scored is not main else []
-            if len(pairs):
-                first, second = pairs.iloc[:, 0].to_numpy(), pairs.iloc[:, 1].to_numpy()
+            first, second = _pairs(results, game, main.label, scored.label)
+            if scored is not main and first.size:
                 found.append((scored, game, interval(first - second), wilcoxon(first, second)))
     adjusted = holm([p for *_, p in found])
     return [
@@ -136,6 +135,12 @@ def pair_rows(results: Results) -> list[PairRow]:
 
 def lead(results: Results, game: str, first: str, second: str) -> Interval:
     """Compute by how much `first` leads `second` in a game: positive is better in both games."""
-    pairs = results.auc(game)[[first, second]].dropna()
-    sign = 1 if game == "insertion" else -1
-    return interval(sign * (pairs[first] - pairs[second]))
+    a, b = _pairs(results, game, first, second)
+    return interval(a - b if game == "insertion" else b - a)
+
+
+def _pairs(results: Results, game: str, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
+    table = results.auc(game)
+    a, b = table[first].to_numpy(), table[second].to_numpy()
+    both = np.isfinite(a) & np.isfinite(b)
+    return a[both], b[both]

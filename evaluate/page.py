@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from evaluate.figures import line_styles, plot_curves
 from evaluate.findings import Findings, readable
@@ -23,7 +24,13 @@ def render(findings: Findings, *, photographs: bool, num_gallery: int) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"csp": script_hash, "num": number, "shown": readable, "pvalue": p_value}
+    environment.filters |= {
+        "csp": script_hash,
+        "num": number,
+        "shown": readable,
+        "pvalue": p_value,
+        "breakable": breakable,
+    }
     return environment.get_template("report.html.j2").render(
         **_context(findings, photographs=photographs, num_gallery=num_gallery)
     )
@@ -100,18 +107,18 @@ def _ends(interval: Interval | None) -> tuple[float, float, float] | None:
     if interval is None or math.isnan(interval.mean):
         return None
     if math.isnan(interval.low):
-        return (interval.mean,) * 3
+        return interval.mean, interval.mean, interval.mean
     return interval.low, interval.mean, interval.high
 
 
 def errors(findings: Findings) -> dict[str, Any]:
     """Count the images without a score by method and reason, and list the first of them."""
-    rows = findings.results.rows
-    bad = rows[rows["error"].notna()].drop_duplicates(["image_id", "name"])
+    bad: Any = findings.results.rows
+    bad = bad[bad["error"].notna()].drop_duplicates(["image_id", "name"])
     groups = bad.groupby(["name", "error"], sort=True)["image_id"].agg(["count", "min"]).reset_index()
     return {
         "num": len(bad),
-        "num_images": int(bad["image_id"].nunique()),
+        "num_images": len(set(bad["image_id"])),
         "groups": _records(groups.sort_values("count", ascending=False, kind="stable").head(MAX_ERRORS)),
         "num_left_out": max(0, len(groups) - MAX_ERRORS),
     }
@@ -126,6 +133,11 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _pretty(config: Any) -> str:
     return readable(json.dumps(config, indent=2, ensure_ascii=False))
+
+
+def breakable(text: str) -> Markup:
+    """Escape a name and let it break after its underscores on a narrow screen."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))  # noqa: S704 (escaped one step before)
 
 
 def script_hash(script: str) -> str:

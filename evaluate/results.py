@@ -3,6 +3,7 @@
 Only scalars become a data frame; curves are added up part by part, so 50,000 images of ten methods fit in memory.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ class Results:
     @property
     def num_images(self) -> int:
         """Count the images that anything was scored on."""
-        return int(self.rows["image_id"].nunique())
+        return len(set(self.rows["image_id"]))
 
     @property
     def main(self) -> Scored | None:
@@ -67,9 +68,16 @@ class Results:
 
     def auc(self, game: str) -> pd.DataFrame:
         """Return the AUCs of a game, images by methods, NaN where an image has an error."""
-        part = self.rows[self.rows["game"] == game]
-        table = part.pivot(index="image_id", columns="name", values="auc").sort_index()
-        return table.reindex(columns=[scored.label for scored in self.methods])
+        return self._auc[game]
+
+    @functools.cached_property
+    def _auc(self) -> dict[str, pd.DataFrame]:
+        labels = [scored.label for scored in self.methods]
+        parts = {game: self.rows[self.rows["game"] == game] for game in GAMES}
+        return {
+            game: part.pivot(index="image_id", columns="name", values="auc").sort_index().reindex(columns=labels)
+            for game, part in parts.items()
+        }
 
 
 def load_results(uris: Sequence[str]) -> Results:

@@ -68,7 +68,9 @@ def make_world(
     image_ids = write_images(data, num_images, class_names, masks=masks)
     write_student(run, class_names)
     maps = [
-        write_maps(root / "maps" / method, method, skill, data, run, image_ids, num_errors)
+        write_maps(
+            root / "maps" / method, method, skill, data=data, run=run, image_ids=image_ids, num_errors=num_errors
+        )
         for method, skill in skills.items()
     ]
     config = scores_config(data, maps) | changes
@@ -102,19 +104,33 @@ def write_student(run: Path, class_names: Sequence[str]) -> None:
     folder.write_json("similarity-bbbb.json", {**sims, **same, "view": "resize", "student_fingerprint": "older"})
 
 
+def label(image_id: str) -> int:
+    """Number an image's class by its folder, as the data set does for the shapes; 0 for other folders."""
+    class_names = sorted(tuple(CLASSES)[:4])
+    folder = image_id.split("/")[1]
+    return class_names.index(folder) if folder in class_names else 0
+
+
 def saliency(image_id: str, skill: float, method: str, data: Path) -> np.ndarray:
     """Make a map (24, 36): the object, blurred with noise as the skill is low."""
     seed = [int(image_id[-8:-4]), *method.encode()]
     noise = np.random.default_rng(seed).random(SIZE)
     path = data / "masks" / image_id
     mask = Image.open(path).convert("F") if path.exists() else Image.new("F", (96, 96))
-    blob = np.asarray(mask.resize(SIZE[::-1], Image.Resampling.BOX)) / 255
-    smooth = np.asarray(Image.fromarray(noise.astype(np.float32)).resize((6, 4)).resize(SIZE[::-1]))
+    blob = np.asarray(mask.resize((SIZE[1], SIZE[0]), Image.Resampling.BOX)) / 255
+    smooth = np.asarray(Image.fromarray(noise.astype(np.float32)).resize((6, 4)).resize((SIZE[1], SIZE[0])))
     return (skill * blob + (1 - skill) * (noise if method == "random" else smooth)).astype(np.float32)
 
 
 def write_maps(
-    path: Path, method: str, skill: float, data: Path, run: Path, image_ids: Sequence[str], num_errors: int
+    path: Path,
+    method: str,
+    skill: float,
+    *,
+    data: Path,
+    run: Path,
+    image_ids: Sequence[str],
+    num_errors: int,
 ) -> dict[str, Any]:
     """Write a maps folder of two parts; return its entry in the scores' configuration."""
     config = {
@@ -136,7 +152,7 @@ def write_maps(
     rows = []
     for i, image_id in enumerate(image_ids):
         failed = i >= len(image_ids) - num_errors
-        row = {"image_id": image_id, "label": i % 4, "target": i % 4, "target_prob": 0.8}
+        row = {"image_id": image_id, "label": label(image_id), "target": label(image_id), "target_prob": 0.8}
         cost = {"teacher_queries": 0, "student_passes": passes, "seconds": seconds}
         made = {"saliency": saliency(image_id, skill, method, data), "map_height": SIZE[0], "map_width": SIZE[1]}
         rows.append(row | ({"error": BROKEN} if failed else {**made, **cost}))
@@ -191,7 +207,13 @@ def write_scores(
         passes, seconds = COSTS.get(entry["method"], (1, 0.038))
         for i, image_id in enumerate(image_ids):
             for game in GAMES:
-                same = {"image_id": image_id, "label": i % 4, "target": i % 4, "game": game, "method": entry["method"]}
+                same = {
+                    "image_id": image_id,
+                    "label": label(image_id),
+                    "target": label(image_id),
+                    "game": game,
+                    "method": entry["method"],
+                }
                 same |= {"config_hash": entry["config_hash"], "protocol_hash": config["protocol_hash"]}
                 if i >= len(image_ids) - num_errors:
                     rows.append({**same, "teacher_queries": 0, "error": BROKEN})
