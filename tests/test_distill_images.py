@@ -337,9 +337,7 @@ def test_pickles_small_and_reads_again(tmp_path):
 
 def test_fingerprint_follows_ids_and_classes(tmp_path):
     def prints(*names):
-        return open_images(
-            str(write(tmp_path / str(len(list(tmp_path.iterdir()))) / "set", *names))
-        ).fingerprint
+        return open_images(str(write(tmp_path / str(len(list(tmp_path.iterdir()))) / "set", *names))).fingerprint
 
     one = prints("a/1.png", "b/2.png")
     assert one == prints("b/2.png", "a/1.png")
