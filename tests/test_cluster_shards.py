@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,16 @@ from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.shards import Shard, Summary, make_shards, run_shards
 from cluster.storage import Folder
 
-pytestmark = [
-    # Ray leaves sockets and child processes to the collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+# Ray Data makes its own context with options that it deprecates.
+pytestmark = pytest.mark.filterwarnings(r"ignore:.*is deprecated:DeprecationWarning:ray\.data\.context")
 
+ATTACH = """
+import ray
+from cluster.session import ray_session
+with ray_session():
+    print(ray.get_runtime_context().gcs_address)
+assert not ray.is_initialized()
+"""
 NUM_ITEMS = 11
 SHARDS = make_shards([{"i": i, "name": None if i % 2 else f"img {i}.png"} for i in range(NUM_ITEMS)], 3)
 
@@ -129,6 +133,17 @@ def test_an_open_session_is_used_and_left_alone(two_workers: WorkerResources) ->
     with ray_session():
         assert ray.get_runtime_context().get_job_id() == before
     assert ray.is_initialized()
+
+
+def test_the_cluster_of_the_environment_is_used_and_left_running(two_workers: WorkerResources) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    command, environment = [sys.executable, "-c", ATTACH], os.environ | {"RAY_ADDRESS": address}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [address], done.stderr
+    assert ray.get(ray.put(1)) == 1
+    assert [node["Alive"] for node in ray.nodes()] == [True]
 
 
 def finished(tmp_path: Path, names: dict[str, int]) -> Folder:

@@ -15,13 +15,8 @@ from cluster import runs, spill, tracking
 from cluster.runs import RunSpec, RunStore
 from cluster.tracking import Tracker, tracking_uri
 
-pytestmark = [
-    # MLflow's own modules use what their dependencies deprecate; SQLAlchemy leaves SQLite connections to the collector.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+# MLflow's store uses a loader strategy that SQLAlchemy deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 START_RACERS = """
 import sys
@@ -146,7 +141,7 @@ def test_a_refusing_server_costs_little_and_upload_delivers(
             tracker.log({"loss": step / 4}, step=step)
         tracker.curve("deletion", [1.0, 0.5])
         tracker.artifact(note)
-    assert time.monotonic() - started_s < 20
+    assert time.monotonic() - started_s < 60  # MLflow alone: four minutes a call
     assert tracker.run_id is None
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("cluster")]
     assert len(ours) == 1
@@ -176,9 +171,9 @@ def test_a_silent_server_does_not_hold_the_work(
     started_s = time.monotonic()
     tracker = Tracker("away", "matt", params={}, uri=silent_uri, spill=tmp_path / "unsent.jsonl")
     tracker.log({"loss": 1.0})
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 15
     tracker.close()
-    assert time.monotonic() - started_s < 30
+    assert time.monotonic() - started_s < 60
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "unsent.jsonl").read_text().splitlines()]
     assert kinds == ["run", "metrics", "end"]
 
