@@ -130,6 +130,7 @@ def _build(config: dict[str, Any], recipe: Recipe, folder: Folder) -> Training:
     train: ImageSet = open_images(config["data"], split="train")
     val: ImageSet = open_images(config["data"], split="val")
     training = Training(recipe, teacher, train, val, folder.child("soft_labels"))
+    assert training.num_workers == ray.train.get_context().get_world_size(), "accelerate sees another process group"
     checkpoint = ray.train.get_checkpoint()
     if checkpoint:
         with checkpoint.as_directory() as path:

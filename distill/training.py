@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -33,7 +34,9 @@ class Training:
     def __init__(self, recipe: Recipe, teacher: Teacher, train: ImageSet, val: ImageSet, soft_labels: Folder) -> None:
         """Build everything at step 0; every worker draws the same weights from the recipe's seed."""
         self.recipe, self.teacher = recipe, teacher
-        self.accelerator = Accelerator(mixed_precision="bf16" if uses_bfloat16(recipe) else "no")
+        # Without cpu=True accelerate takes no notice of a process group on cores; one worker needs none.
+        on_cores = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+        self.accelerator = Accelerator(mixed_precision="bf16" if uses_bfloat16(recipe) else "no", cpu=on_cores)
         self.rank, self.num_workers = self.accelerator.process_index, self.accelerator.num_processes
         self.train_views = Views(train, train.labels(teacher.num_classes), recipe, teacher.input_size)
         self.val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)

@@ -85,7 +85,7 @@ def make_plan(name: str, job: Job) -> Plan:
         "limit": job.limit,
         "student": None if job.student is None else Folder(job.student).uri,
         "student_fingerprint": None if student is None else student.fingerprint,
-        "teacher": job.teacher,
+        "teacher": None if teacher is None else teacher.spec,
         "teacher_fingerprint": None if teacher is None else teacher.fingerprint,
         "target": target,
         "seed": job.seed,

@@ -6,6 +6,7 @@ Heavy imports wait until a teacher is loaded, so that a command can check its `-
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ KINDS = {
     "onnx": "distill.teachers.onnx",
     "python": "distill.teachers.python",
 }
+FILE_KINDS = ("torch", "onnx")
 EXAMPLES = "torchvision:resnet50, torch:model.pt2, onnx:model.onnx, python:package.module:factory"
 
 __all__ = ["EXAMPLES", "KINDS", "Teacher", "TeacherError", "load_teacher", "split_spec"]
@@ -50,8 +52,10 @@ def load_teacher(spec: str, *, num_threads: int | None = None, device: str = "cp
     kind, where = split_spec(spec)
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads is {num_threads}; it must be at least 1, or None for the engine's choice")
+    if kind in FILE_KINDS:  # absolute, so that a worker in another folder finds it and a rerun knows it again
+        where = str(Path(where).expanduser().absolute())
     module = importlib.import_module(KINDS[kind])
-    return module.open_teacher(where, spec=spec, num_threads=num_threads, device=device)
+    return module.open_teacher(where, spec=f"{kind}:{where}", num_threads=num_threads, device=device)
 
 
 def __getattr__(name: str) -> Any:
