@@ -24,8 +24,7 @@ from evaluate.__main__ import main
 from evaluate.batch import GamesWorker, play_games
 from evaluate.outcome import RUNS_FILE
 from evaluate.protocol import GAMES, Protocol, Substrate
-from evaluate.schema import read_scores
-from evaluate.sources import Source, open_sources
+from evaluate.sources import Source, map_items, open_played_images, open_sources
 from evaluate.substrates import SUBSTRATES, image_rng
 from explain.frames import without_list
 from explain.schema import maps_table
@@ -256,25 +255,31 @@ def test_another_protocol_needs_another_folder(played):
         play(played, played.scores, protocol=Protocol(deletion_substrate="black"))
 
 
-def test_a_limit_plays_the_first_images(played, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
+def test_a_limit_and_another_protocol_without_ray(place):
     protocol = Protocol(step_px=50, deletion_substrate="noise", insertion_substrate="black")
-    play(played, str(tmp_path / "few"), limit=2, protocol=protocol)
-    found = read_scores(Folder(str(tmp_path / "few"))).to_pandas()
-    assert sorted(set(found["image_id"])) == ["00.png", "01.png"]
+    sources = check(place.maps)
+    images = open_played_images(str(place.data), sources[0], 2)
+    found = make_worker(place, protocol)(list(map_items(sources, images))).to_pandas()
+    assert found["image_id"].tolist() == ["00.png"] * 2 + ["01.png"] * 2 + ["00.png"] * 2 + ["01.png"] * 2
     assert (found["teacher_queries"] == 6).all()  # 216 pixels in steps of 50, and the start
     assert set(found["protocol_hash"]) == {protocol.hash} != {Protocol().hash}
+    ends = found.set_index(["method", "image_id", "game"])["curve"]
+    for method, image_id, game in ends.index:
+        whole = ends[(method, image_id, game)][0 if game == "deletion" else -1]
+        probs = evaluate_teacher.make()(frame(place.data, image_id)[None])[0]
+        assert whole == pytest.approx(probs.max(), abs=1e-6)  # the whole image, at the end where it belongs
+
+
+def make_worker(place: SimpleNamespace, protocol: Protocol) -> GamesWorker:
+    sources, images = check(place.maps), without_list(open_images(str(place.data)))
+    return GamesWorker({"stored": {"teacher": TEACHER}, "protocol": protocol, "sources": sources, "images": images})
 
 
 def test_scores_are_the_same_in_any_shard(played):
     """A worker without Ray, other items beside them, another order: the same rows."""
-    stored = {"teacher": TEACHER}
-    sources = [Source(uri=uri, config=Folder(uri).config()) for uri in played.maps]
-    images = without_list(open_images(str(played.data)))
-    worker = GamesWorker({"stored": stored, "protocol": Protocol(), "sources": sources, "images": images})
     places = [(1, "part-00001.parquet", 8, "17.png"), (0, "part-00000.parquet", 0, "00.png")]
     items: list[Any] = [dict(zip(("source", "part", "row", "image_id"), place, strict=True)) for place in places]
-    alone = worker(items).to_pandas().set_index(["method", "image_id", "game"])
+    alone = make_worker(played, Protocol())(items).to_pandas().set_index(["method", "image_id", "game"])
     together = read_table(played.scores).set_index(["method", "image_id", "game"])
     for key, row in alone.iterrows():
         assert row["auc"] == together.loc[key]["auc"]
