@@ -5,10 +5,12 @@ Everything goes to stderr, so that a command's own output can be piped.
 
 import sys
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 LOG_INTERVAL_S = 30.0
+RATE_WINDOW_S = 120.0
 
 
 class Progress:
@@ -33,15 +35,16 @@ class Progress:
             stream: Where to write; stderr by default.
         """
         self.description, self.total, self.unit, self.done = description, total, unit, done
-        self._first = done
         self._stream = stream or sys.stderr
         self._bar: Any = None
         self._shown: dict[str, Any] = {}
         self._started_s = self._logged_s = time.monotonic()
+        self._marks = deque([(self._started_s, done)], maxlen=5)
 
     def __enter__(self) -> Self:
         """Start the clock, and the bar where there is a terminal."""
         self._started_s = self._logged_s = time.monotonic()
+        self._marks = deque([(self._started_s, self.done)], maxlen=5)
         if self._stream.isatty():
             self._bar = _bar(self._stream)
             self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, rate="", shown="")
@@ -60,6 +63,7 @@ class Progress:
     def advance(self, n: int = 1, **shown: Any) -> None:
         """Count `n` more units as done; `shown` values, such as a loss, stand beside the rate."""
         self.done += n
+        self._mark()
         self._shown |= shown
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=self._rate_text(), shown=self._shown_text())
@@ -68,8 +72,15 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Return units per second since the start, 0 before the first."""
-        return (self.done - self._first) / max(time.monotonic() - self._started_s, 1e-9)
+        """Return units per second over the last two minutes or so, 0 before the first."""
+        since_s, done = self._marks[0]
+        return (self.done - done) / max(time.monotonic() - since_s, 1e-9)
+
+    def _mark(self) -> None:
+        """Remember now and then how much was done, so that a slow start does not spoil the rate for hours."""
+        now = time.monotonic()
+        if now - self._marks[-1][0] >= RATE_WINDOW_S / 4:
+            self._marks.append((now, self.done))
 
     @property
     def left_s(self) -> float | None:

@@ -7,8 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 CORES_PER_WORKER = 4  # convolutions gain little from more threads in one worker
-# Ray warns about its own defaults otherwise; the user's own settings win.
-ENV = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+# Ray warns about its own defaults otherwise, and prints a training worker's lines twice; the user's own settings win.
+ENV = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+# Asks a dashboard, which a Ray of this machine does not have, and complains every second that none answers.
+CLEANER = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
 # A Ray that starts here listens on every interface, whatever address it is given. A token that it makes by itself
 # guards it; this logger announces that in a warning.
 ANNOUNCER = "ray._private.authentication.authentication_token_setup"
@@ -44,11 +50,21 @@ def ray_session() -> Iterator[None]:
         ray.init(logging_level=logging.WARNING)
     else:
         logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            runtime_env={"worker_process_setup_hook": quieten_worker},
+        )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def quieten_worker() -> None:
+    """Silence, in a worker of a Ray without a dashboard, what only complains about that."""
+    logging.getLogger(CLEANER).setLevel(logging.CRITICAL)
 
 
 def worker_resources(num_workers: int | None = None) -> WorkerResources:
