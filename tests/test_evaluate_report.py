@@ -156,7 +156,7 @@ def test_page_shows_the_numbers(page: str, found: Findings) -> None:
         found.results.config["protocol_hash"],
         "teacher0",
         "ResCBAM-18",
-        "explains the student",
+        "explains the student, scored on the teacher",
         "control",
     ):
         assert expected in text
