@@ -71,8 +71,8 @@ class MalGradCamOptions:
     """How its channels become one map."""
     normalise_attention: Literal["none", "min_max"] = "none"
     """Scaling of each attention map before the sum."""
-    normalisation: Literal["softmax", "none"] = "softmax"
-    """Softmax over pixels as in the paper, or the product itself: the same ranking, fewer ties."""
+    normalisation: Literal["softmax", "none"] = "none"
+    """Softmax over pixels as the paper writes, or the product itself: the same ranking, without float32's ties."""
 
     def __post_init__(self) -> None:
         check_layers(self.target_layers)

@@ -17,7 +17,7 @@ def slow_softmax(raw):
 def test_is_the_softmax_of_the_product():
     net, images = tiny_net(), noise(3)
     raw = matt(net, images, TARGET) * ml_grad_cam(net, images, TARGET)
-    maps = mal_grad_cam(net, images, TARGET)
+    maps = mal_grad_cam(net, images, TARGET, normalisation="softmax")
     torch.testing.assert_close(maps, slow_softmax(raw), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(maps.sum(dim=(1, 2)), torch.ones(3))
     torch.testing.assert_close(mal_grad_cam(net, images, TARGET, normalisation="none"), raw, atol=1e-5, rtol=1e-5)

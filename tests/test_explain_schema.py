@@ -19,6 +19,7 @@ def test_a_row_keeps_its_map_and_an_error_row_has_none(tmp_path):
     pq.write_table(maps_table(ROWS, CONFIG), tmp_path / "part-00000.parquet")
     table = read_maps(str(tmp_path))
     first, second = saliency_maps(table)
+    assert first is not None
     assert np.array_equal(first, MAP)
     assert second is None
     assert table["error"].to_pylist() == [None, "ImageError: the file is empty"]
