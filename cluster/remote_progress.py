@@ -56,7 +56,7 @@ def remote_progress(description: str, total: int, unit: str = "images") -> Itera
     finally:
         finished.set()
         watcher.join()
-        ray.kill(board)
+        ray.kill(board)  # pyright: ignore[reportArgumentType]
 
 
 def _watch(board: Any, description: str, total: int, unit: str, finished: threading.Event) -> None:

@@ -61,7 +61,7 @@ def measure(
         "data_fingerprint": images.fingerprint,
         "split": images.split,
         "limit": limit,
-        "teacher": teacher,
+        "teacher": judge.spec,
         "teacher_fingerprint": judge.fingerprint,
         "student_fingerprint": student.fingerprint,
     }
