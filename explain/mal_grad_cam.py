@@ -47,7 +47,7 @@ def mal_grad_cam(
 
     The softmax is monotone: it changes no ranking of pixels, so no game that uses ranks only. But float32 cannot
     hold its shares apart: of raw layers' products, which run from -1e4 to 1e3, it stored 24 to 100 % of the pixels
-    of a half-trained student's maps as zero (8 images; of min-max layers' none). So the product itself is the map unless
+    of a half-trained student's 8 maps as zero (of min-max layers' none). So the product itself is the map unless
     "softmax" is asked for: the same ranking, without the ties.
 
     Args:
