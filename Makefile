@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .PHONY: demo test lint format clean help
 
 # The first of these that runs, is 3.11 or later and can make environments.
-CANDIDATES := python3.12 python3.11 python3.13 python3 python
+CANDIDATES := python3 python3.11 python3.12 python3.13 python
 CHECK := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 FOUND := $(shell for p in $(CANDIDATES); do "$$p" -c '$(CHECK)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 PYTHON ?= $(FOUND)
