@@ -57,9 +57,7 @@ class Protocol:
     @property
     def name(self) -> str:
         """Name the protocol: `rise`, or `rise` with the settings that differ from it."""
-        changed = [
-            f"{f.name}={v}" for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default
-        ]
+        changed = [f"{f.name}={v}" for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default]
         return "rise" if not changed else f"rise({', '.join(changed)})"
 
     def fields(self) -> dict[str, Any]:

@@ -52,9 +52,7 @@ def read_scores(folder: "Folder") -> pa.Table:
     """
     names = [name for name in folder.names() if name.startswith("part-") and name.endswith(".parquet")]
     if not names:
-        raise ValueError(
-            f"no scores in {folder.uri}; make them with `python -m evaluate games --out {folder.uri}`"
-        )
+        raise ValueError(f"no scores in {folder.uri}; make them with `python -m evaluate games --out {folder.uri}`")
     tables = [pq.read_table(pa.BufferReader(folder.read_bytes(name))) for name in names]
     for name, table in zip(names, tables, strict=True):
         found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()

@@ -30,9 +30,7 @@ def black(
     return colour[:, None, None].expand_as(image).contiguous()
 
 
-def blur(
-    image: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], rng: np.random.Generator
-) -> torch.Tensor:
+def blur(image: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], rng: np.random.Generator) -> torch.Tensor:
     """Blur each colour with RISE's kernel, zeros beyond the border of normalised space (RISE's insertion)."""
     kernel = torch.from_numpy(blur_kernel()).to(image)
     return F.conv2d(image[:, None], kernel[None, None], padding=BLUR_KERNEL_PX // 2)[:, 0]

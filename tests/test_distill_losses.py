@@ -14,7 +14,9 @@ def test_loss_is_kl_plus_cross_entropy_and_images_without_label_are_left_out_of_
     teacher, logits = softmax(rng.normal(size=(5, 4)) * 3, axis=1), rng.normal(size=(5, 4))
     teacher[0] = [0, 1, 0, 0]
     labels = [2, -1, 0, 3, -1]
-    terms = distillation_loss(*(torch.as_tensor(v, dtype=torch.float32) for v in (teacher, logits)), torch.tensor(labels))
+    terms = distillation_loss(
+        *(torch.as_tensor(v, dtype=torch.float32) for v in (teacher, logits)), torch.tensor(labels)
+    )
     kl = np.mean([rel_entr(t, softmax(s)).sum() for t, s in zip(teacher, logits, strict=True)])
     ce = np.mean([-log_softmax(s)[y] for s, y in zip(logits, labels, strict=True) if y >= 0])
     assert float(terms["kl"]) == pytest.approx(kl, rel=1e-5)
@@ -26,7 +28,9 @@ def test_loss_is_smallest_for_the_teacher_itself_and_finite_without_images():
     probs = torch.softmax(torch.randn(3, 6), dim=1)
     unlabelled = torch.full((3,), -1)
     assert float(distillation_loss(probs, probs.log(), unlabelled)["loss"]) == pytest.approx(0, abs=1e-6)
-    nothing = distillation_loss(torch.zeros(0, 6), torch.zeros(0, 6, requires_grad=True), torch.zeros(0, dtype=torch.long))
+    nothing = distillation_loss(
+        torch.zeros(0, 6), torch.zeros(0, 6, requires_grad=True), torch.zeros(0, dtype=torch.long)
+    )
     assert float(nothing["loss"].detach()) == 0
 
 

@@ -93,7 +93,9 @@ def test_hooks_see_activations_that_nothing_overwrites():
     seen = {}
     for name, module in student.model.named_modules():
         if name.startswith("layer"):
-            module.register_forward_hook(lambda _m, i, o, name=name: seen.update({name: (o, o.clone(), i[0], i[0].clone())}))
+            module.register_forward_hook(
+                lambda _m, i, o, name=name: seen.update({name: (o, o.clone(), i[0], i[0].clone())})
+            )
     with torch.no_grad():
         student.model(torch.randn(2, 3, 64, 48))
     for name, (out, out_then, into, into_then) in seen.items():
