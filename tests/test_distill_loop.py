@@ -1,4 +1,4 @@
-"""The distillation job on a real Ray: what it leaves, and that nothing is lost when a worker or the driver is killed."""
+"""Distil on a real Ray: what a job leaves, and that nothing is lost when a worker or the driver is killed."""
 
 import os
 import signal
