@@ -56,8 +56,6 @@ demo: $(VENV)/.installed
 	@echo "== 6/6 report"
 	@$(RUN) -m evaluate report --scores $(DEMO)/scores --out $(DEMO)/report.html --table $(DEMO)/report.md
 	@echo
-	@cat $(DEMO)/report.md
-	@echo
 	@echo "Where to look:"
 	@echo "  $(DEMO)/report.html          methods, curves, gallery, agreement: open it in a browser"
 	@echo "  $(DEMO)/maps, $(DEMO)/scores  Parquet, for pyarrow, pandas or DuckDB"

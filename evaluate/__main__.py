@@ -99,17 +99,17 @@ class Report:
     """Also write the table of methods, as .md or .csv."""
 
     def run(self) -> None:
-        """Write the page."""
+        """Write the page, then print what it found."""
         from evaluate.report import write_report
 
-        write_report(
+        summary = write_report(
             self.scores,
             self.out,
             photographs=self.photographs,
             num_gallery=self.num_gallery,
             tables=self.table,
         )
-        print(f"report in {self.out}")
+        print(summary)
 
 
 Command = (
