@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -225,7 +226,7 @@ def load_student(run: str, device: str = "cpu") -> Student:
         model = ResCBAM(description.pop("depth"), description.pop("num_classes"))
         fingerprint = description.pop("fingerprint")
         model.load_state_dict(load_tensors(weights))
-        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in description.items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description.items()}
         student = Student(model=model, fingerprint=fingerprint, **fields)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(

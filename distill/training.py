@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -155,7 +156,8 @@ class Training:
             values = [len(valid), kl_divergence(probs, logits) * len(valid), *hits]
             totals += torch.tensor([float(v) for v in values], dtype=torch.float64)
         soft.keep()
-        totals = self.accelerator.reduce(totals.float().to(self.accelerator.device), reduction="sum").cpu()
+        reduced: Any = self.accelerator.reduce(totals.float().to(self.accelerator.device), reduction="sum")
+        totals = reduced.cpu()
         means = totals / totals[0].clamp(min=1)
         return {f"val_{name}": float(means[i]) for i, name in enumerate(names) if i > 0}
 
@@ -197,7 +199,8 @@ def uses_bfloat16(recipe: Recipe) -> bool:
 
 def recipe_from(fields: dict) -> Recipe:
     """Make a recipe of what `dataclasses.asdict` and JSON made of one."""
-    return Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    return Recipe(**values)
 
 
 def recipe_fields(recipe: Recipe) -> dict:

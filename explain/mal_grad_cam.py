@@ -37,18 +37,17 @@ def mal_grad_cam(
     *,
     target_layers: Sequence[str] = ("layer2", "layer3", "layer4"),
     class_score: ClassScore = "logit",
-    normalise_cams: Normalise = "none",
-    sign: Sign = "positive",
-    collapse: Collapse = "sum",
-    normalise_attention: Normalise = "none",
-    normalisation: Normalisation = "none",
+    normalise_cams: Normalise = "min_max",
+    sign: Sign = "absolute",
+    collapse: Collapse = "mean",
+    normalise_attention: Normalise = "min_max",
+    normalisation: Normalisation = "softmax",
 ) -> Tensor:
     """Multiply attention by what raises the class: softmax(MATT * ML-Grad-CAM) over pixels (eq. 9).
 
-    The softmax is monotone: it changes no ranking of pixels, so no game that uses ranks only. But float32 cannot
-    hold its shares apart: of raw layers' products, which run from -1e4 to 1e3, it stored 24 to 100 % of the pixels
-    of a half-trained student's 8 maps as zero (of min-max layers' none). So the product itself is the map unless
-    "softmax" is asked for: the same ranking, without the ties.
+    The softmax is monotone: it changes no ranking of pixels, so no game that uses ranks only. Of min-max layers'
+    products float32 holds all its shares apart. Raw layers' products run from -1e4 to 1e3, and 24 to 100 % of the
+    pixels of a half-trained student's maps were stored as zero (8 images): there "none" keeps the ranking.
 
     Args:
         model: A student in eval mode, (B, 3, H, W) -> logits (B, K), with attention modules named `*.cbam`.
@@ -63,7 +62,7 @@ def mal_grad_cam(
         normalisation: "none" returns the product; "softmax" takes the softmax over pixels, as the paper writes.
 
     Returns:
-        (B, H, W) float32 of either sign; after "softmax" in [0, 1] with sum one.
+        (B, H, W) float32; after "softmax" in [0, 1] with sum one, else of either sign.
 
     Raises:
         ValueError: For an unknown layer or target, a model without CBAM, or a model in training mode.

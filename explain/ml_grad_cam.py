@@ -32,7 +32,7 @@ def ml_grad_cam(
     *,
     target_layers: Sequence[str] = ("layer2", "layer3", "layer4"),
     class_score: ClassScore = "logit",
-    normalise: Normalise = "none",
+    normalise: Normalise = "min_max",
 ) -> Tensor:
     """Add the Grad-CAMs of several layers: sum over l of ReLU(sum_k a_k A_l^k), up-sampled (eqs. 6, 8).
 

@@ -36,7 +36,7 @@ class MlGradCamOptions:
     """Modules whose Grad-CAMs are added."""
     class_score: Literal["logit", "probability"] = "logit"
     """What is differentiated: the target's logit, or its probability."""
-    normalise: Literal["none", "min_max"] = "none"
+    normalise: Literal["none", "min_max"] = "min_max"
     """Scaling of each layer's map before the sum."""
 
     def __post_init__(self) -> None:
@@ -47,11 +47,11 @@ class MlGradCamOptions:
 class MattOptions:
     """Options of `explain.matt.matt`."""
 
-    sign: Literal["positive", "negative", "absolute"] = "positive"
+    sign: Literal["positive", "negative", "absolute"] = "absolute"
     """Sign of what attention changes: output minus input as in the paper, the reverse, or absolute."""
-    collapse: Literal["sum", "mean", "abs_mean"] = "sum"
+    collapse: Literal["sum", "mean", "abs_mean"] = "mean"
     """How its channels become one map."""
-    normalise: Literal["none", "min_max"] = "none"
+    normalise: Literal["none", "min_max"] = "min_max"
     """Scaling of each module's map before the sum."""
 
 
@@ -63,16 +63,16 @@ class MalGradCamOptions:
     """Modules whose Grad-CAMs are added."""
     class_score: Literal["logit", "probability"] = "logit"
     """What is differentiated: the target's logit, or its probability."""
-    normalise_cams: Literal["none", "min_max"] = "none"
+    normalise_cams: Literal["none", "min_max"] = "min_max"
     """Scaling of each layer's Grad-CAM before the sum."""
-    sign: Literal["positive", "negative", "absolute"] = "positive"
+    sign: Literal["positive", "negative", "absolute"] = "absolute"
     """Sign of what attention changes: output minus input as in the paper, the reverse, or absolute."""
-    collapse: Literal["sum", "mean", "abs_mean"] = "sum"
+    collapse: Literal["sum", "mean", "abs_mean"] = "mean"
     """How its channels become one map."""
-    normalise_attention: Literal["none", "min_max"] = "none"
+    normalise_attention: Literal["none", "min_max"] = "min_max"
     """Scaling of each attention map before the sum."""
-    normalisation: Literal["softmax", "none"] = "none"
-    """Softmax over pixels as the paper writes, or the product itself: the same ranking, without float32's ties."""
+    normalisation: Literal["softmax", "none"] = "softmax"
+    """Softmax over pixels as in the paper, or the product itself: the same ranking, without ties for raw layers."""
 
     def __post_init__(self) -> None:
         check_layers(self.target_layers)

@@ -14,9 +14,8 @@ def test_loss_is_kl_plus_cross_entropy_and_images_without_label_are_left_out_of_
     teacher, logits = softmax(rng.normal(size=(5, 4)) * 3, axis=1), rng.normal(size=(5, 4))
     teacher[0] = [0, 1, 0, 0]
     labels = [2, -1, 0, 3, -1]
-    terms = distillation_loss(
-        *(torch.as_tensor(v, dtype=torch.float32) for v in (teacher, logits)), torch.tensor(labels)
-    )
+    probs, outputs = (torch.as_tensor(v, dtype=torch.float32) for v in (teacher, logits))
+    terms = distillation_loss(probs, outputs, torch.tensor(labels))
     kl = np.mean([rel_entr(t, softmax(s)).sum() for t, s in zip(teacher, logits, strict=True)])
     ce = np.mean([-log_softmax(s)[y] for s, y in zip(logits, labels, strict=True) if y >= 0])
     assert float(terms["kl"]) == pytest.approx(kl, rel=1e-5)

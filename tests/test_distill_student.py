@@ -1,14 +1,16 @@
 """The student against the published CBAM ResNet-50 and a slow re-derivation of CBAM."""
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from torch.nn import Linear, ReLU
 
 from cluster.storage import Folder
-from distill.student import CBAM, ResCBAM, Student, load_student, save_student
+from distill.student import CBAM, Block, ResCBAM, Student, load_student, save_student
 
 
 def make_student(depth=18, num_classes=7, **changes):
@@ -39,8 +41,8 @@ def test_every_residual_block_has_a_cbam():
 def test_without_gates_fifty_layers_compute_what_torchvision_computes():
     torch.manual_seed(0)
     ours, theirs = ResCBAM(50, 11).eval(), torchvision.models.resnet50(num_classes=11).eval()
-    for block in (b for i in range(4) for b in ours.get_submodule(f"layer{i + 1}")):
-        block.cbam = torch.nn.Identity()
+    for block in [m for m in ours.modules() if isinstance(m, Block)]:
+        block.add_module("cbam", torch.nn.Identity())
     pairs = zip(theirs.state_dict().values(), _in_torchvision_order(ours), strict=True)
     for to, value in pairs:
         to.copy_(value)
@@ -54,7 +56,7 @@ def _in_torchvision_order(model):
     yield from model.conv1.state_dict().values()
     yield from model.bn1.state_dict().values()
     for i in range(4):
-        for block in model.get_submodule(f"layer{i + 1}"):
+        for block in model.get_submodule(f"layer{i + 1}").children():
             for conv, bn in zip(block.convs, block.bns, strict=True):
                 yield from conv.state_dict().values()
                 yield from bn.state_dict().values()
@@ -70,7 +72,7 @@ def test_cbam_is_the_published_formula():
     x = torch.randn(2, 32, 5, 9)
     with torch.no_grad():
         got = cbam(x).numpy()
-    first, _, second = cbam.channel.mlp
+    first, _, second = cast("tuple[Linear, ReLU, Linear]", tuple(cbam.channel.mlp))
     conv, bn = cbam.spatial.conv.weight.detach().numpy(), cbam.spatial.bn
 
     def mlp(v):

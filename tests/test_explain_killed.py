@@ -38,7 +38,7 @@ def world(tmp_path) -> Path:
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / f"images/{i:03}.png")
     torch.manual_seed(0)
     student = Student(
-        model=ResCBAM(18, 5).eval(), input_size=(64, 64), mean=(0.5,) * 3, std=(0.2,) * 3,
+        model=ResCBAM(18, 5).eval(), input_size=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
         teacher="onnx:nowhere.onnx", teacher_fingerprint="none",
     )  # fmt: skip
     save_student(Folder(str(tmp_path / "student")), student)

@@ -15,7 +15,8 @@ python -m distill imagenette --data "$data" --teacher $teacher --out $run/studen
     --input-size 96 96 --num-views 4 --checkpoint-steps 100 --num-workers 2 --resume
 
 # What the paper leaves open in MATT, measured on training images.
-python benchmarks/attention_options.py --data "$data" --student $run/student --teacher $teacher --out $results
+python benchmarks/attention_options.py --data "$data" --student $run/student --teacher $teacher --out $results \
+    --num-images 24 --step-px 1792
 
 # 300 val images: the first 30 of each class, which --limit 300 would not give.
 subset=$run/val300
