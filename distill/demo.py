@@ -29,7 +29,7 @@ class DemoConfig:
     """what everything random is drawn from"""
     num_train: int = 2400
     """images to train on, spread evenly over the 8 classes"""
-    num_val: int = 120
+    num_val: int = 64
     """held-out images, spread evenly over the 8 classes"""
     epochs: int = 8
     """passes over the training images for the black box"""
