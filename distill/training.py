@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,12 @@ class Training:
         self.epoch, self.step = 0, 0  # the next step to take
         self.errors: dict[str, str] = {}
 
-    @property
+    @cached_property
     def num_steps(self) -> int:
         """Steps in one epoch."""
         return len(self._order(0))
 
-    @property
+    @cached_property
     def images_per_step(self) -> int:
         """Images in one step, over all workers."""
         return self._order(0).batches[0].size
