@@ -42,7 +42,8 @@ class Queries:
             target: Class index.
         """
         known = self.answers.get(image, torch.zeros(0))
-        assert numbers.step == 1 and numbers.start <= len(known), f"frames {numbers} after {len(known)} answers"
+        assert numbers.step == 1, numbers
+        assert numbers.start <= len(known), f"frames {numbers} after {len(known)} answers"
         starts = range(max(numbers.start, len(known)), numbers.stop, self.batch_size)
         parts = (range(start, min(start + self.batch_size, numbers.stop)) for start in starts)
         new = [self.score(frames(part))[:, target].float() for part in parts]
