@@ -12,12 +12,15 @@ from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.shards import Summary, make_shards, run_shards
 from cluster.storage import Folder
 from distill.student import load_student
+from distill.teachers import load_teacher
+from explain.answers import answers_folder
+from explain.asking import Asker
 from explain.frames import read_frame, without_list
 from explain.job import Job
 from explain.passes import PASS_IMAGES, Answer, Explainer, Request
 from explain.plan import Plan, make_plan
 from explain.random import image_seed
-from explain.registry import find_method
+from explain.registry import Method, find_method
 from explain.schema import SCHEMA_VERSION, maps_table
 from explain.targets import TargetWorker, read_targets, targets_folder
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 SHARD_IMAGES = 64
 """One part of 64 maps at 224 px is at most 13 MB: small to redo, large enough for an object store."""
+
+SHARD_ASKED = 8
+"""Images a shard of a query-based method, whose maps cost thousands of passes each."""
 
 
 def explain(name: str, job: Job) -> Summary:
@@ -46,8 +52,9 @@ def explain(name: str, job: Job) -> Summary:
             "images": without_list(plan.images),
             "size": plan.size,
             "batch_size": job.batch_size,
+            "answers": answers_folder(job.out, plan.method, plan.config) if plan.method.asks else None,
         }
-        shards = make_shards(items, SHARD_IMAGES)
+        shards = make_shards(items, SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
         summary = run_shards(MapWorker, config, shards, folder, resources=resources, description=name)
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         folder.finish({**asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
@@ -84,19 +91,12 @@ class MapWorker:
     """Make the maps of a shard: read, explain, and keep one row per image whatever happens."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Load the student on this worker's cores or GPU, once."""
+        """Load the model on this worker's cores or GPU, once."""
         self.config, stored = config, config["stored"]
         self.method = find_method(stored["method"])
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        student = load_student(stored["student"], device=device) if stored["student"] is not None else None
-        self.explainer = Explainer(
-            function=self.method.load(),
-            options=config["options"],
-            seeded=self.method.seeded,
-            model=None if student is None else student.model,
-            normalise=None if student is None else student.normalise,
-            num_threads=1 if device == "cuda" else torch.get_num_threads(),
-        )
+        make = make_asker if self.method.asks else make_explainer
+        self.explainer = make(self.method, config, device)
 
     def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
         """Return one row per item, in their order."""
@@ -120,7 +120,7 @@ class MapWorker:
         if frame is None:
             return str(error)
         seed = image_seed(self.config["stored"]["seed"], item["image_id"], self.method.name)
-        return Request(frame=frame, target=item["target"], seed=seed)
+        return Request(frame=frame, target=item["target"], seed=seed, image_id=item["image_id"])
 
     def _row(self, item: dict[str, Any], answer: Answer) -> dict[str, Any]:
         height, width = answer.saliency.shape
@@ -129,9 +129,31 @@ class MapWorker:
             "target": answer.target,
             "target_prob": item["target_prob"] if answer.target_prob is None else answer.target_prob,
             "seconds": answer.seconds,
-            "teacher_queries": 0,
+            "teacher_queries": answer.teacher_queries,
             "student_passes": int(self.method.explains == "student"),
         }
         if not np.isfinite(answer.saliency).all():
             return {**row, "error": "the map has values that are not finite numbers"}
         return {**row, "saliency": answer.saliency, "map_height": height, "map_width": width}
+
+
+def make_explainer(method: Method, config: dict[str, Any], device: str) -> Explainer:
+    """Load the student, where the method looks into one."""
+    stored = config["stored"]
+    student = load_student(stored["student"], device=device) if stored["student"] is not None else None
+    return Explainer(
+        function=method.load(),
+        options=config["options"],
+        seeded=method.seeded,
+        model=None if student is None else student.model,
+        normalise=None if student is None else student.normalise,
+        num_threads=1 if device == "cuda" else torch.get_num_threads(),
+    )
+
+
+def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
+    """Load the black box that a query-based method asks."""
+    teacher = load_teacher(config["stored"]["teacher"], num_threads=torch.get_num_threads(), device=device)
+    return Asker(
+        function=method.load(), teacher=teacher, folder=config["answers"], options=config["options"], device=device
+    )

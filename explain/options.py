@@ -88,3 +88,33 @@ class CentreGaussianOptions:
     def __post_init__(self) -> None:
         if not self.sigma > 0:
             raise ValueError(f"sigma {self.sigma} is not positive; 0.25 is a quarter of the image's side")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiseOptions:
+    """Options of `explain.rise.rise`; the paper's authors use 7 cells at 0.5 and 8 cells at 0.1."""
+
+    num_masks: int = 4000
+    """Questions to the black box per image; answers of an earlier start are used again."""
+    num_cells: int = 7
+    """Cells of a mask along each side."""
+    keep_probability: float = 0.5
+    """Probability of a cell to be shown."""
+    antithetic: bool = False
+    """Every second mask is its predecessor's complement (for a keep_probability of 0.5)."""
+    centred: bool = False
+    """Take the mean answer off: the same ranking from fewer questions."""
+    settled: float = 0.0
+    """Stop once the ranking changes no more: rank correlation with the map at half the masks; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        if self.num_masks < 1:
+            raise ValueError(f"num_masks {self.num_masks} is too small; give 1 or more, such as 4000")
+        if self.num_cells < 1:
+            raise ValueError(f"num_cells {self.num_cells} is too small; give 1 or more, such as 7")
+        if not 0 < self.keep_probability < 1:
+            raise ValueError(f"keep_probability {self.keep_probability} is not between 0 and 1; 0.5 or 0.1 are usual")
+        if self.antithetic and self.keep_probability != 0.5:
+            raise ValueError(f"antithetic masks need keep_probability 0.5, not {self.keep_probability}")
+        if not 0 <= self.settled <= 1:
+            raise ValueError(f"settled {self.settled} is no rank correlation; give 0 (never stop early) to 1")

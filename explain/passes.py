@@ -32,6 +32,8 @@ class Request:
     """Class to explain; None: the student's top-1, where there is a student."""
     seed: int = 0
     """For seeded methods."""
+    image_id: str = ""
+    """Its path inside the data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,9 @@ class Answer:
     target_prob: float | None
     """The student's probability of it, where the student chose it."""
     seconds: float
-    """The method's share of one image, on one thread or the GPU."""
+    """The method's share of one image, on one thread or the GPU; questions answered at an earlier start included."""
+    teacher_queries: int = 0
+    """Answers of the black box that the map is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,8 +44,8 @@ class Plan:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Return the maps' (height, width): the student's input size, else the teacher's, else 224 x 224."""
-        model = self.student or self.teacher
+        """Return the maps' (height, width): the input size of what is explained, else of the other, else 224 x 224."""
+        model = self.teacher if self.method.asks else self.student or self.teacher
         return tuple(model.input_size) if model is not None else DEFAULT_SIZE  # pyright: ignore[reportReturnType]
 
 
@@ -72,6 +72,8 @@ def make_plan(name: str, job: Job) -> Plan:
         labels=labels,
         num_classes=num_classes,
     )
+    if method.asks and target == "student":
+        raise ValueError(f"method {name!r} asks the black box; its --target is teacher, label, or a class index")
     if student is not None and method.explains == "student":
         rehearse(method, asdict(job.options), student)
     config = {

@@ -12,6 +12,7 @@ from explain.options import (
     MattOptions,
     MlGradCamOptions,
     NoOptions,
+    RiseOptions,
 )
 
 
@@ -31,6 +32,14 @@ class Method:
     """Dataclass of its keyword arguments."""
     seeded: bool = False
     """Whether it also takes `seeds`, one for each image."""
+    frame_options: tuple[str, ...] = ()
+    """Of a query-based method: the options that decide what the black box is shown. Jobs that differ in others only
+    share its answers."""
+
+    @property
+    def asks(self) -> bool:
+        """Tell whether the method asks the black box, by `explain.queries.Queries`, and looks into nothing."""
+        return self.explains == "teacher"
 
     def load(self) -> Callable[..., Any]:
         """Import the method's function."""
@@ -63,6 +72,15 @@ METHODS: dict[str, Method] = {
             MattOptions,
         ),
         Method("grad_cam", "explain.grad_cam:grad_cam", "student", "Grad-CAM of one layer, any.", GradCamOptions),
+        Method(
+            "rise",
+            "explain.rise:rise",
+            "teacher",
+            "Random masks weighed by the black box's answers.",
+            RiseOptions,
+            seeded=True,
+            frame_options=("num_cells", "keep_probability", "antithetic"),
+        ),
         Method(
             "random",
             "explain.random:random",

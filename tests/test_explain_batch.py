@@ -19,13 +19,16 @@ import explain.batch
 from cluster.shards import Summary
 from cluster.storage import Folder
 from distill.student import ResCBAM, Student, save_student
-from distill.teachers import load_teacher
+from distill.teachers import Teacher, load_teacher
 from explain.__main__ import main
 from explain.batch import MapWorker, TargetWorker
 from explain.batch import explain as run
 from explain.job import Job
 from explain.mal_grad_cam import mal_grad_cam
+from explain.queries import Queries
+from explain.random import image_seed
 from explain.registry import METHODS
+from explain.rise import rise
 from explain.schema import read_maps, saliency_maps
 
 TEACHER = "python:explain_teacher:bright"
@@ -288,3 +291,52 @@ def test_the_command_reaches_every_option(serial, data, student, tmp_path, capsy
     assert main([*args, "--limit", "3", "--normalise", "min_max"]) == 0
     assert Folder(out).config()["options"] == {"sign": "negative", "collapse": "mean", "normalise": "min_max"}
     assert capsys.readouterr().out == f"3 maps and 0 images without one (column error) in {out}\n"
+
+
+def asked_rise(job, out, num_masks=32, **changed):
+    return job("rise", out, options=METHODS["rise"].options(num_masks=num_masks, **changed), limit=5, student=None)
+
+
+def test_rise_is_the_methods_own_at_the_black_boxs_size(serial, job, data):
+    asked = asked_rise(job, "maps")
+    run("rise", asked)
+    teacher = load_teacher(TEACHER)
+    for row in rows_of(asked.out):
+        if row["error"] is not None:
+            assert row["image_id"] in BROKEN
+            continue
+        frame = np.asarray(
+            Image.open(f"{data}/{row['image_id']}").convert("RGB").resize((56, 40), Image.Resampling.BILINEAR)
+        )
+        seeds = [image_seed(0, row["image_id"], "rise")]
+        expected = rise(
+            Queries(teacher.forward),
+            teacher.normalise(frame[None]),
+            torch.tensor([row["target"]]),
+            seeds=seeds,
+            num_masks=32,
+        )
+        assert np.allclose(row["saliency"], expected[0].numpy().ravel(), atol=1e-6)
+        assert (row["map_height"], row["map_width"], row["teacher_queries"], row["student_passes"]) == (40, 56, 32, 0)
+
+
+def test_a_larger_budget_and_another_estimator_ask_only_what_is_new(serial, job, tmp_path, monkeypatch):
+    run("rise", asked_rise(job, "few"))
+    asked = []
+    forward = Teacher.forward
+    monkeypatch.setattr(Teacher, "forward", lambda self, pixels: asked.append(len(pixels)) or forward(self, pixels))
+    run("rise", asked_rise(job, "centred", centred=True))
+    whole = sum(asked)
+    assert whole == len(asked)  # nothing but the image with which a black box that is loaded counts its classes
+    run("rise", asked_rise(job, "many", num_masks=48))
+    made = sum(row["error"] is None for row in rows_of(str(tmp_path / "many")))
+    assert sum(asked) - whole == 16 * made + 2
+    assert {row["teacher_queries"] for row in rows_of(str(tmp_path / "many")) if row["error"] is None} == {48}
+    assert len(list(tmp_path.glob("answers-rise-*"))) == 1
+
+
+def test_rise_explains_no_student(job):
+    with pytest.raises(ValueError, match="--target is teacher, label, or a class index"):
+        run("rise", job("rise", target="student"))
+    with pytest.raises(ValueError, match="asks the black box; give --teacher"):
+        run("rise", job("rise", teacher=None))

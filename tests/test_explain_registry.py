@@ -7,6 +7,7 @@ import pytest
 import torch
 from explain_nets import noise, tiny_net
 
+from explain.queries import Queries
 from explain.registry import METHODS, find_method
 
 
@@ -15,7 +16,10 @@ def test_every_method_gives_a_finite_map_of_the_input_size(name):
     method = METHODS[name]
     images = noise(2, 32, 64)
     seeds = {"seeds": [1, 2]} if method.seeded else {}
-    maps = method.load()(tiny_net(), images, torch.tensor([0, 4]), **asdict(method.options()), **seeds)
+    model = tiny_net()
+    if method.asks:
+        model = Queries(lambda frames: tiny_net()(frames).detach().softmax(dim=1))
+    maps = method.load()(model, images, torch.tensor([0, 4]), **asdict(method.options()), **seeds)
     assert maps.shape == (2, 32, 64)
     assert maps.dtype == torch.float32
     assert torch.isfinite(maps).all()

@@ -1,0 +1,76 @@
+"""Answers of a black box that were paid for: kept per image, so that no job asks the same question twice.
+
+One folder beside the maps for everything that is shown alike: the same black box, images, targets, seed, method and
+those of its options that decide its frames. Jobs that differ in the rest (the budget, the estimator) share it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster.storage import Folder, config_hash
+from explain.registry import Method
+
+# What decides the frames besides the method and its own options, as named in the maps' configuration.
+SHARED = ("data", "data_fingerprint", "split", "limit", "teacher", "teacher_fingerprint", "target", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of one image."""
+
+    answers: np.ndarray
+    """The target's probability on frames 0, 1, ..., (n,) float32."""
+    seconds: float
+    """What asking for them took."""
+
+
+def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folder:
+    """Return the folder beside the maps for the answers that this configuration's frames get, and claim it.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    shown = {
+        **{key: config[key] for key in SHARED},
+        "method": method.name,
+        "options": {name: config["options"][name] for name in method.frame_options},
+    }
+    beside = Folder(out).uri.rstrip("/").rpartition("/")[0]
+    folder = Folder(f"{beside}/answers-{method.name}-{config_hash(shown)}")
+    folder.claim(shown, what="answers")
+    return folder
+
+
+def read_answers(folder: Folder, image_ids: Sequence[str]) -> dict[str, Known]:
+    """Read what is known of the images of one shard: image_id -> answers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = _part(image_ids)
+    if not folder.exists(name):
+        return {}
+    rows = pq.read_table(pa.BufferReader(folder.read_bytes(name))).to_pylist()
+    return {
+        row["image_id"]: Known(answers=np.array(row["answers"], dtype=np.float32), seconds=row["seconds"])
+        for row in rows
+    }
+
+
+def write_answers(folder: Folder, image_ids: Sequence[str], known: Mapping[str, Known]) -> None:
+    """Keep what is known of the images of one shard, in place of what was known before."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"image_id": image_id, "answers": k.answers, "seconds": k.seconds} for image_id, k in known.items()]
+    schema = pa.schema({"image_id": pa.string(), "answers": pa.list_(pa.float32()), "seconds": pa.float64()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
+    folder.write_bytes(_part(image_ids), sink.getvalue().to_pybytes())
+
+
+def _part(image_ids: Sequence[str]) -> str:
+    return f"part-{hashlib.sha256(chr(10).join(image_ids).encode()).hexdigest()[:16]}.parquet"

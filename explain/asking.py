@@ -1,0 +1,72 @@
+"""Query-based methods of one worker: image after image, the black box's batches full of one image's frames."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.storage import Folder
+from explain.answers import Known, read_answers, write_answers
+from explain.passes import Answer, Request
+from explain.queries import Queries
+
+if TYPE_CHECKING:
+    from distill.teachers import Teacher
+
+BATCH_FRAMES = 64
+"""Where the teacher does not say how many it takes at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Run one query-based method over frames at the teacher's input size."""
+
+    function: Callable[..., Tensor]
+    """The method."""
+    teacher: "Teacher"
+    """The black box."""
+    folder: Folder
+    """Where answers are kept."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The method's keyword arguments."""
+    device: str = "cpu"
+    """Where frames are composed."""
+
+    def __call__(self, requests: Sequence[Request | None]) -> list[Answer | None]:
+        """Explain the requests, in their order; None keeps a place free, and is answered by None."""
+        image_ids = [request.image_id for request in requests if request is not None]
+        known = read_answers(self.folder, image_ids)
+        before = {image_id: len(found.answers) for image_id, found in known.items()}
+        answers = [None if request is None else self._explain(request, known) for request in requests]
+        if {image_id: len(found.answers) for image_id, found in known.items()} != before:
+            write_answers(self.folder, image_ids, known)
+        return answers
+
+    def _explain(self, request: Request, known: dict[str, Known]) -> Answer:
+        assert request.target is not None, "a query-based method has a target from the start"
+        earlier = known.get(request.image_id, Known(answers=np.zeros(0, np.float32), seconds=0.0))
+        queries = Queries(
+            self.teacher.forward,
+            batch_size=self.teacher.batch_size or BATCH_FRAMES,
+            known={0: torch.from_numpy(earlier.answers)},
+        )
+        image = self.teacher.normalise(request.frame[None]).to(self.device)
+        target = torch.tensor([request.target])
+        started = time.perf_counter()
+        saliency = self.function(queries, image, target, seeds=[request.seed], **self.options)[0].cpu().numpy()
+        took = time.perf_counter() - started
+        used, reused = queries.used.get(0, 0), min(queries.used.get(0, 0), len(earlier.answers))
+        seconds_before = earlier.seconds * reused / len(earlier.answers) if reused else 0.0
+        if len(queries.answers[0]) > len(earlier.answers):
+            known[request.image_id] = Known(answers=queries.answers[0].numpy(), seconds=earlier.seconds + took)
+        return Answer(
+            saliency=saliency,
+            target=request.target,
+            target_prob=None,
+            seconds=took + seconds_before,
+            teacher_queries=used,
+        )
