@@ -180,9 +180,11 @@ def test_readme_mentions_every_command():
     assert [name for name in METHODS if name not in readme] == []
 
 
-def test_makefile_runs_every_method():
+def test_the_demo_runs_every_method_that_asks_nothing():
     line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("METHODS :="))
-    assert sorted(line.partition(":=")[2].split()) == sorted(METHODS)
+    named = set(line.partition(":=")[2].split())
+    assert named <= set(METHODS)
+    assert named >= {name for name, method in METHODS.items() if not method.asks}
 
 
 def test_every_method_has_a_test_of_its_own():

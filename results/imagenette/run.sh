@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What made the files beside this one; from the project's folder, with the environment active. About four hours on two cores.
+# What made the files beside this one; from the project's folder, with the environment active. About five hours on two cores.
 set -euo pipefail
 data=${DATA:-../shared/data/imagenette}
 run=runs/imagenette
@@ -28,7 +28,7 @@ for method in $methods; do
     python -m explain $method --data $subset --student $run/student --teacher $teacher --out $run/maps/$method
 done
 python -m evaluate games --maps $(printf "$run/maps/%s " $methods) --data $subset --teacher $teacher \
-    --out $run/scores --step-px 896
+    --out $run/scores
 for view in centre_crop resize; do
     python -m evaluate similarity --student $run/student --teacher $teacher --data "$data" --view $view
 done
