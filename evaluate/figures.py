@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from evaluate.scored import MeanCurve, Scored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette without black and yellow, which vanish on a dark or a light page.
 PALETTE = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A68C4")
@@ -59,19 +61,28 @@ def plot_curves(game: str, curves: Mapping[str, MeanCurve], styles: Mapping[str,
         styles: By label.
         theme: "light" or "dark", for the ink of the axes.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    # A fixed salt and no date: the same scores give the same bytes.
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "report", "font.size": 10}):
-        figure = Figure(figsize=(4.9, 3.5), layout="constrained")
+    with svg_figure() as (figure, uri):
         axes = figure.subplots()
         for label, curve in reversed(list(curves.items())):
             _draw(axes, curve, styles[label])
         _dress(axes, game, INK[theme])
+    return uri[0]
+
+
+@contextmanager
+def svg_figure(size: tuple[float, float] = (4.9, 3.5)) -> "Iterator[tuple[Figure, list[str]]]":
+    """Lend a figure of `size` (width, height in inches); its SVG data URI is in the list when the block has ended."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    uri: list[str] = []
+    # A fixed salt and no date: the same scores give the same bytes.
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "report", "font.size": 10}):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure, uri
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return data_uri(buffer.getvalue(), "image/svg+xml")
+    uri.append(data_uri(buffer.getvalue(), "image/svg+xml"))
 
 
 def _draw(axes: "Axes", curve: MeanCurve, style: LineStyle) -> None:

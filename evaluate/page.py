@@ -13,6 +13,7 @@ from evaluate.figures import line_styles, plot_curves
 from evaluate.findings import Findings, readable
 from evaluate.gallery import Card, choose, make_cards, ranking, rule
 from evaluate.protocol import GAMES
+from evaluate.query_curve import plot_query_curves
 from evaluate.statistics import Interval
 
 MAX_ERRORS = 30  # error rows that are listed; the rest is counted
@@ -51,6 +52,7 @@ def _context(findings: Findings, *, photographs: bool, num_gallery: int) -> dict
         "mass_bars": bars([row.mass for row in findings.rows]),
         "pair_bars": bars([pair.difference for pair in findings.pairs], zero=True),
         "plots": {game: _plots(findings, game) for game in GAMES},
+        "query_plots": {game: _query_plots(findings, game) for game in GAMES},
         "cards": _cards(findings, picks, photographs=photographs),
         "rule": rule(order, num_gallery),
         "photographs": photographs,
@@ -75,6 +77,12 @@ def _plots(findings: Findings, game: str) -> dict[str, str]:
     }
     styles = line_styles(results.methods, results.main)
     return {theme: plot_curves(game, curves, styles, theme=theme) for theme in ("light", "dark")} if curves else {}
+
+
+def _query_plots(findings: Findings, game: str) -> dict[str, str]:
+    if not any(row.teacher_queries > 0 for row in findings.rows):
+        return {}
+    return {theme: plot_query_curves(game, findings.rows, theme=theme) for theme in ("light", "dark")}
 
 
 def _cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photographs: bool) -> list[Card]:

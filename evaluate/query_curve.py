@@ -1,0 +1,97 @@
+"""Quality against queries: methods that ask the black box, at several budgets, beside those that ask nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evaluate.figures import CONTROL_COLOUR, DASHES, INK, MAIN_COLOUR, PALETTE, svg_figure
+from evaluate.method_rows import MethodRow
+from evaluate.scored import MAIN_METHOD, Scored
+from explain.registry import METHODS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BUDGET_OPTIONS = ("num_masks", "num_samples", "settled")
+"""Options that say how many questions a map costs; maps that differ in others only are another curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryCurve:
+    """One method in one configuration, at several budgets."""
+
+    label: str
+    """The method, with those options that are not its defaults."""
+    rows: tuple[MethodRow, ...]
+    """One per budget, the smallest first."""
+
+
+def query_curves(rows: Sequence[MethodRow]) -> list[QueryCurve]:
+    """Gather the rows that differ in their budget only; a method with one budget is a curve of one point."""
+    found: dict[str, list[MethodRow]] = {}
+    for row in sorted(rows, key=lambda row: row.teacher_queries):
+        if row.teacher_queries > 0:
+            found.setdefault(curve_label(row.scored), []).append(row)
+    return [QueryCurve(label=label, rows=tuple(members)) for label, members in sorted(found.items())]
+
+
+def curve_label(scored: Scored) -> str:
+    """Name a method with those options that are not its defaults, the budget left out."""
+    defaults = METHODS[scored.method].options() if scored.method in METHODS else None
+    options = scored.config.get("options") or {}
+    own = [
+        f"{name}={value}"
+        for name, value in sorted(options.items())
+        if name not in BUDGET_OPTIONS and value != getattr(defaults, name, None)
+    ]
+    return f"{scored.method} ({', '.join(own)})" if own else scored.method
+
+
+def plot_query_curves(game: str, rows: Sequence[MethodRow], *, theme: str) -> str:
+    """Plot a game's mean AUC, with its 95 % intervals, against queries per map, as an SVG data URI.
+
+    Methods that ask nothing are horizontal lines.
+
+    Args:
+        game: "deletion" or "insertion".
+        rows: The table of methods.
+        theme: "light" or "dark", for the ink of the axes.
+    """
+    with svg_figure((6.6, 3.6)) as (figure, uri):
+        axes = figure.subplots()
+        _draw_lines(axes, game, [row for row in rows if row.teacher_queries == 0])
+        for i, curve in enumerate(query_curves(rows)):
+            _draw_curve(axes, game, curve, PALETTE[i % len(PALETTE)])
+        _dress(axes, game, INK[theme])
+    return uri[0]
+
+
+def _draw_curve(axes: "Axes", game: str, curve: QueryCurve, colour: str) -> None:
+    found = [getattr(row, game) for row in curve.rows]
+    x, mean = [row.teacher_queries for row in curve.rows], [one.mean for one in found]
+    axes.plot(x, mean, "o-", color=colour, markersize=4, linewidth=1.7, label=curve.label)
+    axes.fill_between(x, [one.low for one in found], [one.high for one in found], color=colour, alpha=0.1, linewidth=0)
+
+
+def _draw_lines(axes: "Axes", game: str, rows: Sequence[MethodRow]) -> None:
+    best = sorted(rows, key=lambda row: row.gap.mean, reverse=True)
+    for i, row in enumerate(best):
+        main = row.scored.method == MAIN_METHOD
+        colour = MAIN_COLOUR if main else CONTROL_COLOUR if row.scored.is_control else PALETTE[-1 - i % len(PALETTE)]
+        (line,) = axes.plot(
+            [0, 1], [getattr(row, game).mean] * 2, color=colour, linewidth=2.2 if main else 1.2, label=row.scored.label
+        )
+        line.set_transform(axes.get_yaxis_transform())
+        if not main:
+            line.set_dashes([float(part) for part in DASHES[1 + i % 3].split()])
+
+
+def _dress(axes: "Axes", game: str, ink: str) -> None:
+    axes.set_xscale("log")
+    axes.set_xlabel("queries to the black box per map", color=ink)
+    axes.set_ylabel(f"{game} AUC ({'lower' if game == 'deletion' else 'higher'} is better)", color=ink)
+    axes.tick_params(which="both", colors=ink)
+    axes.grid(color=ink, alpha=0.18, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(ink)
+    axes.legend(fontsize=6.5, frameon=False, labelcolor=ink, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -1,0 +1,71 @@
+"""Which maps make one curve of quality against queries, and that both games are drawn."""
+
+import base64
+import xml.etree.ElementTree as ET
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from evaluate.method_rows import MethodRow
+from evaluate.query_curve import curve_label, plot_query_curves, query_curves
+from evaluate.scored import Scored
+from evaluate.statistics import Interval
+from explain.options import RiseOptions
+
+
+def scored(method: str, **options: Any) -> Scored:
+    own = asdict(RiseOptions(**options)) if method == "rise" else {}
+    return Scored(label=f"{method} {options}", method=method, config_hash="0", maps="maps", config={"options": own})
+
+
+def row(method: str, queries: float, auc: float, **options: Any) -> MethodRow:
+    one = Interval(mean=auc, low=auc - 0.01, high=auc + 0.01, num=9)
+    return MethodRow(
+        scored=scored(method, **options),
+        deletion=one,
+        insertion=replace(one, mean=1 - auc),
+        gap=one,
+        tied_share=0.0,
+        teacher_queries=queries,
+        student_passes=0.0,
+        seconds=1.0,
+        mass=None,
+        num_constant=0,
+        num_errors=0,
+    )
+
+
+@pytest.fixture
+def rows() -> list[MethodRow]:
+    return [
+        row("rise", 400, 0.2, num_masks=400),
+        row("rise", 50, 0.3, num_masks=50),
+        row("rise", 400, 0.1, num_masks=400, centred=True),
+        row("rise", 400, 0.15, num_masks=400, num_cells=8, keep_probability=0.1),
+        row("mal_grad_cam", 0, 0.25),
+        row("random", 0, 0.4),
+    ]
+
+
+def test_budgets_of_one_configuration_make_one_curve(rows):
+    found = {curve.label: [r.teacher_queries for r in curve.rows] for curve in query_curves(rows)}
+    assert found == {
+        "rise": [50, 400],
+        "rise (centred=True)": [400],
+        "rise (keep_probability=0.1, num_cells=8)": [400],
+    }
+
+
+def test_a_method_that_is_not_registered_keeps_its_options():
+    stranger = Scored(label="x", method="x", config_hash="0", maps="m", config={"options": {"a": 1, "num_masks": 9}})
+    assert curve_label(stranger) == "x (a=1)"
+
+
+@pytest.mark.parametrize("game", ["deletion", "insertion"])
+def test_plots_are_pictures_and_the_same_each_time(rows, game):
+    plot = plot_query_curves(game, rows, theme="light")
+    head, _, data = plot.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")  # noqa: S314 - made here
+    assert plot == plot_query_curves(game, rows, theme="light") != plot_query_curves(game, rows, theme="dark")
