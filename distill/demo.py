@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what is rendered, so that a folder of an older demo is not taken for this one's."""
 
 SIDE_PX = 128

@@ -24,10 +24,10 @@ CLASSES = {
 }
 """Class -> (shape, texture), in sorted order."""
 
-SIZE_SHARE = (0.25, 0.40)
+SIZE_SHARE = (0.40, 0.60)
 """Diameter of an object over the image's side."""
 
-DISTRACTOR_SHARE = (0.10, 0.20)
+DISTRACTOR_SHARE = (0.15, 0.30)
 """Diameter of a distractor over the image's side: below every object's."""
 
 

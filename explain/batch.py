@@ -130,7 +130,7 @@ class MapWorker:
             "target_prob": item["target_prob"] if answer.target_prob is None else answer.target_prob,
             "seconds": answer.seconds,
             "teacher_queries": answer.teacher_queries,
-            "student_passes": int(self.method.explains == "student"),
+            "student_passes": answer.student_passes,
         }
         if not np.isfinite(answer.saliency).all():
             return {**row, "error": "the map has values that are not finite numbers"}

@@ -29,6 +29,50 @@ class GradCamOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CamOptions:
+    """Options of `explain.cam.cam`."""
+
+    target_layer: str = "layer4"
+    """Last module with feature maps, before the pooling."""
+    classifier: str = "fc"
+    """Linear layer behind the pooling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCamOptions:
+    """Options of `explain.score_cam.score_cam`."""
+
+    target_layer: str = "layer4"
+    """Module whose feature maps are weighed, one student pass each: layer1 ... layer4, or one inside, as layer3.2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegratedGradientsOptions:
+    """Options of `explain.integrated_gradients.integrated_gradients`."""
+
+    num_steps: int = 50
+    """Points between the mean colour and the image, a student pass each."""
+    class_score: Literal["logit", "probability"] = "logit"
+    """What is differentiated: the target's logit, or its probability."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps {self.num_steps} is too small; give 1 or more, such as 50")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgesOptions:
+    """Options of `explain.edges.edges`."""
+
+    sigma: float = 0.02
+    """Standard deviation of the smoothing as a share of the image's longer side; 0 does not smooth."""
+
+    def __post_init__(self) -> None:
+        if not self.sigma >= 0:
+            raise ValueError(f"sigma {self.sigma} is negative; give 0 (no smoothing) or more, such as 0.02")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MlGradCamOptions:
     """Options of `explain.ml_grad_cam.ml_grad_cam`."""
 

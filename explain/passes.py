@@ -9,8 +9,9 @@ runs several passes side by side, each on a copy of the model that shares its we
 import copy
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,8 @@ class Answer:
     """The method's share of one image, on one thread or the GPU; questions answered at an earlier start included."""
     teacher_queries: int = 0
     """Answers of the black box that the map is made of."""
+    student_passes: int = 0
+    """Forward passes of the student that the map is made of; backward passes are not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +94,15 @@ class Explainer:
             targets, probs = self._targets(model, images, [request.target for request in padded])
             started = time.perf_counter()
             seeds = {"seeds": [request.seed for request in padded]} if self.seeded else {}
-            maps = self.function(model, images, targets, **self.options, **seeds).cpu().numpy()
+            with counted_images(model) as counted:
+                maps = self.function(model, images, targets, **self.options, **seeds).cpu().numpy()
             seconds = (time.perf_counter() - started) / PASS_IMAGES
         finally:
             models.put(model)
         known = [None if target < 0 else target for target in targets.tolist()]
         answers = zip(maps, known, probs, strict=True)
-        made = [Answer(saliency=m, target=t, target_prob=p, seconds=seconds) for m, t, p in answers]
+        costs = {"seconds": seconds, "student_passes": sum(counted) // PASS_IMAGES}
+        made = [Answer(saliency=m, target=t, target_prob=p, **costs) for m, t, p in answers]
         return [answer if request else None for answer, request in zip(made, requests, strict=False)]
 
     def _images(self, frames: np.ndarray) -> Tensor:
@@ -116,6 +121,20 @@ class Explainer:
             probs, top = model(images).softmax(dim=1).max(dim=1)
         found = [p if target is None else None for p, target in zip(probs.tolist(), targets, strict=True)]
         return torch.where(given < 0, top, given), found
+
+
+@contextmanager
+def counted_images(model: nn.Module | None) -> Iterator[list[int]]:
+    """Collect the number of images of each forward pass of the model while the block runs."""
+    counted: list[int] = []
+    if model is None:
+        yield counted
+        return
+    hook = model.register_forward_pre_hook(lambda _module, inputs: counted.append(len(inputs[0])))
+    try:
+        yield counted
+    finally:
+        hook.remove()
 
 
 def share_weights(model: nn.Module | None) -> nn.Module | None:

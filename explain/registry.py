@@ -6,13 +6,17 @@ from importlib import import_module
 from typing import Any, Literal
 
 from explain.options import (
+    CamOptions,
     CentreGaussianOptions,
+    EdgesOptions,
     GradCamOptions,
+    IntegratedGradientsOptions,
     MalGradCamOptions,
     MattOptions,
     MlGradCamOptions,
     NoOptions,
     RiseOptions,
+    ScoreCamOptions,
 )
 
 
@@ -72,6 +76,29 @@ METHODS: dict[str, Method] = {
             MattOptions,
         ),
         Method("grad_cam", "explain.grad_cam:grad_cam", "student", "Grad-CAM of one layer, any.", GradCamOptions),
+        Method("cam", "explain.cam:cam", "student", "The last feature maps by the classifier's weights.", CamOptions),
+        Method(
+            "grad_cam_pp",
+            "explain.grad_cam_pp:grad_cam_pp",
+            "student",
+            "Grad-CAM++ of one layer, any.",
+            GradCamOptions,
+        ),
+        Method("layer_cam", "explain.layer_cam:layer_cam", "student", "LayerCAM of one layer, any.", GradCamOptions),
+        Method(
+            "score_cam",
+            "explain.score_cam:score_cam",
+            "student",
+            "Score-CAM of one layer: a student pass for each channel.",
+            ScoreCamOptions,
+        ),
+        Method(
+            "integrated_gradients",
+            "explain.integrated_gradients:integrated_gradients",
+            "student",
+            "The student's gradient added up from the mean colour to the image.",
+            IntegratedGradientsOptions,
+        ),
         Method(
             "rise",
             "explain.rise:rise",
@@ -95,6 +122,7 @@ METHODS: dict[str, Method] = {
             "Control: a Gaussian in the middle of the image.",
             CentreGaussianOptions,
         ),
+        Method("edges", "explain.edges:edges", "nothing", "Control: where the image has edges.", EdgesOptions),
     )
 }
 
