@@ -31,7 +31,7 @@ class DemoConfig:
     """images to train on, spread evenly over the 8 classes"""
     num_val: int = 64
     """held-out images, spread evenly over the 8 classes"""
-    epochs: int = 8
+    epochs: int = 5
     """passes over the training images for the black box"""
 
     def __post_init__(self) -> None:

@@ -105,7 +105,15 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "demo": (
         "The demo's rendered images, ResCBAM-18 at 64 px: two or three minutes on two cores.",
         replace(
-            SMALL, depth=18, input_size=(64, 64), epochs=8, warmup_epochs=0.5, crop_min_scale=0.6, loader_workers=0
+            SMALL,
+            depth=18,
+            input_size=(64, 64),
+            epochs=7,
+            batch_size=64,
+            lr=0.06,
+            warmup_epochs=0.5,
+            crop_min_scale=0.6,
+            loader_workers=0,
         ),
     ),
 }

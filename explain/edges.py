@@ -10,7 +10,7 @@ SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 def edges(model: object, images: Tensor, target: Tensor, *, sigma: float = 0.02) -> Tensor:
     """Map the length of the Sobel gradient of the mean colour, smoothed by a Gaussian.
 
-    An edge detector is the control that a map must beat to say more than where something is drawn (Adebayo et al. 2018).
+    An edge detector is what a map must beat to say more than where something is drawn (Adebayo et al. 2018).
 
     Args:
         model: Not looked at.

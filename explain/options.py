@@ -162,3 +162,37 @@ class RiseOptions:
             raise ValueError(f"antithetic masks need keep_probability 0.5, not {self.keep_probability}")
         if not 0 <= self.settled <= 1:
             raise ValueError(f"settled {self.settled} is no rank correlation; give 0 (never stop early) to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelShapOptions:
+    """Options of `explain.kernel_shap.kernel_shap`."""
+
+    num_samples: int = 1000
+    """Questions to the black box per image; answers of an earlier start are used again."""
+    num_segments: int = 50
+    """About how many superpixels."""
+    compactness: float = 10.0
+    """Of the superpixels, weight of nearness against colour."""
+    substrate: Literal["segment_mean", "mean", "blur"] = "segment_mean"
+    """What hidden superpixels become: their own mean colour, the data's mean colour, or a blurred image."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_samples", 2), ("num_segments", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is too small; give {least} or more")
+        if not self.compactness > 0:
+            raise ValueError(f"compactness {self.compactness} is not positive; 10 is usual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimeOptions(KernelShapOptions):
+    """Options of `explain.lime.lime`."""
+
+    kernel_width: float = 0.25
+    """How near a sample must be to count, in units of the cosine distance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.kernel_width > 0:
+            raise ValueError(f"kernel_width {self.kernel_width} is not positive; 0.25 is the authors'")

@@ -68,8 +68,7 @@ def test_cam_is_grad_cam_of_the_last_layer_up_to_the_number_of_places():
     small = cam(net, images, TARGET)[:, 16::32, 16::32]  # where up-sampling lies between four places it mixes signs
     assert small.min() < 0 < small.max()
     with torch.no_grad():
-        layers = [net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4]
-        activation = torch.nn.Sequential(*layers)(images)
+        activation = torch.nn.Sequential(*list(net.children())[:-2])(images)  # up to layer4
     signed = torch.einsum("bkhw,bk->bhw", activation, net.fc.weight[TARGET])
     torch.testing.assert_close(cam(net, images, TARGET), enlarge(signed), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(grad_cam(net, images, TARGET) * places, enlarge(F.relu(signed)), atol=1e-4, rtol=1e-4)
@@ -92,10 +91,11 @@ def test_score_cam_equals_the_grad_cam_package(monkeypatch):
     peer = peers.ScoreCAM(model=net, target_layers=[net.get_submodule("layer3")])
     targets = [ClassifierOutputTarget(int(t)) for t in TARGET]
     with torch.no_grad():
-        activation = net.layer3(F.relu(net.layer2(F.relu(net.layer1(images) * 1.5 - 0.1)) * 1.5 - 0.1))
-    weights = peer.get_cam_weights(images, net.layer3, targets, activation.numpy(), None)
+        kept: list[torch.Tensor] = []
+        net.features(images, kept)
+    weights = peer.get_cam_weights(images, net.layer3, targets, kept[2].numpy(), None)
     peer.activations_and_grads.release()
-    plain = F.relu((torch.from_numpy(np.asarray(weights))[:, :, None, None] * activation).sum(dim=1))
+    plain = F.relu((torch.from_numpy(np.asarray(weights))[:, :, None, None] * kept[2]).sum(dim=1))
     maps = score_cam(net, images, TARGET, target_layer="layer3")
     torch.testing.assert_close(maps, enlarge(plain), atol=1e-5, rtol=1e-4)
     assert maps.max() > 1e-3

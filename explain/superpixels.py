@@ -1,0 +1,82 @@
+"""Superpixels: the parts of an image that LIME and KernelSHAP show and hide, and what stands in for hidden ones."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Substrate = Literal["segment_mean", "mean", "blur"]
+
+BLUR_SIGMA = 0.05
+"""Standard deviation of the `blur` substrate as a share of the image's longer side: 11 px at 224 px."""
+
+
+def superpixels(image: Tensor, *, num_segments: int, compactness: float = 10.0) -> Tensor:
+    """Cut an image into superpixels with SLIC (Achanta et al. 2012), as scikit-image computes them.
+
+    The normalised image is scaled to [0, 1] by its own minimum and maximum first: what a model's normalisation did to
+    its colours is not known here.
+
+    Args:
+        image: (3, H, W).
+        num_segments: About how many.
+        compactness: Weight of nearness against colour.
+
+    Returns:
+        (H, W) int64 on the image's device: 0 ... S - 1, every number present; S may be 1.
+    """
+    from skimage.segmentation import slic
+
+    pixels = image.detach().cpu().float().permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
+    span = float(pixels.max() - pixels.min())
+    unit = (pixels - pixels.min()) / span if span > 0 else np.zeros_like(pixels)
+    if min(unit.shape[:2]) < 2 or span == 0:
+        return torch.zeros(unit.shape[:2], dtype=torch.int64, device=image.device)
+    labels = slic(unit, n_segments=num_segments, compactness=compactness, start_label=0)
+    _, segments = np.unique(labels, return_inverse=True)
+    return torch.from_numpy(segments.reshape(unit.shape[:2]).astype(np.int64)).to(image.device)
+
+
+def hidden(image: Tensor, segments: Tensor, substrate: Substrate) -> Tensor:
+    """Make what stands in for hidden superpixels, (3, H, W): their own mean colour, the data's, or a blurred image."""
+    if substrate == "mean":
+        return torch.zeros_like(image)
+    if substrate == "blur":
+        return _blurred(image)
+    flat, num = segments.flatten(), int(segments.max()) + 1
+    sums = torch.zeros(3, num, dtype=torch.float64, device=image.device).index_add_(1, flat, image.double().flatten(1))
+    means = sums / torch.bincount(flat, minlength=num)
+    return means[:, segments].to(image.dtype)
+
+
+def compose(image: Tensor, other: Tensor, segments: Tensor, presence: Tensor) -> Tensor:
+    """Show the superpixels that are present and `other` elsewhere.
+
+    Args:
+        image: (3, H, W).
+        other: (3, H, W).
+        segments: (H, W), 0 ... S - 1.
+        presence: (B, S) bool.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    shown = presence.to(segments.device)[:, segments]  # (B, H, W)
+    return torch.where(shown[:, None], image, other)
+
+
+def _blurred(image: Tensor) -> Tensor:
+    sigma_px = BLUR_SIGMA * max(image.shape[1:])
+    for dim in (1, 2):
+        places = torch.arange(image.shape[dim], dtype=torch.float32, device=image.device)
+        weights = torch.exp(-(((places[:, None] - places) / sigma_px) ** 2) / 2)
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        image = torch.einsum("chw,xh->cxw" if dim == 1 else "chw,xw->chx", image, weights)
+    return image
+
+
+def paint(weights: Tensor, segments: Tensor) -> Tensor:
+    """Give every pixel its superpixel's weight: (S,) -> (H, W) float32."""
+    return F.embedding(segments, weights.float().to(segments.device)[:, None])[..., 0]

@@ -1,0 +1,202 @@
+"""LIME against the lime package, KernelSHAP against exact Shapley values and shap, on superpixels of one image."""
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from lime.lime_base import LimeBase
+from scipy.stats import spearmanr
+
+from explain.kernel_shap import coalitions, kernel_shap, shapley_values
+from explain.lime import lime, local_weights, presence
+from explain.options import LimeOptions
+from explain.queries import Queries
+from explain.superpixels import compose, hidden, paint, superpixels
+
+TARGET = torch.tensor([1, 0])
+SEEDS = [5, 6]
+
+
+def black_box(frames):
+    """Two classes: how bright and even a square is, not linear in its parts, (B, 3, 32, 48) -> (B, 2)."""
+    square = frames[:, :, 8:20, 20:36]
+    score = torch.sigmoid(3 * square.mean(dim=(1, 2, 3)) - 2 * frames[:, :, :4].mean(dim=(1, 2, 3)) ** 2)
+    return torch.stack([1 - score, score], dim=1)
+
+
+@pytest.fixture
+def images():
+    made = 0.1 * torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    made[:, :, 8:20, 20:36] += 1.5
+    made[:, :, 20:, :16] -= 1
+    return made
+
+
+def test_superpixels_are_numbered_without_gaps_and_the_same_each_time(images):
+    segments = superpixels(images[0], num_segments=12)
+    assert segments.shape == (32, 48)
+    assert segments.unique().tolist() == list(range(int(segments.max()) + 1))
+    assert torch.equal(segments, superpixels(images[0] * 3 - 1, num_segments=12))  # whatever the normalisation
+    inside = segments[10:18, 22:34].unique()
+    assert not set(inside.tolist()) & set(segments[25:, 2:14].flatten().tolist())
+
+
+def test_hidden_superpixels_have_their_mean_colour(images):
+    segments = superpixels(images[0], num_segments=12)
+    other = hidden(images[0], segments, "segment_mean")
+    for number in range(int(segments.max()) + 1):
+        there = segments == number
+        assert torch.allclose(other[:, there], images[0][:, there].mean(dim=1, keepdim=True), atol=1e-5)
+    assert hidden(images[0], segments, "mean").abs().max() == 0
+    assert hidden(torch.ones(3, 9, 12), segments, "blur").sub(1).abs().max() < 1e-5
+
+
+def test_frames_show_what_is_present(images):
+    segments = superpixels(images[0], num_segments=12)
+    shown = presence(0, 3, int(segments.max()) + 1)
+    frames = compose(images[0], torch.zeros_like(images[0]), segments, shown)
+    assert torch.equal(frames[0], images[0])
+    for frame, present in zip(frames, shown, strict=True):
+        assert torch.equal(frame.abs().sum(dim=0) > 0, present[segments])
+
+
+def test_lime_weights_are_the_packages_on_the_same_samples():
+    rng = np.random.default_rng(0)
+    samples = presence(3, 300, 20).numpy()
+    answers = 1 / (1 + np.exp(-(samples @ rng.normal(size=20)))) + 0.01 * rng.normal(size=300)
+    distances = 1 - samples @ np.ones(20) / (np.sqrt(samples.sum(axis=1)) * math.sqrt(20))
+    base = LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
+    _, peer, _, _ = base.explain_instance_with_data(
+        samples.astype(float), np.stack([answers, 1 - answers], axis=1), distances, 0, 20, feature_selection="none"
+    )
+    mine = local_weights(samples, answers, kernel_width=0.25)
+    assert np.abs(mine - [weight for _, weight in sorted(peer)]).max() < 1e-6
+
+
+def test_lime_ranks_superpixels_as_the_package_does(images):
+    """The package draws samples of its own, unseeded; 1,000 of each: rank correlation .99 on 11 superpixels."""
+    from lime.lime_image import LimeImageExplainer
+
+    segments = superpixels(images[0], num_segments=12)
+
+    def ask(pixels):
+        return black_box(torch.from_numpy(np.asarray(pixels)).float().permute(0, 3, 1, 2)).numpy()
+
+    peer = LimeImageExplainer(feature_selection="none", random_state=0).explain_instance(
+        images[0].permute(1, 2, 0).double().numpy(),
+        ask,
+        labels=(1,),
+        top_labels=None,
+        num_samples=1000,
+        segmentation_fn=lambda _: segments.numpy(),
+    )
+    theirs = np.array([weight for _, weight in sorted(peer.local_exp[1])])
+    saliency = lime(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], num_segments=12)[0]
+    mine = np.array([float(saliency[segments == number][0]) for number in range(len(theirs))])
+    assert spearmanr(mine, theirs).statistic > 0.9
+    assert np.corrcoef(mine, theirs)[0, 1] > 0.98
+
+
+def exact_shapley(value, num):
+    """Add up every coalition's marginal contributions, as Shapley's formula says."""
+    found = np.zeros(num)
+    for i in range(num):
+        others = [j for j in range(num) if j != i]
+        for size in range(num):
+            weight = math.factorial(size) * math.factorial(num - size - 1) / math.factorial(num)
+            for chosen in itertools.combinations(others, size):
+                found[i] += weight * (value({*chosen, i}) - value(set(chosen)))
+    return found
+
+
+def test_shapley_values_are_exact_where_all_coalitions_are_asked():
+    rng = np.random.default_rng(1)
+    table = {chosen: rng.random() for size in range(6) for chosen in itertools.combinations(range(5), size)}
+    value = lambda chosen: table[tuple(sorted(chosen))]  # noqa: E731
+    samples, answers = [], []
+    for size in range(1, 5):  # each size as often as the Shapley kernel weighs it: 4 / (C(5, s) s (5 - s)) times 30
+        repeats = round(30 * 4 / (math.comb(5, size) * size * (5 - size)))
+        for chosen in itertools.combinations(range(5), size):
+            samples += [[i in chosen for i in range(5)]] * repeats
+            answers += [value(chosen)] * repeats
+    whole = np.array([[False] * 5, [True] * 5, *samples])
+    mine = shapley_values(whole, np.array([value(()), value(range(5)), *answers]))
+    assert np.abs(mine - exact_shapley(value, 5)).max() < 1e-9
+
+
+def test_kernel_shap_agrees_with_the_shap_package(images):
+    with warnings.catch_warnings():  # its plots' import uses what matplotlib is about to drop
+        warnings.simplefilter("ignore")
+        import shap
+
+    segments = superpixels(images[0], num_segments=12)
+    num, other = int(segments.max()) + 1, hidden(images[0], segments, "segment_mean")
+
+    def ask(z):
+        frames = compose(images[0], other, segments, torch.from_numpy(np.asarray(z) > 0.5))
+        return black_box(frames)[:, 1].double().numpy()
+
+    peer = shap.KernelExplainer(ask, np.zeros((1, num)))
+    theirs = np.asarray(peer.shap_values(np.ones((1, num)), nsamples=2**num, silent=True, l1_reg=0))[0]
+    queries = Queries(black_box)
+    saliency = kernel_shap(queries, images[:1], TARGET[:1], seeds=SEEDS[:1], num_segments=12, num_samples=3000)[0]
+    mine = np.array([float(saliency[segments == number][0]) for number in range(num)])
+    assert np.abs(mine - theirs).max() < 0.02 * np.abs(theirs).max()
+    assert mine.sum() == pytest.approx(float(queries.answers[0][1] - queries.answers[0][0]), abs=1e-5)
+
+
+def test_coalitions_come_in_pairs_with_the_kernels_sizes():
+    drawn = coalitions(0, 20_002, 6).numpy()
+    assert not drawn[0].any()
+    assert drawn[1].all()
+    assert np.array_equal(drawn[2::2], ~drawn[3::2])
+    counts = np.bincount(drawn[2:].sum(axis=1), minlength=7)[1:6] / 20_000
+    mass = np.array([1 / (s * (6 - s)) for s in range(1, 6)])
+    assert np.abs(counts - mass / mass.sum()).max() < 0.01
+
+
+@pytest.mark.parametrize("draw", [presence, coalitions])
+def test_fewer_samples_are_the_first_of_more(draw):
+    assert torch.equal(draw(4, 11, 7), draw(4, 50, 7)[:11])
+
+
+@pytest.mark.parametrize("method", [lime, kernel_shap])
+def test_an_image_alone_has_the_same_map_as_in_any_batch(images, method):
+    together = method(Queries(black_box, batch_size=7), images, TARGET, seeds=SEEDS, num_samples=90)
+    for i in range(2):
+        queries = Queries(black_box)
+        alone = method(queries, images[i : i + 1], TARGET[i : i + 1], seeds=SEEDS[i : i + 1], num_samples=90)
+        assert torch.allclose(alone[0], together[i], atol=1e-6)
+        assert queries.used == {0: 90}
+
+
+@pytest.mark.parametrize("method", [lime, kernel_shap])
+def test_the_square_is_found(images, method):
+    saliency = method(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=400)[0]
+    inside = torch.zeros(32, 48, dtype=torch.bool)
+    inside[8:20, 20:36] = True
+    assert saliency[inside].mean() > saliency[~inside].mean() + saliency[~inside].std()
+
+
+@pytest.mark.parametrize("method", [lime, kernel_shap])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (20, 20)])
+def test_one_superpixel_gives_a_constant_map(method, shape):
+    image = torch.full((1, 3, *shape), 0.3)
+    score = lambda frames: torch.full((len(frames), 2), 0.5)  # noqa: E731
+    saliency = method(Queries(score), image, TARGET[:1], seeds=[0], num_samples=20)
+    assert saliency.shape == (1, *shape)
+    assert saliency.unique().numel() == 1
+
+
+def test_paint_gives_each_pixel_its_weight():
+    segments = torch.tensor([[0, 1], [2, 1]])
+    assert paint(torch.tensor([1.0, 2.0, 3.0]), segments).tolist() == [[1, 2], [3, 2]]
+
+
+def test_options_out_of_range_are_refused():
+    for wrong in ({"num_samples": 1}, {"num_segments": 0}, {"compactness": 0.0}, {"kernel_width": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            LimeOptions(**wrong)
