@@ -50,7 +50,7 @@ demo: $(VENV)/.installed
 	  $(RUN) -m explain $$method --data $(DEMO)/data --student $(DEMO)/student --teacher $(TEACHER) --out $(DEMO)/maps/$$method; \
 	done
 	@echo "== 4/6 play insertion and deletion on the black box"
-	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores
+	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 192
 	@echo "== 5/6 compare student and black box"
 	@$(RUN) -m evaluate similarity --student $(DEMO)/student --teacher $(TEACHER) --data $(DEMO)/data
 	@echo "== 6/6 report"

@@ -1,4 +1,4 @@
-"""`python -m evaluate games | similarity | report`: measure maps and students on the black box."""
+"""`python -m evaluate games | similarity | report | substrates`: measure maps and students on the black box."""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from distill.teachers import split_spec
-from evaluate.protocol import Protocol
+from evaluate.protocol import Measure, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +112,29 @@ class Report:
         print(summary)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Substrates:
+    """Tell whether the order of methods holds under other substrates and steps: ranks, Kendall's tau, win rates."""
+
+    scores: tuple[str, ...]
+    """Folders that `python -m evaluate games` wrote of the same maps, one per protocol."""
+    measure: Measure = "gap"
+    """What the methods are ranked by; gap is insertion minus deletion AUC, a gain needs --least-relevant scores."""
+    table: str | None = None
+    """Also write the tables, as .md or .csv; both are written."""
+
+    def run(self) -> None:
+        """Compare, then print the tables."""
+        from evaluate.stability_texts import write_stability
+
+        print(write_stability(self.scores, measure=self.measure, tables=self.table))
+
+
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
     | Annotated[Similarity, tyro.conf.subcommand("similarity")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Substrates, tyro.conf.subcommand("substrates")]
 )
 
 

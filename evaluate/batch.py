@@ -14,9 +14,19 @@ from cluster.shards import Summary, make_shards, run_shards
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.teachers import load_teacher
-from evaluate.games import Play, area, pixel_steps, play, rank_pixels
+from evaluate.games import (
+    Order,
+    Play,
+    area_over,
+    changed_fractions,
+    patch_steps,
+    pixel_steps,
+    play,
+    rank_patches,
+    rank_pixels,
+)
 from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
-from evaluate.protocol import GAMES, Protocol
+from evaluate.protocol import GAMES, Protocol, Substrate, is_deletion
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.sources import Source, map_items, open_played_images, open_sources
 from evaluate.substrates import SUBSTRATES, image_rng
@@ -58,7 +68,7 @@ def play_games(
     limit: int | None = None,
     num_workers: int | None = None,
 ) -> Result:
-    """Play both games of every map on the teacher and write the scores into `out`; go on where a start
+    """Play the protocol's games of every map on the teacher and write the scores into `out`; go on where a start
     stopped.
 
     Raises:
@@ -66,6 +76,7 @@ def play_games(
         FileNotFoundError: images or teacher are missing.
     """
     judge = load_teacher(teacher)
+    protocol.check_size(judge.input_size)
     sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint)
     images = open_played_images(data, sources[0], limit)
     protocol = dataclasses.replace(protocol, target=str(sources[0].config["target"]))
@@ -91,7 +102,13 @@ def play_games(
     with ray_session():
         resources = worker_resources(num_workers)
         summary = run_shards(
-            GamesWorker, config, shards, folder, resources=resources, description="games", rows_per_item=len(GAMES)
+            GamesWorker,
+            config,
+            shards,
+            folder,
+            resources=resources,
+            description="games",
+            rows_per_item=len(protocol.games),
         )
     outcomes = read_outcomes(folder, sources)
     track_outcomes(folder, images.name, outcomes, stored)
@@ -101,7 +118,7 @@ def play_games(
 
 
 class GamesWorker:
-    """Play the games of a shard's maps; whatever happens to one image, it keeps its two rows."""
+    """Play the games of a shard's maps; whatever happens to one image, it keeps a row of each game."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Load the teacher on this worker's cores or GPU, once."""
@@ -113,41 +130,42 @@ class GamesWorker:
         self.teacher = load_teacher(
             config["stored"]["teacher"], num_threads=torch.get_num_threads(), device=self.device
         )
-        self.step_px = self.protocol.step(self.teacher.input_size)
         self._part = functools.lru_cache(maxsize=1)(read_part)  # a shard's maps mostly share one part
 
     def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
-        """Return two rows per item, deletion and insertion, in the items' order."""
+        """Return a row per item and game of the protocol, in the items' order and the protocol's."""
         rows: list[dict[str, Any]] = []
-        waiting: list[dict[str, Any]] = []
+        waiting: list[tuple[dict[str, Any], np.ndarray]] = []
         plays = self._plays(items, rows, waiting)
-        height, width = self.teacher.input_size
         batch_size = self.teacher.batch_size or BATCH_FRAMES
         for k, curve in enumerate(play(self.teacher.forward, plays, batch_size=batch_size)):
-            waiting[k] |= {
-                "curve": curve,
-                "auc": area(curve, step_px=self.step_px, num_pixels=height * width),
-                "teacher_queries": len(curve),
-            }
+            row, fractions = waiting[k]
+            row |= {"curve": curve, "auc": area_over(curve, fractions), "teacher_queries": len(curve)}
         return scores_table(rows, self.schema)
 
     def _plays(
-        self, items: Sequence[dict[str, Any]], rows: list[dict[str, Any]], waiting: list[dict[str, Any]]
+        self,
+        items: Sequence[dict[str, Any]],
+        rows: list[dict[str, Any]],
+        waiting: list[tuple[dict[str, Any], np.ndarray]],
     ) -> Iterator[Play]:
-        """Yield the items' plays as they are needed; note every row, and those that wait for a curve."""
+        """Yield the items' plays as they are needed; note every row, and those that wait for a curve.
+
+        A row waits with the fractions of pixels that its curve's points stand at.
+        """
         for item in items:
             found = self._map_row(item)
-            both = [{**self._row(found), "game": game} for game in GAMES]
-            rows += both
+            own = [{**self._row(found), "game": game} for game in self.protocol.games]
+            rows += own
             try:
                 plays, tied_share = self._prepare(found)
             except ValueError as error:
-                for row in both:
+                for row in own:
                     row["error"] = str(error)
                 continue
-            for row, game in zip(both, plays, strict=True):
+            for row, game in zip(own, plays, strict=True):
                 row["tied_share"] = tied_share
-                waiting.append(row)
+                waiting.append((row, changed_fractions(game.steps, game.num_steps)))
                 yield game
 
     def _map_row(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -162,29 +180,47 @@ class GamesWorker:
         return {**same, **costs, "protocol_hash": self.protocol.hash, "teacher_queries": 0}
 
     def _prepare(self, found: dict[str, Any]) -> tuple[list[Play], float]:
-        """Make the two plays of a map and its tied share. Raises: ValueError that says why there are none."""
+        """Make the plays of a map and its tied share. Raises: ValueError that says why there are none."""
         if found["error"] is not None:
             raise ValueError(found["error"])
         target = checked_target(found["target"], self.teacher)
         saliency = np.array(found["saliency"], dtype=np.float32)
-        size = self.teacher.input_size
-        order = rank_pixels(torch.from_numpy(saliency).to(self.device), size, seed=self.protocol.seed)
-        frame, error = read_frame(self.images, found["image_id"], size)
+        order = self._rank(torch.from_numpy(saliency).to(self.device))
+        frame, error = read_frame(self.images, found["image_id"], self.teacher.input_size)
         if frame is None:
             raise ValueError(error)
         image = self.teacher.normalise(frame[None])[0].to(self.device)
-        steps, num_steps = pixel_steps(order.ranks, self.step_px)
-        plays = []
-        for game in GAMES:
-            substrate = SUBSTRATES[self.protocol.substrate(game)](
+        names: set[Substrate] = {self.protocol.substrate(game) for game in self.protocol.games}
+        substrates = {
+            name: SUBSTRATES[name](
                 image,
                 mean=self.teacher.mean,
                 std=self.teacher.std,
                 rng=image_rng(self.protocol.seed, found["image_id"]),
             )
-            start, finish = (image, substrate) if game == "deletion" else (substrate, image)
+            for name in names
+        }
+        most = self._steps(order)
+        least = self._steps(order.reversed()) if self.protocol.least_relevant else most
+        plays = []
+        for game in self.protocol.games:
+            substrate = substrates[self.protocol.substrate(game)]
+            start, finish = (image, substrate) if is_deletion(game) else (substrate, image)
+            steps, num_steps = most if game in GAMES else least
             plays.append(Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target))
         return plays, order.tied_share
+
+    def _rank(self, saliency: torch.Tensor) -> Order:
+        size, seed, patches = self.teacher.input_size, self.protocol.seed, self.protocol.patches
+        if patches is None:
+            return rank_pixels(saliency, size, seed=seed)
+        return rank_patches(saliency, size, patches=patches, seed=seed)
+
+    def _steps(self, order: Order) -> tuple[torch.Tensor, int]:
+        size = self.teacher.input_size
+        if self.protocol.patches is None:
+            return pixel_steps(order.ranks, self.protocol.step(size))
+        return patch_steps(order.ranks, size)
 
 
 def checked_target(target: int | None, teacher: "Teacher") -> int:

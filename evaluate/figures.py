@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from evaluate.protocol import is_deletion
 from evaluate.scored import MeanCurve, Scored
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def _draw(axes: "Axes", curve: MeanCurve, style: LineStyle) -> None:
 def _dress(axes: "Axes", game: str, ink: str) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("share of pixels deleted" if game == "deletion" else "share of pixels inserted", color=ink)
+    changed = "deleted" if is_deletion(game) else "inserted"
+    axes.set_xlabel(f"share of pixels {changed}", color=ink)
     axes.set_ylabel("mean probability of the target", color=ink)
     axes.tick_params(colors=ink)
     axes.grid(color=ink, alpha=0.18, linewidth=0.6)

@@ -4,6 +4,7 @@ Pixels change in the order of the map, `step` at a time, from a start image to a
 the probability of the target after every step, both ends included. All cost is the teacher's forward
 passes: pixels are ranked once, each frame is one comparison and one selection on the device, frames of all
 games form one stream that is cut into batches of one size, and only the target's probability is kept.
+Whole patches, and the order reversed, change only each pixel's step (Blücher et al. 2024).
 """
 
 import functools
@@ -24,7 +25,7 @@ class Play:
     finish: torch.Tensor
     """Last frame, (3, H, W), normalised."""
     steps: torch.Tensor
-    """The step in which each pixel changes, (H, W) int16, from `pixel_steps`."""
+    """The step in which each pixel changes, (H, W) int16, from `pixel_steps` or `patch_steps`."""
     num_steps: int
     """Number of steps; the curve has one point more."""
     target: int
@@ -33,12 +34,16 @@ class Play:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """The order in which one map changes pixels."""
+    """The order in which one map changes pixels or patches."""
 
     ranks: torch.Tensor
-    """Rank of each pixel, (H, W) int64: 0 changes first."""
+    """Rank of each pixel (H, W) or patch (P, P), int64: 0 changes first."""
     tied_share: float
-    """Share of the pixels whose value another pixel has too."""
+    """Share of the pixels or patches whose value another one has too."""
+
+    def reversed(self) -> "Order":
+        """Return the order backwards, ties too: rank n - 1 - rank of n."""
+        return Order(ranks=self.ranks.numel() - 1 - self.ranks, tied_share=self.tied_share)
 
 
 def rank_pixels(saliency: torch.Tensor, size: tuple[int, int], *, seed: int = 0) -> Order:
@@ -51,21 +56,42 @@ def rank_pixels(saliency: torch.Tensor, size: tuple[int, int], *, seed: int = 0)
     Raises:
         ValueError: the map is not (h, w), or holds a value that is not finite.
     """
+    return _rank(_up_sample(saliency, size), seed)
+
+
+def rank_patches(saliency: torch.Tensor, size: tuple[int, int], *, patches: int, seed: int = 0) -> Order:
+    """Rank the patches of a map (h, w) at a teacher's input size (H, W): a grid of `patches` x `patches`.
+
+    The map is up-sampled as in `rank_pixels`, then averaged over each patch by adaptive average pooling: patch i of
+    P covers rows floor(i H / P) to ceil((i + 1) H / P), so windows share a border pixel where P does not divide H.
+    Equal means are ordered by `tie_hash` of the patch index.
+
+    Raises:
+        ValueError: the map is not (h, w), or holds a value that is not finite.
+    """
+    means = F.adaptive_avg_pool2d(_up_sample(saliency, size)[None], patches)[0]
+    return _rank(means, seed)
+
+
+def _up_sample(saliency: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if saliency.ndim != 2 or saliency.numel() == 0:
         raise ValueError(f"a map must be (height, width), got {tuple(saliency.shape)}")
     if not bool(torch.isfinite(saliency).all()):
         count = int((~torch.isfinite(saliency)).sum())
         raise ValueError(f"the map holds {count} values that are not finite; it cannot be ranked")
     # In float32 the weights' rounding would order a plateau; float64, rounded back, keeps equal values equal.
-    full = F.interpolate(saliency[None, None].double(), size=size, mode="bilinear", align_corners=False)
-    values = full.float().flatten()
+    return F.interpolate(saliency[None, None].double(), size=size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def _rank(scores: torch.Tensor, seed: int) -> Order:
+    values = scores.float().flatten()
     by_hash = _hash_order(values.numel(), seed).to(values.device)
     ordered, position = torch.sort(values[by_hash], descending=True, stable=True)
     ranks = torch.empty_like(by_hash)
     ranks[by_hash[position]] = torch.arange(values.numel(), device=values.device)
     equal = ordered[1:] == ordered[:-1]
     tied = F.pad(equal, (1, 0)) | F.pad(equal, (0, 1))
-    return Order(ranks=ranks.view(size), tied_share=float(tied.float().mean()))
+    return Order(ranks=ranks.view(scores.shape), tied_share=float(tied.float().mean()))
 
 
 def tie_hash(indices: np.ndarray, seed: int) -> np.ndarray:
@@ -92,7 +118,42 @@ def pixel_steps(ranks: torch.Tensor, step_px: int) -> tuple[torch.Tensor, int]:
         shorter.
     """
     num_steps = -(-ranks.numel() // step_px)
-    return (ranks // step_px).to(torch.int16 if num_steps < 2**15 else torch.int32), num_steps
+    return _as_steps(ranks // step_px, num_steps), num_steps
+
+
+def patch_steps(ranks: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, int]:
+    """Turn the ranks of P x P patches into each pixel's step, one patch per step.
+
+    A pixel belongs to one patch: patch i owns rows floor(i H / P) to floor((i + 1) H / P), where its window of
+    `rank_patches` starts to where the next one starts. So patches differ by a row or a column where P does not divide.
+
+    Returns:
+        steps (H, W) int16 (int32 beyond 32,767 steps), and the number of steps, P * P.
+    """
+    rows, columns = (_owner(length, num, ranks.device) for length, num in zip(size, ranks.shape, strict=True))
+    return _as_steps(ranks[rows[:, None], columns], ranks.numel()), ranks.numel()
+
+
+def _owner(length: int, num: int, device: torch.device) -> torch.Tensor:
+    """Number the patch that each row or column belongs to, (length,)."""
+    assert num <= length, "each patch has a row and a column of its own"
+    starts = torch.arange(num, device=device) * length // num
+    return torch.searchsorted(starts, torch.arange(length, device=device), right=True) - 1
+
+
+def _as_steps(steps: torch.Tensor, num_steps: int) -> torch.Tensor:
+    return steps.to(torch.int16 if num_steps < 2**15 else torch.int32)
+
+
+def changed_fractions(steps: torch.Tensor, num_steps: int) -> np.ndarray:
+    """Count the fraction of pixels that have changed at each point of a curve, (num_steps + 1,), from 0 to 1.
+
+    Args:
+        steps: the step in which each pixel changes, (H, W), 0 to num_steps - 1.
+        num_steps: of the curve.
+    """
+    counts = torch.bincount(steps.flatten().long(), minlength=num_steps).cpu().numpy()
+    return np.concatenate([[0], np.cumsum(counts)]) / steps.numel()
 
 
 def play(
@@ -159,6 +220,14 @@ def area(curve: np.ndarray, *, step_px: int, num_pixels: int) -> float:
     The fractions are min(k * step_px, num_pixels) / num_pixels, so a shorter last step has its own width
     and a constant curve c has area c for any number of steps.
     """
-    fractions = np.minimum(np.arange(len(curve)) * step_px, num_pixels) / num_pixels
+    return area_over(curve, np.minimum(np.arange(len(curve)) * step_px, num_pixels) / num_pixels)
+
+
+def area_over(curve: np.ndarray, fractions: np.ndarray) -> float:
+    """Compute the area under a curve over the fractions of pixels changed, as `changed_fractions` counts them.
+
+    The trapezoid rule over the true widths: a constant curve c has area c whatever the patches' sizes.
+    """
+    assert fractions[0] == 0, "a curve starts where no pixel has changed"
     assert fractions[-1] == 1, "a curve ends where all pixels have changed"
     return float(np.trapezoid(curve.astype(np.float64), fractions))

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from evaluate.protocol import GAMES
+from evaluate.protocol import GAMES, HIGHER_IS_BETTER, MEASURES
 from evaluate.results import Results
 from evaluate.scored import Scored
-from evaluate.statistics import Interval, holm, mean_interval, wilcoxon
+from evaluate.statistics import Interval, holm, mean_interval, wilcoxon, win_rate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -32,6 +32,14 @@ class MethodRow:
     """Insertion AUC, higher is better."""
     gap: Interval
     """Insertion minus deletion AUC of each image."""
+    insertion_normalised: Interval
+    """Insertion AUC between each curve's own start and end, over the images where that is defined."""
+    num_flat: int
+    """Images with a score whose insertion curve ends too near its start for that."""
+    deletion_gain: Interval | None
+    """Symmetric relevance gain in deletion, higher is better; None where it was not played least relevant first."""
+    insertion_gain: Interval | None
+    """Symmetric relevance gain in insertion, higher is better; None as above."""
     tied_share: float
     """Mean share of pixels whose map value another pixel has too."""
     teacher_queries: float
@@ -62,6 +70,8 @@ class PairRow:
     """Wilcoxon's signed rank test, two-sided."""
     p_holm: float
     """Adjusted over the whole table."""
+    win_rate: float
+    """Share of the images on which MAL-Grad-CAM is better, ties half."""
 
     @property
     def verdict(self) -> Verdict:
@@ -86,25 +96,26 @@ def method_rows(results: Results, shares: Mapping[str, Mapping[str, float]]) -> 
         results: The scores.
         shares: Share of mass inside the mask, by label and image_id; without a label for methods without.
     """
-    auc = {game: results.auc(game) for game in GAMES}
     by_name = results.rows.groupby("name")
+    figures = {name: results.measure(name) for name in MEASURES}
     rows = [
-        _method_row(scored, by_name.get_group(scored.label), auc, shares.get(scored.label))
+        _method_row(scored, by_name.get_group(scored.label), figures, shares.get(scored.label))
         for scored in results.methods
     ]
     return sorted(rows, key=lambda row: (np.isnan(row.gap.mean), -row.gap.mean, row.scored.label))
 
 
-def _method_row(scored: Scored, rows: Any, auc: Mapping[str, Any], shares: Mapping[str, float] | None) -> MethodRow:
-    deletion, insertion = auc["deletion"][scored.label], auc["insertion"][scored.label]
+def _method_row(scored: Scored, rows: Any, figures: Mapping[str, Any], shares: Mapping[str, float] | None) -> MethodRow:
+    found: dict[str, Any] = {
+        name: None if table is None else interval(table[scored.label]) for name, table in figures.items()
+    }
     # Cost and ties belong to the map, which every game repeats: each image counts once.
     maps = rows.drop_duplicates("image_id")
     mass = None if not shares else np.array(list(shares.values()))
     return MethodRow(
         scored=scored,
-        deletion=interval(deletion),
-        insertion=interval(insertion),
-        gap=interval(insertion - deletion),
+        **found,
+        num_flat=found["insertion"].num - found["insertion_normalised"].num,
         tied_share=float(maps["tied_share"].mean()),
         teacher_queries=float(maps["map_teacher_queries"].mean()),
         student_passes=float(maps["map_student_passes"].mean()),
@@ -125,11 +136,13 @@ def pair_rows(results: Results) -> list[PairRow]:
         for game in GAMES:
             first, second = _pairs(results, game, main.label, scored.label)
             if scored is not main and first.size:
-                found.append((scored, game, interval(first - second), wilcoxon(first, second)))
+                sign = 1 if HIGHER_IS_BETTER[game] else -1
+                wins = win_rate(sign * first, sign * second)
+                found.append((scored, game, interval(first - second), wins, wilcoxon(first, second)))
     adjusted = holm([p for *_, p in found])
     return [
-        PairRow(scored=scored, game=game, difference=difference, p_value=p, p_holm=q)
-        for (scored, game, difference, p), q in zip(found, adjusted, strict=True)
+        PairRow(scored=scored, game=game, difference=difference, win_rate=wins, p_value=p, p_holm=q)
+        for (scored, game, difference, wins, p), q in zip(found, adjusted, strict=True)
     ]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from cluster.storage import Folder
 from cluster.tracking import Tracker, tracking_uri
-from evaluate.protocol import GAMES
+from evaluate.gains import normalised_area, relevance_gain
+from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES
 from evaluate.schema import read_scores
 from evaluate.sources import Source
 from evaluate.statistics import Interval, mean_interval
@@ -31,6 +32,12 @@ class MethodOutcome:
     """The maps."""
     auc: dict[str, Interval]
     """Game -> mean AUC with its 95 % bootstrap interval over images."""
+    insertion_normalised: Interval
+    """Mean insertion AUC between each curve's own start and end, over the images where that is defined."""
+    num_flat: int
+    """Images with a score whose insertion curve ends too near its start for that."""
+    gains: dict[str, Interval]
+    """Main game -> mean symmetric relevance gain; empty where the games were not played least relevant first."""
     curves: dict[str, np.ndarray]
     """Game -> mean curve; empty where no image has one."""
     costs: dict[str, float]
@@ -43,8 +50,12 @@ class MethodOutcome:
     def metrics(self) -> dict[str, float]:
         """List all numbers by their MLflow names; what is not a number is left out."""
         named = {"num_images": float(self.num_images), "num_errors": float(self.num_errors), **self.costs}
-        for game, auc in self.auc.items():
-            named |= {f"{game}_auc": auc.mean, f"{game}_auc_low": auc.low, f"{game}_auc_high": auc.high}
+        intervals = {f"{game}_auc": auc for game, auc in self.auc.items()}
+        intervals |= {f"symmetric_relevance_gain_{game}": gain for game, gain in self.gains.items()}
+        intervals["insertion_normalised_auc"] = self.insertion_normalised
+        named["num_insertion_flat"] = float(self.num_flat)
+        for name, found in intervals.items():
+            named |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
         return {name: value for name, value in named.items() if np.isfinite(value)}
 
 
@@ -56,17 +67,36 @@ def read_outcomes(folder: Folder, sources: Sequence[Source]) -> list[MethodOutco
 
 def _outcome(rows: Any, source: Source) -> MethodOutcome:
     scored = rows[rows["error"].isna()]
-    by_game = {game: scored[scored["game"] == game] for game in GAMES}
+    played = set(rows["game"])
+    by_game = {game: scored[scored["game"] == game] for game in ALL_GAMES if game in played or game in GAMES}
     costs = {name: scored[column].astype("float64").mean() for name, column in COSTS.items()}
     num_images = len(by_game[GAMES[0]])
+    normalised = _normalised(by_game["insertion"])
     return MethodOutcome(
         source=source,
         auc={game: mean_interval(found["auc"].to_numpy()) for game, found in by_game.items()},
+        insertion_normalised=mean_interval(normalised[np.isfinite(normalised)]),
+        num_flat=int(np.isnan(normalised).sum()),
+        gains=_gains(by_game),
         curves={game: _mean_curve(found["curve"]) for game, found in by_game.items()},
         costs={name: float(value) for name, value in costs.items() if np.isfinite(value)},
         num_images=num_images,
-        num_errors=len(rows) // len(GAMES) - num_images,
+        num_errors=len(rows) // len(by_game) - num_images,
     )
+
+
+def _normalised(rows: Any) -> np.ndarray:
+    ends = np.array([[curve[0], curve[-1]] for curve in rows["curve"]]).reshape(-1, 2)
+    return normalised_area(rows["auc"].to_numpy(), ends[:, 0], ends[:, 1])
+
+
+def _gains(by_game: Mapping[str, Any]) -> dict[str, Interval]:
+    areas = {game: found.set_index("image_id")["auc"] for game, found in by_game.items()}
+    return {
+        game: mean_interval(relevance_gain(game, areas[game], areas[least].reindex(areas[game].index)))
+        for game, least in LEAST_GAMES.items()
+        if least in areas
+    }
 
 
 def _mean_curve(curves: Any) -> np.ndarray:

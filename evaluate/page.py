@@ -11,8 +11,9 @@ from markupsafe import Markup, escape
 
 from evaluate.figures import line_styles, plot_curves
 from evaluate.findings import Findings, readable
+from evaluate.gains import MIN_SPAN
 from evaluate.gallery import Card, choose, make_cards, ranking, rule
-from evaluate.protocol import GAMES
+from evaluate.protocol import GAMES, HIGHER_IS_BETTER, LEAST_GAMES, MEASURES
 from evaluate.query_curve import plot_query_curves
 from evaluate.statistics import Interval
 
@@ -46,13 +47,14 @@ def _context(findings: Findings, *, photographs: bool, num_gallery: int) -> dict
         "found": findings,
         "config": results.config,
         "styles": styles,
-        "bars": {
-            name: bars([getattr(row, name) for row in findings.rows]) for name in ("deletion", "insertion", "gap")
-        },
+        "bars": {name: bars([getattr(row, name) for row in findings.rows]) for name in MEASURES},
+        "gains": [game for game in GAMES if LEAST_GAMES[game] in results.games],
+        "min_span": MIN_SPAN,
         "mass_bars": bars([row.mass for row in findings.rows]),
         "pair_bars": bars([pair.difference for pair in findings.pairs], zero=True),
-        "plots": {game: _plots(findings, game) for game in GAMES},
         "query_plots": {game: _query_plots(findings, game) for game in GAMES},
+        "plots": {game: _plots(findings, game) for game in results.games},
+        "best": {game: "higher" if HIGHER_IS_BETTER[game] else "lower" for game in results.games},
         "cards": _cards(findings, picks, photographs=photographs),
         "rule": rule(order, num_gallery),
         "photographs": photographs,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evaluate.findings import Findings, gather
 from evaluate.page import render
-from evaluate.texts import comma_separated, console_text, markdown
+from evaluate.texts import comma_separated, console_text, markdown, table_stem, write_tables
 
 
 def write_report(
@@ -32,11 +32,7 @@ def write_report(
     page.write_text(render(findings, photographs=photographs, num_gallery=num_gallery), encoding="utf-8")
     written = [page]
     if stem is not None:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        texts = {".md": markdown(findings), ".csv": comma_separated(findings.rows)}
-        for suffix, text in texts.items():
-            written.append(stem.with_name(stem.name + suffix))
-            written[-1].write_text(text, encoding="utf-8")
+        written += write_tables(stem, markdown(findings), comma_separated(findings.rows))
     _track(findings, written)
     return console_text(findings, page)
 
@@ -49,14 +45,11 @@ def summary(scores: Sequence[str]) -> str:
 def _check(out: str, num_gallery: int, tables: str | None) -> tuple[Path, Path | None]:
     if num_gallery < 0:
         raise ValueError(f"num_gallery {num_gallery} is not allowed; give 0 or more")
-    for name in (out, tables or ""):
-        if "://" in name:
-            raise ValueError(f"{name} is no file on this machine; the report is written locally and to MLflow")
+    if "://" in out:
+        raise ValueError(f"{out} is no file on this machine; the report is written locally and to MLflow")
     if Path(out).is_dir():
         raise ValueError(f"{out} is a folder; give an HTML file in it, such as {out.rstrip('/')}/report.html")
-    if tables is not None and Path(tables).suffix not in (".md", ".csv"):
-        raise ValueError(f"table {tables} must end in .md or .csv; both are written")
-    return Path(out).expanduser(), None if tables is None else Path(tables).expanduser().with_suffix("")
+    return Path(out).expanduser(), None if tables is None else table_stem(tables)
 
 
 def _track(findings: Findings, written: Sequence[Path]) -> None:

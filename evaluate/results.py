@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from cluster.storage import Folder
-from evaluate.protocol import GAMES
+from evaluate.gains import normalised_area, relevance_gain
+from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Game, Measure
 from evaluate.schema import SCHEMA_VERSION
 from evaluate.scored import MAIN_METHOD, MeanCurve, Scored, name_methods
 
@@ -47,7 +48,8 @@ class Results:
     methods: tuple[Scored, ...]
     """The scored methods, in the order given."""
     rows: pd.DataFrame
-    """One row per image, method and game, without curves; the column `name` holds the method's label."""
+    """One row per image, method and game, without curves but with their ends in the columns `start` and `end`; the
+    column `name` holds the method's label."""
     curves: dict[tuple[str, str], MeanCurve]
     """Mean curves by (label, game)."""
 
@@ -66,17 +68,52 @@ class Results:
         """Return MAL-Grad-CAM, the first configuration of it, or None where it was not scored."""
         return next((scored for scored in self.methods if scored.method == MAIN_METHOD), None)
 
+    @functools.cached_property
+    def games(self) -> tuple[Game, ...]:
+        """Return the games that were played: the two main ones, or all four."""
+        found = set(self.rows["game"])
+        return tuple(game for game in ALL_GAMES if game in found)
+
     def auc(self, game: str) -> pd.DataFrame:
         """Return the AUCs of a game, images by methods, NaN where an image has an error."""
-        return self._auc[game]
+        return self._wide["auc", game]
+
+    def measure(self, name: Measure) -> pd.DataFrame | None:
+        """Return a measure of the maps, images by methods, NaN where an image has none.
+
+        None for a relevance gain whose game was not played least relevant first.
+        """
+        if name == "gap":
+            return self.auc("insertion") - self.auc("deletion")
+        if name == "insertion_normalised":
+            return self._normalised_insertion()
+        return self.auc(name) if name in GAMES else self._gain(GAMES[name == "insertion_gain"])
+
+    def _normalised_insertion(self) -> pd.DataFrame:
+        area, start, end = (self._wide[column, "insertion"] for column in ("auc", "start", "end"))
+        values = normalised_area(area.to_numpy(), start.to_numpy(), end.to_numpy())
+        return pd.DataFrame(values, index=area.index, columns=area.columns)
+
+    def _gain(self, game: Game) -> pd.DataFrame | None:
+        if LEAST_GAMES[game] not in self.games:
+            return None
+        most = self.auc(game)
+        least = self.auc(LEAST_GAMES[game]).reindex(index=most.index)
+        values = relevance_gain(game, most.to_numpy(), least.to_numpy())
+        return pd.DataFrame(values, index=most.index, columns=most.columns)
 
     @functools.cached_property
-    def _auc(self) -> dict[str, pd.DataFrame]:
+    def _wide(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """Return columns by (column, game), images by methods."""
         labels = [scored.label for scored in self.methods]
-        parts = {game: self.rows[self.rows["game"] == game] for game in GAMES}
+        parts = {game: self.rows[self.rows["game"] == game] for game in ALL_GAMES}
+        wanted = [*(("auc", game) for game in ALL_GAMES), ("start", "insertion"), ("end", "insertion")]
         return {
-            game: part.pivot(index="image_id", columns="name", values="auc").sort_index().reindex(columns=labels)
-            for game, part in parts.items()
+            (column, game): parts[game]
+            .pivot(index="image_id", columns="name", values=column)
+            .sort_index()
+            .reindex(columns=labels)
+            for column, game in wanted
         }
 
 
@@ -140,10 +177,13 @@ def _read_block(
     table = pa.Table.from_batches([batch])
     rows = table.select(SCALARS).to_pandas()
     rows["name"] = rows["config_hash"].map(labels)
+    rows["start"], rows["end"] = float("nan"), float("nan")
     whole = table["curve"].is_valid().to_numpy()
     for key, index in rows[whole].groupby(["name", "game"], sort=False).groups.items():
         picked = table["curve"].take(pa.array(index.to_numpy())).combine_chunks()
-        curves.setdefault(key, MeanCurve()).add(picked.flatten().to_numpy().reshape(len(picked), -1))
+        points = picked.flatten().to_numpy().reshape(len(picked), -1)
+        rows.loc[index, ["start", "end"]] = points[:, [0, -1]].astype("float64")
+        curves.setdefault(key, MeanCurve()).add(points)
     return rows
 
 
@@ -169,9 +209,9 @@ def _refuse_doubles(rows: pd.DataFrame) -> None:
 
 def _refuse_other_hashes(rows: pd.DataFrame, protocol_hash: str) -> None:
     others = sorted(set(rows["protocol_hash"]) - {protocol_hash})
-    unknown = sorted(set(rows["game"]) - set(GAMES))
+    unknown = sorted(set(rows["game"]) - set(ALL_GAMES))
     if others or unknown:
         raise ValueError(
             f"the scores hold rows of other protocols {others} or games {unknown} than their configuration "
-            f"({protocol_hash}; {', '.join(GAMES)}); play the games again into another --out"
+            f"({protocol_hash}; {', '.join(ALL_GAMES)}); play the games again into another --out"
         )

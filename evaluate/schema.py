@@ -18,7 +18,7 @@ COLUMNS = pa.schema(
         pa.field("label", pa.int32()),
         pa.field("method", pa.string(), nullable=False),
         pa.field("config_hash", pa.string(), nullable=False),  # of the maps' configuration
-        pa.field("game", pa.string(), nullable=False),  # "deletion" or "insertion"
+        pa.field("game", pa.string(), nullable=False),  # "deletion", "insertion", or one of them with "_least"
         pa.field("protocol_hash", pa.string(), nullable=False),
         pa.field("target", pa.int32()),
         pa.field("auc", pa.float64()),

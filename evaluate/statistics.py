@@ -78,6 +78,31 @@ def wilcoxon(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.n
     return float(found.pvalue)
 
 
+def win_rate(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Compute the share of pairs in which `first` is higher, ties half; NaN without pairs.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    differences = _differences(first, second)
+    return float(np.mean((np.sign(differences) + 1) / 2)) if differences.size else float("nan")
+
+
+def kendall(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Compute Kendall's tau-b between two lists of the same things: 1 for the same order, -1 for the reverse.
+
+    Returns:
+        -1 to 1; NaN with fewer than two things, or where one list holds a single value throughout.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    if not _differences(first, second).size or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    found: Any = stats.kendalltau(first, second)
+    return float(found.statistic)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p values for one table (Holm 1979), in the order given.
 

@@ -8,22 +8,41 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluate.outcome import MethodOutcome
+from evaluate.protocol import GAMES
 from evaluate.statistics import Interval
 
 
 def print_games(outcomes: Sequence[MethodOutcome], console: Console | None = None) -> None:
-    """Print one line per method: both AUCs with their 95 % intervals, images and errors."""
+    """Print one line per method: both AUCs with their 95 % intervals, images and errors; then what follows from
+    the curves.
+    """
     table = Table(title="Deletion (lower is better) and insertion (higher is better), 95 % intervals")
     table.add_column("method", no_wrap=True)
     for heading in ("deletion AUC", "insertion AUC", "images", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
     count = Counter(outcome.source.method for outcome in outcomes)
-    for outcome in outcomes:
-        source = outcome.source
-        name = source.method if count[source.method] == 1 else f"{source.method} {source.config_hash}"
+    sources = [outcome.source for outcome in outcomes]
+    names = [s.method if count[s.method] == 1 else f"{s.method} {s.config_hash}" for s in sources]
+    for outcome, name in zip(outcomes, names, strict=True):
         aucs = [interval_text(outcome.auc[game]) for game in ("deletion", "insertion")]
         table.add_row(name, *aucs, str(outcome.num_images), str(outcome.num_errors))
-    (console or Console()).print(table)
+    shown = console or Console()
+    shown.print(table)
+    shown.print(_derived(outcomes, names))
+
+
+def _derived(outcomes: Sequence[MethodOutcome], names: Sequence[str]) -> Table:
+    """Lay out what follows from the curves: normalised insertion and, where it was played, the relevance gains."""
+    gains = [game for game in GAMES if any(game in outcome.gains for outcome in outcomes)]
+    srg = " and symmetric relevance gain (SRG)" if gains else ""
+    table = Table(title=f"Normalised insertion{srg}, higher is better; flat curves have no normalised area")
+    table.add_column("method", no_wrap=True)
+    for heading in ("normalised insertion AUC", "flat", *(f"SRG {game}" for game in gains)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for outcome, name in zip(outcomes, names, strict=True):
+        texts = [interval_text(outcome.gains[game]) for game in gains]
+        table.add_row(name, interval_text(outcome.insertion_normalised), str(outcome.num_flat), *texts)
+    return table
 
 
 def print_agreement(found: dict[str, Any], console: Console | None = None) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cluster.storage import Folder, config_hash
 from distill.rendering import CLASSES, render
-from evaluate.protocol import GAMES, Protocol
+from evaluate.protocol import ALL_GAMES, GAMES, Protocol, is_deletion
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
 from explain.schema import maps_table
 
@@ -50,6 +50,7 @@ def make_world(
     masks: bool = True,
     num_errors: int = 0,
     name: str = "scores",
+    protocol: Protocol | None = None,
     **changes: Any,
 ) -> World:
     """Write a data set, a student's folder, maps of every method and their scores.
@@ -62,6 +63,7 @@ def make_world(
         masks: Whether the data set has object masks.
         num_errors: Images at the end that have an error instead of scores.
         name: The scores' folder.
+        protocol: What they were played under, RISE's by default; it decides the games.
         changes: To the scores' configuration.
     """
     data, run = root / "shapes", root / "run"
@@ -73,7 +75,7 @@ def make_world(
         )
         for method, skill in skills.items()
     ]
-    config = scores_config(data, maps) | changes
+    config = scores_config(data, maps, protocol or Protocol()) | changes
     write_scores(Folder(str(root / name)), config, skills, image_ids, num_errors)
     return World(data=data, run=run, scores=str(root / name), image_ids=image_ids)
 
@@ -165,9 +167,8 @@ def write_maps(
     return {"uri": folder.uri, "method": method, "config_hash": config_hash(config), "config": config}
 
 
-def scores_config(data: Path, maps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def scores_config(data: Path, maps: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[str, Any]:
     """Make the configuration of a scores folder."""
-    protocol = Protocol()
     return {
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol.fields(),
@@ -184,7 +185,7 @@ def scores_config(data: Path, maps: Sequence[Mapping[str, Any]]) -> dict[str, An
 
 
 def curve(game: str, image_id: str, skill: float, method: str) -> np.ndarray:
-    """Make a curve (41,): the better the map, the sooner it falls or rises."""
+    """Make a curve (41,): the better the map, the sooner it falls or rises; the later with the least relevant first."""
     number = int(image_id[-8:-4])
     level = np.random.default_rng([number, 7]).normal(0, 0.12)
     own = np.random.default_rng([number, *method.encode(), *game.encode()]).normal(0, 0.06)
@@ -193,7 +194,8 @@ def curve(game: str, image_id: str, skill: float, method: str) -> np.ndarray:
     high = 0.86 + 0.1 * level
     falling = high * (np.exp(-speed * x) - np.exp(-speed)) / (1 - np.exp(-speed)) + 0.02
     rising = high * (1 - np.exp(-speed * x)) / (1 - np.exp(-speed)) + 0.02
-    return (falling if game == "deletion" else rising).astype(np.float32)
+    early = falling if is_deletion(game) else rising
+    return (early if game in GAMES else high + 0.04 - early[::-1]).astype(np.float32)
 
 
 def write_scores(
@@ -202,11 +204,12 @@ def write_scores(
     """Write a scores folder, one part per method."""
     folder.claim(config, what="scores")
     schema = scores_schema(config, config_hash(config))
+    games = ALL_GAMES if config["protocol"].get("least_relevant") else GAMES
     for k, entry in enumerate(config["maps"]):
         rows = []
         passes, seconds = COSTS.get(entry["method"], (1, 0.038))
         for i, image_id in enumerate(image_ids):
-            for game in GAMES:
+            for game in games:
                 same = {
                     "image_id": image_id,
                     "label": label(image_id),
@@ -223,7 +226,7 @@ def write_scores(
                 made = {"auc": float(np.trapezoid(points, dx=1 / (NUM_POINTS - 1))), "curve": points.tolist()}
                 rows.append({**same, **costs, **made, "tied_share": 0.1, "teacher_queries": NUM_POINTS})
         write_part(folder, f"part-{k:05d}.parquet", scores_table(rows, schema))
-    folder.finish({"rows": 2 * len(image_ids) * len(config["maps"])})
+    folder.finish({"rows": len(games) * len(image_ids) * len(config["maps"])})
 
 
 def write_part(folder: Folder, name: str, table: pa.Table) -> None:

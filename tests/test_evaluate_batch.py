@@ -23,7 +23,7 @@ from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.batch import GamesWorker, play_games
 from evaluate.outcome import RUNS_FILE
-from evaluate.protocol import GAMES, Protocol, Substrate
+from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Protocol, Substrate
 from evaluate.sources import Source, map_items, open_played_images, open_sources
 from evaluate.substrates import SUBSTRATES, image_rng
 from explain.frames import without_list
@@ -270,6 +270,52 @@ def test_a_limit_and_another_protocol_without_ray(place):
         assert whole == pytest.approx(probs.max(), abs=1e-6)  # the whole image, at the end where it belongs
 
 
+def test_whole_patches_in_both_orders_without_ray(place):
+    """Four rows a map; 5 patches divide neither side of 12 x 18; the ends are the same frames in both orders."""
+    protocol = Protocol(patches=5, least_relevant=True)
+    sources = check(place.maps[:1])
+    images = open_played_images(str(place.data), sources[0], 8)
+    found = make_worker(place, protocol)(list(map_items(sources, images))).to_pandas()
+    assert found["game"].tolist() == list(ALL_GAMES) * 8
+    failed = found[found["error"].notna()]
+    assert len(failed) == 2 * 4  # the broken image and the map that is not finite
+    scored = found[found["error"].isna()]
+    assert (scored["teacher_queries"] == 26).all()
+    assert set(scored.loc[scored["image_id"] == f"{CONSTANT:02d}.png", "tied_share"]) == {1}
+    for _, rows in scored.groupby("image_id"):
+        curves = rows.set_index("game")["curve"]
+        for game, least in LEAST_GAMES.items():
+            assert curves[game][[0, -1]] == pytest.approx(curves[least][[0, -1]], abs=1e-6)
+            assert np.abs(curves[game] - curves[least]).max() > 1e-3
+        assert curves["deletion"][0] == pytest.approx(curves["insertion"][-1], abs=1e-6)
+    row = scored.iloc[0]
+    assert (row["image_id"], row["game"]) == ("00.png", "deletion")
+    assert row["auc"] == pytest.approx(plain_patch_auc(place, 0, 5, int(row["target"])), abs=1e-4)
+
+
+def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -> float:
+    """Delete whole patches of one image of the first method, frame by frame through the uint8 interface."""
+    height, width = evaluate_teacher.SIZE
+    teacher = load_teacher(TEACHER)
+    shown = teacher.normalise(frame(place.data, f"{k:02d}.png")[None])[0].clone()
+    saliency = torch.from_numpy(make_saliency("first", k)).double()
+    values = torch.nn.functional.interpolate(saliency[None, None], (height, width), mode="bilinear")
+    means = torch.nn.functional.adaptive_avg_pool2d(values, patches)[0, 0]
+    scores, changed = [], [0]
+    for index in [-1, *torch.argsort(means.flatten(), descending=True).tolist()]:
+        if index >= 0:
+            i, j = divmod(index, patches)
+            rows = slice(i * height // patches, (i + 1) * height // patches)
+            columns = slice(j * width // patches, (j + 1) * width // patches)
+            shown[:, rows, columns] = 0
+            changed.append(changed[-1] + shown[0, rows, columns].numel())
+        pixels = (shown * torch.tensor(teacher.std)[:, None, None] + torch.tensor(teacher.mean)[:, None, None]) * 255
+        levels = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        scores.append(evaluate_teacher.make()(levels[None])[0, target])
+    assert changed[-1] == height * width
+    return float(np.trapezoid(scores, np.array(changed) / changed[-1]))
+
+
 def make_worker(place: SimpleNamespace, protocol: Protocol) -> GamesWorker:
     sources, images = check(place.maps), without_list(open_images(str(place.data)))
     return GamesWorker({"stored": {"teacher": TEACHER}, "protocol": protocol, "sources": sources, "images": images})
@@ -333,6 +379,8 @@ def test_source_hash_is_the_rows_hash(place):
         ({"--data": "nowhere"}, "nowhere"),
         ({"--maps": "nowhere"}, "_config.json"),
         ({"--step-px": "0"}, "step_px 0"),
+        ({"--patches": "13"}, "does not fit the teacher's input of 12 x 18"),
+        ({"--patches": "4", "--step-px": "9"}, "do not go together"),
         ({"--limit": "0"}, "limit"),
     ],
 )

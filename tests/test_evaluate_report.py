@@ -10,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from evaluate_scores import SKILLS, World, make_world
+from rich.console import Console
 
 from cluster.storage import Folder
 from evaluate.findings import Findings, gather, readable
 from evaluate.gallery import choose, ranking
+from evaluate.outcome import read_outcomes
 from evaluate.page import bars, render
+from evaluate.protocol import Protocol
 from evaluate.report import summary, write_report
 from evaluate.schema import read_scores
+from evaluate.sources import Source
 from evaluate.statistics import Interval
-from evaluate.texts import comma_separated, markdown
+from evaluate.tables import print_games
+from evaluate.texts import comma_separated, console_text, markdown
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +118,116 @@ def test_paired_differences_are_over_the_same_images(found: Findings) -> None:
         auc = found.results.auc(pair.game)
         assert pair.difference.mean == pytest.approx((auc["mal_grad_cam"] - auc[pair.scored.label]).mean())
         assert pair.p_holm >= pair.p_value
+
+
+def test_wins_are_counted_image_by_image(found: Findings) -> None:
+    for pair in found.pairs:
+        auc = found.results.auc(pair.game)[["mal_grad_cam", pair.scored.label]].dropna().to_numpy()
+        wins = sum(0.5 if a == b else float((a > b) == (pair.game == "insertion")) for a, b in auc)
+        assert pair.win_rate == pytest.approx(wins / len(auc))
+
+
+def test_normalised_insertion_is_made_from_the_stored_curves(world: World, found: Findings) -> None:
+    stored = read_scores(Folder(world.scores)).to_pylist()
+    for row in found.rows:
+        own = [s for s in stored if s["method"] == row.scored.method and s["game"] == "insertion" and not s["error"]]
+        curves = [np.array(s["curve"], dtype=np.float64) for s in own]
+        plain = [np.trapezoid((c - c[0]) / (c[-1] - c[0]), dx=1 / (len(c) - 1)) for c in curves]
+        assert row.insertion_normalised.mean == pytest.approx(np.mean(plain))
+        assert (row.insertion_normalised.num, row.num_flat) == (22, 0)
+        assert row.deletion_gain is row.insertion_gain is None
+    assert found.results.games == ("deletion", "insertion")
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Findings]:
+    protocol = Protocol(patches=14, least_relevant=True)
+    world = make_world(tmp_path_factory.mktemp("four"), num_images=10, num_errors=1, protocol=protocol)
+    return world, gather([world.scores])
+
+
+def test_gains_are_differences_of_stored_areas(four: tuple[World, Findings]) -> None:
+    world, found = four
+    stored = {(s["method"], s["image_id"], s["game"]): s["auc"] for s in read_scores(Folder(world.scores)).to_pylist()}
+    assert len(stored) == 10 * len(SKILLS) * 4
+    for row in found.rows:
+        for game, sign, gain in (("deletion", 1, row.deletion_gain), ("insertion", -1, row.insertion_gain)):
+            plain = [
+                sign * (stored[row.scored.method, image_id, f"{game}_least"] - auc)
+                for (method, image_id, name), auc in stored.items()
+                if method == row.scored.method and name == game and auc is not None
+            ]
+            assert gain is not None
+            assert gain.num == len(plain) == 9
+            assert gain.mean == pytest.approx(np.mean(plain))
+    gains = {row.scored.label: row.deletion_gain.mean for row in found.rows if row.deletion_gain}
+    assert gains["mal_grad_cam"] > gains["random"]
+    assert len(found.pairs) == 2 * (len(SKILLS) - 1)  # the two main games
+
+
+def test_four_games_are_shown_everywhere(four: tuple[World, Findings], page: str, found: Findings) -> None:
+    _, more = four
+    text = html.unescape(re.sub(r"<[^>]+>", "", render(more, photographs=False, num_gallery=0)))
+    for expected in ("SRG, deletion", "SRG, insertion", "Deletion, least relevant first, higher is better", "Wins"):
+        assert expected in text
+    assert "Insertion, least relevant first, lower is better" in text
+    assert "rise(patches=14, least_relevant=True)" in text
+    assert "SRG" not in page
+    assert "least relevant first" not in page
+    assert "SRG deletion" in markdown(more)
+    assert "SRG" not in markdown(found)
+    assert "SRG insertion" in console_text(more, None)
+    row = next(csv.DictReader(io.StringIO(comma_separated(more.rows))))
+    assert more.rows[0].deletion_gain is not None
+    assert float(row["deletion_gain"]) == pytest.approx(more.rows[0].deletion_gain.mean, rel=1e-5)
+    assert next(csv.DictReader(io.StringIO(comma_separated(found.rows))))["deletion_gain"] == ""
+
+
+def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, Findings], found: Findings) -> None:
+    world, more = four
+    folder = Folder(world.scores)
+    sources = open_maps(folder)
+    (outcome,) = [o for o in read_outcomes(folder, sources) if o.source.method == "mal_grad_cam"]
+    row, metrics = more.rows[0], outcome.metrics()
+    assert row.scored.label == "mal_grad_cam"
+    assert row.insertion_gain is not None
+    assert metrics["symmetric_relevance_gain_insertion"] == pytest.approx(row.insertion_gain.mean)
+    assert metrics["symmetric_relevance_gain_deletion_low"] < metrics["symmetric_relevance_gain_deletion"]
+    assert metrics["insertion_normalised_auc"] == pytest.approx(row.insertion_normalised.mean)
+    assert metrics["deletion_least_auc"] == pytest.approx(more.results.auc("deletion_least")["mal_grad_cam"].mean())
+    assert (metrics["num_images"], metrics["num_errors"], metrics["num_insertion_flat"]) == (9, 1, 0)
+    assert set(outcome.curves) == {"deletion", "insertion", "deletion_least", "insertion_least"}
+    two = Folder(found.results.uris[0])
+    plain = read_outcomes(two, open_maps(two))[0].metrics()
+    assert not any("least" in name or "gain" in name for name in plain)
+    assert (plain["num_images"], plain["num_errors"]) == (22, 2)
+    console = Console(file=io.StringIO(), width=160)
+    print_games([outcome], console)
+    assert "SRG deletion" in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def open_maps(folder: Folder) -> list[Source]:
+    return [Source(uri=entry["uri"], config=entry["config"]) for entry in folder.config()["maps"]]
+
+
+def test_flat_insertion_curves_are_counted_not_averaged(tmp_path: Path) -> None:
+    world = make_world(tmp_path, num_images=6, skills={"mal_grad_cam": 0.7, "random": 0.1})
+    part = Path(world.scores) / "part-00000.parquet"
+    rows = pq.read_table(part)
+    flat = rows.to_pylist()
+    for row in flat[:4]:  # both games of two images
+        row |= {"curve": [0.5] * 41, "auc": 0.5}
+    pq.write_table(pa.Table.from_pylist(flat, schema=rows.schema), part)
+    found = gather([world.scores])
+    row = next(row for row in found.rows if row.scored.label == "mal_grad_cam")
+    assert (row.num_flat, row.insertion_normalised.num, row.insertion.num) == (2, 4, 6)
+    assert "(2 flat)" in markdown(found)
+    assert "2 flat curves left out" in render(found, photographs=False, num_gallery=0)
+
+
+def test_scores_of_two_protocols_in_one_table_are_refused(world: World, four: tuple[World, Findings]) -> None:
+    with pytest.raises(ValueError, match=r"2 protocols.*write a report for each"):
+        gather([world.scores, four[0].scores])
 
 
 def test_headline_says_when_it_wins(found: Findings) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluate.statistics import holm, mean_interval, paired_difference, wilcoxon
+from evaluate.statistics import holm, kendall, mean_interval, paired_difference, wilcoxon, win_rate
 
 
 @pytest.mark.parametrize("num", [8, 60, 400])
@@ -79,6 +79,25 @@ def test_wilcoxon_is_scipys_and_defined_for_equal_lists():
     first, second = rng.random(40), rng.random(40)
     assert wilcoxon(first, second) == pytest.approx(stats.wilcoxon(first, second)[1])
     assert wilcoxon(first, first) == 1.0
+
+
+def test_win_rate_by_hand():
+    assert win_rate([3, 1, 2, 5], [1, 3, 2, 4]) == pytest.approx((1 + 0 + 0.5 + 1) / 4)
+    assert win_rate([1, 1], [1, 1]) == 0.5
+    assert np.isnan(win_rate([], []))
+    rng = np.random.default_rng(4)
+    first, second = rng.integers(0, 5, 50), rng.integers(0, 5, 50)
+    assert win_rate(first, second) + win_rate(second, first) == pytest.approx(1)
+
+
+def test_kendall_counts_pairs():
+    assert kendall([1, 2, 3], [4, 5, 6]) == pytest.approx(1)
+    assert kendall([1, 2, 3], [6, 5, 4]) == pytest.approx(-1)
+    first, second = [3.0, 1.0, 4.0, 1.5, 9.0], [2.0, 7.0, 1.0, 8.0, 2.5]
+    pairs = [(i, j) for i in range(5) for j in range(i)]
+    same = sum(np.sign((first[i] - first[j]) * (second[i] - second[j])) for i, j in pairs)
+    assert kendall(first, second) == pytest.approx(same / len(pairs))
+    assert np.isnan([kendall([1.0], [2.0]), kendall([], []), kendall([1.0, 1.0], [1.0, 2.0])]).all()
 
 
 def test_holm_by_hand():

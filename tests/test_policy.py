@@ -27,7 +27,7 @@ COMMANDS = ("distill", "explain", "evaluate", "cluster", "distill.demo")
 MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
     | {"distill/losses.py", "distill/similarity.py"}
-    | {"evaluate/games.py", "evaluate/substrates.py", "evaluate/statistics.py"}
+    | {"evaluate/games.py", "evaluate/gains.py", "evaluate/substrates.py", "evaluate/statistics.py"}
 )
 """The formulas: they take a model or a callable, and know nothing of files, clusters or trackers."""
 
