@@ -61,6 +61,33 @@ class IntegratedGradientsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """Options of `explain.mask.mask`."""
+
+    perturbation: Literal["constant", "noise", "blur"] = "blur"
+    """What stands in for deleted pixels."""
+    num_iterations: int = 300
+    """Steps of Adam; a student pass for each."""
+    mask_size: int = 28
+    """Cells of the mask along each side."""
+    l1: float = 0.01
+    """Weight of the share that is deleted, against the target's probability."""
+    total_variation: float = 0.2
+    """Weight of the mask's unevenness."""
+    beta: float = 3.0
+    """Power of the differences of neighbouring cells."""
+    jitter: float = 4 / 224
+    """Largest random shift at each step, as a share of the image's longer side."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_iterations", 1), ("mask_size", 2), ("l1", 0), ("total_variation", 0), ("beta", 1)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} {getattr(self, name)} is too small; give {least} or more")
+        if not 0 <= self.jitter < 0.5:
+            raise ValueError(f"jitter {self.jitter} is out of range; give 0 to less than half of the image's side")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EdgesOptions:
     """Options of `explain.edges.edges`."""
 

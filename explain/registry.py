@@ -14,6 +14,7 @@ from explain.options import (
     KernelShapOptions,
     LimeOptions,
     MalGradCamOptions,
+    MaskOptions,
     MattOptions,
     MlGradCamOptions,
     NoOptions,
@@ -100,6 +101,14 @@ METHODS: dict[str, Method] = {
             "student",
             "The student's gradient added up from the mean colour to the image.",
             IntegratedGradientsOptions,
+        ),
+        Method(
+            "mask",
+            "explain.mask:mask",
+            "student",
+            "The smallest region whose replacement lowers the student's probability.",
+            MaskOptions,
+            seeded=True,
         ),
         Method(
             "rise",

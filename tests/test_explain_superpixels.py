@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,8 +102,7 @@ def test_lime_ranks_superpixels_as_the_package_does(images):
         segmentation_fn=lambda _: segments.numpy(),
     )
     theirs = np.array([weight for _, weight in sorted(peer.local_exp[1])])
-    options = {"num_segments": 12, "substrate": "mean"}
-    saliency = lime(Queries(score), images[:1], TARGET[:1], seeds=SEEDS[:1], **options)[0]
+    saliency = lime(Queries(score), images[:1], TARGET[:1], seeds=SEEDS[:1], num_segments=12, substrate="mean")[0]
     mine = np.array([float(saliency[segments == number][0]) for number in range(len(theirs))])
     assert spearmanr(mine, theirs).statistic > 0.9
     assert np.corrcoef(mine, theirs)[0, 1] > 0.98
@@ -205,6 +205,12 @@ def test_paint_gives_each_pixel_its_weight():
 
 
 def test_options_out_of_range_are_refused():
-    for wrong in ({"num_samples": 1}, {"num_segments": 0}, {"compactness": 0.0}, {"kernel_width": 0.0}):
+    wrongs: list[dict[str, Any]] = [
+        {"num_samples": 1},
+        {"num_segments": 0},
+        {"compactness": 0.0},
+        {"kernel_width": 0.0},
+    ]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             LimeOptions(**wrong)
