@@ -29,7 +29,8 @@ class Scored:
     @property
     def explains(self) -> str:
         """Return "student", "teacher", "nothing" (a control), or "unknown"."""
-        return METHODS[self.method].explains if self.method in METHODS else "unknown"
+        registered = METHODS[self.method].explains if self.method in METHODS else "unknown"
+        return self.config.get("explains", registered)
 
     @property
     def is_control(self) -> bool:

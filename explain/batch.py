@@ -18,7 +18,7 @@ from explain.asking import Asker
 from explain.frames import read_frame, without_list
 from explain.job import Job
 from explain.passes import PASS_IMAGES, Answer, Explainer, Request
-from explain.plan import Plan, make_plan
+from explain.plan import Plan, make_plan, network
 from explain.random import image_seed
 from explain.registry import Method, find_method
 from explain.schema import SCHEMA_VERSION, maps_table
@@ -124,13 +124,14 @@ class MapWorker:
 
     def _row(self, item: dict[str, Any], answer: Answer) -> dict[str, Any]:
         height, width = answer.saliency.shape
+        of_teacher = self.config["stored"].get("explains") == "teacher"
         row = {
             **item,
             "target": answer.target,
             "target_prob": item["target_prob"] if answer.target_prob is None else answer.target_prob,
             "seconds": answer.seconds,
-            "teacher_queries": answer.teacher_queries,
-            "student_passes": answer.student_passes,
+            "teacher_queries": answer.teacher_queries + (answer.student_passes if of_teacher else 0),
+            "student_passes": 0 if of_teacher else answer.student_passes,
         }
         if not np.isfinite(answer.saliency).all():
             return {**row, "error": "the map has values that are not finite numbers"}
@@ -138,15 +139,17 @@ class MapWorker:
 
 
 def make_explainer(method: Method, config: dict[str, Any], device: str) -> Explainer:
-    """Load the student, where the method looks into one."""
+    """Load what the method looks into: the student, else a teacher that is a torch network, else nothing."""
     stored = config["stored"]
     student = load_student(stored["student"], device=device) if stored["student"] is not None else None
+    teacher = load_teacher(stored["teacher"], device=device) if stored.get("explains") == "teacher" else None
+    explained = student or teacher
     return Explainer(
         function=method.load(),
         options=config["options"],
         seeded=method.seeded,
-        model=None if student is None else student.model,
-        normalise=None if student is None else student.normalise,
+        model=None if explained is None else network(explained),
+        normalise=None if explained is None else lambda frames: explained.normalise(frames).to(device),
         num_threads=1 if device == "cuda" else torch.get_num_threads(),
     )
 

@@ -22,7 +22,8 @@ class Job(Generic[Options]):
     out: str
     """Folder or URI for the maps. The same command again goes on where it stopped."""
     student: str | None = None
-    """RUN folder of `python -m distill`; its network is what the CAM methods look into."""
+    """RUN folder of `python -m distill`; its network is what the CAM methods look into. Without it they look into the
+    teacher, where that is a torchvision network."""
     teacher: str | None = None
     """The black box, KIND:WHERE, as onnx:model.onnx; must be the one that the student was distilled from."""
     target: str | None = None
@@ -49,7 +50,7 @@ class Job(Generic[Options]):
         Raises:
             ValueError: If the method needs a model that was not given, or for an unknown kind of teacher.
         """
-        if method.explains == "student" and self.student is None:
+        if method.explains == "student" and self.student is None and self.teacher is None:
             raise ValueError(f"method {method.name!r} looks into a student; give --student RUN (python -m distill)")
         if method.explains == "teacher" and self.teacher is None:
             raise ValueError(f"method {method.name!r} asks the black box; give --teacher KIND:WHERE")

@@ -74,8 +74,9 @@ def make_plan(name: str, job: Job) -> Plan:
     )
     if method.asks and target == "student":
         raise ValueError(f"method {name!r} asks the black box; its --target is teacher, label, or a class index")
-    if student is not None and method.explains == "student":
-        rehearse(method, asdict(job.options), student)
+    explained = white_box(method, student, teacher)
+    if explained is not None:
+        rehearse(method, asdict(job.options), explained)
     config = {
         "schema_version": SCHEMA_VERSION,
         "method": name,
@@ -92,6 +93,8 @@ def make_plan(name: str, job: Job) -> Plan:
         "target": target,
         "seed": job.seed,
     }
+    if explained is not None and explained is teacher:
+        config["explains"] = "teacher"
     return Plan(
         method=method,
         images=images,
@@ -103,10 +106,39 @@ def make_plan(name: str, job: Job) -> Plan:
     )
 
 
-def rehearse(method: Method, options: dict[str, Any], student: Student) -> None:
-    """Explain one black image, so that an option that does not fit the student fails before any work starts."""
-    frame = np.zeros((1, *student.input_size, 3), dtype=np.uint8)
-    method.load()(student.model, student.normalise(frame), torch.zeros(1, dtype=torch.long), **options)
+def white_box(method: Method, student: Student | None, teacher: "Teacher | None") -> "Student | Teacher | None":
+    """Return what the method looks into: the student, else a teacher that is a torch network; None if it needs none.
+
+    Raises:
+        ValueError: If it needs one and there is none.
+    """
+    if method.explains != "student":
+        return None
+    if student is not None:
+        return student
+    assert teacher is not None, "Job.check lets no such job through"
+    if teacher.module is None:
+        raise ValueError(
+            f"method {method.name!r} looks into a network, and teacher {teacher.spec!r} cannot be looked into; "
+            "give --student RUN (python -m distill), or a torchvision: teacher that returns logits"
+        )
+    return teacher
+
+
+def network(explained: "Student | Teacher") -> torch.nn.Module:
+    """Return the network of what is explained."""
+    found = explained.model if isinstance(explained, Student) else explained.module
+    assert found is not None, "white_box returns no teacher without a network"
+    return found
+
+
+def rehearse(method: Method, options: dict[str, Any], explained: "Student | Teacher") -> None:
+    """Explain one black image, so that an option that does not fit the network fails before any work starts."""
+    frame = np.zeros((1, *explained.input_size, 3), dtype=np.uint8)
+    seeds = {"seeds": [0]} if method.seeded else {}
+    rehearsed = options | {name: 1 for name in ("num_iterations", "num_steps") if name in options}
+    target = torch.zeros(1, dtype=torch.long)
+    method.load()(network(explained), explained.normalise(frame), target, **rehearsed, **seeds)
 
 
 def check_pair(job: Job, student: Student | None, teacher: "Teacher | None") -> None:

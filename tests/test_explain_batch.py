@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import resnet18
 
 import explain.batch
 from cluster.shards import Summary
 from cluster.storage import Folder
 from distill.student import ResCBAM, Student, save_student
 from distill.teachers import Teacher, load_teacher
+from distill.teachers.eager import EagerTeacher
 from explain.__main__ import main
 from explain.batch import MapWorker, TargetWorker
 from explain.batch import explain as run
@@ -263,7 +265,8 @@ def test_another_configuration_is_refused(serial, job):
     [
         ({"teacher": "python:explain_teacher:dark"}, "was distilled from python:explain_teacher:bright"),
         ({"student": "/nowhere"}, "holds no student"),
-        ({"student": None}, "give --student RUN"),
+        ({"student": None}, "cannot be looked into; give --student RUN"),
+        ({"student": None, "teacher": None}, "looks into a student; give --student RUN"),
         ({"data": "/nowhere"}, "/nowhere"),
         ({"options": METHODS["grad_cam"].options(target_layer="layer9")}, "'layer9' is not in the model"),
         ({"target": "10"}, r"classes: 0\.\.9"),
@@ -340,3 +343,17 @@ def test_rise_explains_no_student(job):
         run("rise", job("rise", target="student"))
     with pytest.raises(ValueError, match="asks the black box; give --teacher"):
         run("rise", job("rise", teacher=None))
+
+
+def test_without_a_student_a_torch_teacher_is_looked_into(serial, job, monkeypatch):
+    torch.manual_seed(0)
+    net = resnet18(num_classes=10).eval().requires_grad_(False)
+    view = {"input_size": (64, 48), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    teacher = EagerTeacher(net, device="cpu", spec=TEACHER, fingerprint="net", output="logits", **view).finish()
+    for module in ("plan", "batch", "targets"):
+        monkeypatch.setattr(f"explain.{module}.load_teacher", lambda *_, **__: teacher)
+    asked = job("layer_cam", student=None, limit=5)
+    run("layer_cam", asked)
+    rows = [row for row in rows_of(asked.out) if row["error"] is None]
+    assert {(row["teacher_queries"], row["student_passes"], row["map_height"]) for row in rows} == {(1, 0, 64)}
+    assert Folder(asked.out).config()["explains"] == "teacher"

@@ -65,6 +65,11 @@ class Teacher(ABC):
         self.batch_size = batch_size
         self.num_classes = 0
 
+    @property
+    def module(self) -> torch.nn.Module | None:
+        """Return the network from normalised pixels to logits where it can be looked into, else None."""
+        return None
+
     @abstractmethod
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the model's own output (B, K) for normalised float32 pixels (B, 3, H, W)."""
