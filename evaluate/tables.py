@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evaluate.measured import Measured
+from evaluate.measures import HIGHER_IS_BETTER
 from evaluate.outcome import MethodOutcome
 from evaluate.statistics import Interval
 
@@ -23,6 +25,20 @@ def print_games(outcomes: Sequence[MethodOutcome], console: Console | None = Non
         name = source.method if count[source.method] == 1 else f"{source.method} {source.config_hash}"
         aucs = [interval_text(outcome.auc[game]) for game in ("deletion", "insertion")]
         table.add_row(name, *aucs, str(outcome.num_images), str(outcome.num_errors))
+    (console or Console()).print(table)
+
+
+def print_measures(measured: Sequence[Measured], console: Console | None = None) -> None:
+    """Print one line per method and measure: the mean with its 95 % interval, images and errors."""
+    table = Table(title="Measures on the black box, 95 % intervals")
+    for heading in ("method", "measure", "better"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("value", "images", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in measured:
+        better = "higher" if HIGHER_IS_BETTER[one.measure] else "lower"
+        value = interval_text(one.value)
+        table.add_row(one.label, one.measure, better, value, str(one.value.num), str(one.num_errors))
     (console or Console()).print(table)
 
 
