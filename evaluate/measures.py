@@ -96,9 +96,11 @@ class Settings:
             target: how the maps' class was chosen.
             objects: what the maps are held against, "masks" or "boxes"; None where nothing is.
         """
-        own = {name: value for name, value in dataclasses.asdict(self).items() if name in FIELDS[measure]}
+        floats = {field.name for field in dataclasses.fields(self) if field.type is float}
+        values = {name: getattr(self, name) for name in FIELDS[measure]}
+        own = {name: float(value) if name in floats else value for name, value in values.items()}  # 15 is 15.0
         if "percentages" in own:
-            own["percentages"] = list(own["percentages"])
+            own["percentages"] = sorted(own["percentages"])
         held = {"objects": objects} if measure in ("pointing", "energy") else {}
         return {"measure": measure, **own, **held, "target": target, "constants": CONSTANTS[measure]}
 

@@ -334,6 +334,7 @@ def test_hashes_name_a_measures_own_settings():
         return {name: settings_hash(settings.fields(name, **given)) for name in MEASURES}
 
     before = hashes(Settings())
+    assert hashes(Settings(tolerance_px=15.0, percentages=Settings().percentages[::-1])) == before
     assert len(set(before.values())) == len(MEASURES)
     assert {name for names in FIELDS.values() for name in names} == {f.name for f in dataclasses.fields(Settings)}
     for after, moved in (
