@@ -1,4 +1,4 @@
-"""`python -m evaluate games | similarity | report | substrates`: measure maps and students on the black box."""
+"""`python -m evaluate games | measures | similarity | report | substrates`: maps and students on the black box."""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from distill.teachers import split_spec
-from evaluate.protocol import Measure, Protocol
+from evaluate.measures import Measure, Settings
+from evaluate.protocol import Protocol, RankedBy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,53 @@ class Games:
             num_workers=self.num_workers,
         )
         print_games(result.outcomes)
+        print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """Measure stored maps by other rules than the games': ROAD, mu-fidelity, pointing, max-sensitivity."""
+
+    maps: tuple[str, ...]
+    """Folders that `python -m explain` wrote, one per method; all of the same images and teacher."""
+    data: str
+    """The images that the maps were made of."""
+    teacher: str
+    """The black box that is asked, KIND:WHERE, such as onnx:model.onnx."""
+    out: str
+    """Folder or URI for the values; the same command again goes on where it stopped."""
+    measures: tuple[Measure, ...] = ("road", "mu_fidelity")
+    """Which ones; pointing and energy need object masks or --boxes, max_sensitivity needs --student."""
+    student: str | None = None
+    """RUN folder of `python -m distill` that the maps explain."""
+    boxes: str | None = None
+    """Folder of object boxes, NAME.xml for each image NAME.* (PASCAL-VOC, as ImageNet's), instead of masks."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    """The measures' settings."""
+    limit: int | None = None
+    """Measure only the first so many images."""
+    num_workers: int | None = None
+    """Workers; without it one per GPU, else one per four cores."""
+
+    def run(self) -> None:
+        """Measure, then print the table."""
+        split_spec(self.teacher)
+        from evaluate.measures_batch import measure_maps
+        from evaluate.tables import print_measures
+
+        result = measure_maps(
+            self.maps,
+            data=self.data,
+            teacher=self.teacher,
+            out=self.out,
+            measures=self.measures,
+            settings=self.settings,
+            student=self.student,
+            boxes=self.boxes,
+            limit=self.limit,
+            num_workers=self.num_workers,
+        )
+        print_measures(result.measured)
         print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
 
 
@@ -118,7 +166,7 @@ class Substrates:
 
     scores: tuple[str, ...]
     """Folders that `python -m evaluate games` wrote of the same maps, one per protocol."""
-    measure: Measure = "gap"
+    measure: RankedBy = "gap"
     """What the methods are ranked by; gap is insertion minus deletion AUC, a gain needs --least-relevant scores."""
     table: str | None = None
     """Also write the tables, as .md or .csv; both are written."""
@@ -132,6 +180,7 @@ class Substrates:
 
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
+    | Annotated[Measures, tyro.conf.subcommand("measures")]
     | Annotated[Similarity, tyro.conf.subcommand("similarity")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Substrates, tyro.conf.subcommand("substrates")]

@@ -1,13 +1,15 @@
-"""Where a map points: the share of its mass that lies on the object, where a data set has object masks.
+"""Where a map points: its maximum and its mass against the object, where a data set has masks or boxes.
 
-This is the energy-based pointing game of Score-CAM (Wang et al. 2020, section 4.3) with object masks instead of
-boxes. It asks nobody about the black box: a map may rightly point beside the object, where the black box looks.
+The maximum is the pointing game of Zhang et al. (2018); the mass is the energy-based pointing game of Score-CAM (Wang
+et al. 2020, section 4.3), with object masks where there are any. Neither asks the black box: a map may rightly point
+beside the object, where the black box looks.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 if TYPE_CHECKING:
     from distill.images import ImageSet
@@ -39,6 +41,33 @@ def mass_inside(saliency: np.ndarray, mask: np.ndarray) -> float:
     if not np.isfinite(total):
         raise ValueError("the map holds values that are not finite; it has no mass")
     return float(mass[resize_mask(mask, saliency.shape)].sum() / total) if total > 0 else float("nan")
+
+
+def pointing_game(saliency: np.ndarray, mask: np.ndarray, *, tolerance_px: float = 15) -> float:
+    """Play the pointing game: is the map's maximum on the object, or at most `tolerance_px` pixels beside it?
+
+    Args:
+        saliency: the map at the frame's size, (H, W), finite.
+        mask: bool, True on the object, (h, w); each map pixel takes the mask pixel under its centre.
+        tolerance_px: largest distance between the centres of the maximum and the nearest object pixel, in pixels of
+            the map.
+
+    Returns:
+        1 for a hit, 0 for a miss; of several equal maxima the share that hits. NaN for a constant map, which points
+        nowhere, and where the mask is empty at the map's size.
+
+    Raises:
+        ValueError: either is not two-dimensional, or the map holds a value that is not finite.
+    """
+    if saliency.ndim != 2 or mask.ndim != 2 or 0 in (*saliency.shape, *mask.shape):
+        raise ValueError(f"a map and a mask must be (height, width), got {saliency.shape} and {mask.shape}")
+    if not np.isfinite(saliency).all():
+        raise ValueError("the map holds values that are not finite; it has no maximum")
+    inside = resize_mask(mask, saliency.shape)
+    if saliency.min() == saliency.max() or not inside.any():
+        return float("nan")
+    near = np.asarray(ndimage.distance_transform_edt(~inside)) <= tolerance_px
+    return float(near[saliency == saliency.max()].mean())
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

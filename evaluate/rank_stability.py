@@ -13,7 +13,7 @@ from scipy import stats
 
 from evaluate.findings import readable
 from evaluate.method_rows import interval
-from evaluate.protocol import Measure
+from evaluate.protocol import RankedBy
 from evaluate.results import Results, load_results
 from evaluate.statistics import Interval, kendall, win_rate
 
@@ -35,7 +35,7 @@ class Standing:
 class Stability:
     """Methods under several protocols."""
 
-    measure: Measure
+    measure: RankedBy
     """What they are ranked by."""
     title: str
     """Images, data set and black box."""
@@ -63,7 +63,7 @@ class Stability:
         return np.array([row[own].mean() if own.any() else np.nan for row, own in zip(self.wins, others, strict=True)])
 
 
-def compare(scores: Sequence[str], *, measure: Measure = "gap") -> Stability:
+def compare(scores: Sequence[str], *, measure: RankedBy = "gap") -> Stability:
     """Rank the methods under each protocol, and compare the orders.
 
     Args:
@@ -131,7 +131,7 @@ def _name(part: Results) -> str:
     return f"{part.config['protocol']['name']} {part.config['protocol_hash']}"
 
 
-def _values(part: Results, measure: Measure) -> dict[str, np.ndarray]:
+def _values(part: Results, measure: RankedBy) -> dict[str, np.ndarray]:
     """Return each method's values, one per image in the order of the image_ids."""
     table = part.measure(measure)
     if table is None:
@@ -142,11 +142,11 @@ def _values(part: Results, measure: Measure) -> dict[str, np.ndarray]:
     return {str(label): table[label].to_numpy(dtype=np.float64) for label in table.columns}
 
 
-def _sign(measure: Measure) -> int:
+def _sign(measure: RankedBy) -> int:
     return -1 if measure == "deletion" else 1
 
 
-def _standings(name: str, columns: Mapping[str, np.ndarray], measure: Measure) -> dict[tuple[str, str], Standing]:
+def _standings(name: str, columns: Mapping[str, np.ndarray], measure: RankedBy) -> dict[tuple[str, str], Standing]:
     found = {label: interval(values) for label, values in columns.items()}
     means = np.array([value.mean for value in found.values()])
     ranks = stats.rankdata(-_sign(measure) * means, nan_policy="omit")

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 
 from cluster.storage import Folder
 from evaluate.gains import normalised_area, relevance_gain
-from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Game, Measure
+from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Game, RankedBy
 from evaluate.schema import SCHEMA_VERSION
 from evaluate.scored import MAIN_METHOD, MeanCurve, Scored, name_methods
 
@@ -78,7 +78,7 @@ class Results:
         """Return the AUCs of a game, images by methods, NaN where an image has an error."""
         return self._wide["auc", game]
 
-    def measure(self, name: Measure) -> pd.DataFrame | None:
+    def measure(self, name: RankedBy) -> pd.DataFrame | None:
         """Return a measure of the maps, images by methods, NaN where an image has none.
 
         None for a relevance gain whose game was not played least relevant first.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from evaluate.protocol import Measure
+from evaluate.protocol import RankedBy
 from evaluate.rank_stability import Stability, Standing, compare
 from evaluate.tables import interval_text
 from evaluate.texts import SUMMARY_WIDTH, markdown_table, table_stem, write_tables
@@ -16,7 +16,7 @@ from evaluate.texts import SUMMARY_WIDTH, markdown_table, table_stem, write_tabl
 Grid = tuple[str, list[str], list[list[str]]]  # title, headings, rows
 
 
-def write_stability(scores: Sequence[str], *, measure: Measure = "gap", tables: str | None = None) -> str:
+def write_stability(scores: Sequence[str], *, measure: RankedBy = "gap", tables: str | None = None) -> str:
     """Compare protocols and write the tables where asked for.
 
     Args:

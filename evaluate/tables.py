@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evaluate.measured import Measured
+from evaluate.measures import HIGHER_IS_BETTER
 from evaluate.outcome import MethodOutcome
 from evaluate.protocol import GAMES
 from evaluate.statistics import Interval
@@ -43,6 +45,20 @@ def _derived(outcomes: Sequence[MethodOutcome], names: Sequence[str]) -> Table:
         texts = [interval_text(outcome.gains[game]) for game in gains]
         table.add_row(name, interval_text(outcome.insertion_normalised), str(outcome.num_flat), *texts)
     return table
+
+
+def print_measures(measured: Sequence[Measured], console: Console | None = None) -> None:
+    """Print one line per method and measure: the mean with its 95 % interval, images and errors."""
+    table = Table(title="Measures on the black box, 95 % intervals")
+    for heading in ("method", "measure", "better"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("value", "images", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in measured:
+        better = "higher" if HIGHER_IS_BETTER[one.measure] else "lower"
+        value = interval_text(one.value)
+        table.add_row(one.label, one.measure, better, value, str(one.value.num), str(one.num_errors))
+    (console or Console()).print(table)
 
 
 def print_agreement(found: dict[str, Any], console: Console | None = None) -> None:

@@ -28,7 +28,7 @@ class Request:
     """One image to explain."""
 
     frame: np.ndarray
-    """uint8 (H, W, 3)."""
+    """uint8 (H, W, 3); or float32 in the same units, for an image that was moved by less than a level."""
     target: int | None
     """Class to explain; None: the student's top-1, where there is a student."""
     seed: int = 0

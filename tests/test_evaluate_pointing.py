@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluate.pointing import mass_inside, resize_mask
+from evaluate.pointing import mass_inside, pointing_game, resize_mask
 
 
 def plain_share(saliency: np.ndarray, mask: np.ndarray) -> float:
@@ -70,3 +70,50 @@ def test_masks_keep_their_orientation_when_they_are_resized() -> None:
     assert small.shape == (8, 6)
     assert small[:2].all()
     assert not small[2:].any()
+
+
+def planted(y: int, x: int) -> np.ndarray:
+    saliency = np.random.default_rng(0).random((40, 60))
+    saliency[y, x] = 2
+    return saliency
+
+
+def test_the_pointing_game_hits_inside_and_up_to_the_tolerance() -> None:
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[5:10, 20:25] = True
+    assert pointing_game(planted(7, 22), mask, tolerance_px=0) == 1
+    assert pointing_game(planted(10, 22), mask, tolerance_px=0) == 0
+    assert pointing_game(planted(24, 22), mask) == 1  # 15 pixels below the last row
+    assert pointing_game(planted(25, 22), mask) == 0
+    assert pointing_game(planted(18, 36), mask) == 1  # 9 below and 12 beside: 15
+    assert pointing_game(planted(19, 36), mask) == 0
+    assert pointing_game(planted(22, 7), mask) == 0  # rows are not columns
+
+
+def test_tied_maxima_count_by_their_share() -> None:
+    saliency = np.zeros((10, 12))
+    saliency[2, 2] = saliency[2, 3] = saliency[9, 11] = 1
+    mask = np.zeros((10, 12), dtype=bool)
+    mask[:4, :4] = True
+    assert pointing_game(saliency, mask, tolerance_px=0) == pytest.approx(2 / 3)
+
+
+def test_a_constant_map_or_an_empty_object_has_no_pointing_game() -> None:
+    assert np.isnan(pointing_game(np.ones((4, 4)), np.eye(4, dtype=bool)))
+    assert np.isnan(pointing_game(np.eye(4), np.zeros((4, 4), dtype=bool)))
+
+
+def test_the_pointing_game_is_a_plain_search() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        saliency, mask = rng.random((9, 14)), rng.random((9, 14)) < 0.05
+        mask[0, 0] = True
+        y, x = np.unravel_index(saliency.argmax(), saliency.shape)
+        near = min((y - i) ** 2 + (x - j) ** 2 for i, j in np.argwhere(mask)) ** 0.5
+        assert pointing_game(saliency, mask, tolerance_px=2.5) == float(near <= 2.5)
+
+
+@pytest.mark.parametrize(("saliency", "message"), [(np.array([[0, np.inf]]), "not finite"), (np.zeros(4), "height")])
+def test_the_pointing_game_refuses_what_is_no_map(saliency: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pointing_game(saliency, np.ones((2, 2), dtype=bool))

@@ -12,7 +12,7 @@ from evaluate_scores import make_world
 
 from cluster.storage import Folder
 from evaluate.__main__ import main
-from evaluate.protocol import MEASURES, Measure, Protocol
+from evaluate.protocol import MEASURES, Protocol, RankedBy
 from evaluate.rank_stability import Stability, compare
 from evaluate.schema import read_scores
 from evaluate.stability_texts import comma_separated, console_text, markdown
@@ -93,12 +93,12 @@ def test_wins_are_counted_image_by_image_within_a_protocol(scores: list[str], fo
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_every_measure_ranks_a_good_map_over_noise(scores: list[str], measure: Measure) -> None:
+def test_every_measure_ranks_a_good_map_over_noise(scores: list[str], measure: RankedBy) -> None:
     found = compare(scores[:2], measure=measure)
     assert found.methods.index("mal_grad_cam") < found.methods.index("random")
     i, j = found.methods.index("mal_grad_cam"), found.methods.index("random")
     assert found.wins[i, j] > 0.7
-    assert set(get_args(Measure)) == set(MEASURES)
+    assert set(get_args(RankedBy)) == set(MEASURES)
 
 
 def test_texts_hold_the_same_numbers(found: Stability) -> None:

@@ -21,13 +21,14 @@ MAY_IMPORT = {
     "explain": {"cluster", "distill", "explain"},
     "evaluate": {"cluster", "distill", "explain", "evaluate"},
 }
-RUNNERS = {"explain/batch.py", "evaluate/batch.py", "distill/loop.py"}
+RUNNERS = {"explain/batch.py", "evaluate/batch.py", "evaluate/measures_batch.py", "distill/loop.py"}
 HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow")
 COMMANDS = ("distill", "explain", "evaluate", "cluster", "distill.demo")
 MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
     | {"distill/losses.py", "distill/similarity.py"}
     | {"evaluate/games.py", "evaluate/gains.py", "evaluate/substrates.py", "evaluate/statistics.py"}
+    | {f"evaluate/{name}.py" for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "boxes")}
 )
 """The formulas: they take a model or a callable, and know nothing of files, clusters or trackers."""
 

@@ -1,0 +1,149 @@
+"""What the measures of a method came to: means with intervals for the report's table, and the MLflow run."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster.storage import Folder
+from cluster.tracking import Tracker, tracking_uri
+from evaluate.measures_schema import read_measures
+from evaluate.outcome import RUNS_FILE
+from evaluate.scored import name_methods
+from evaluate.statistics import Interval, mean_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One measure of one method over all images that have a value."""
+
+    label: str
+    """The method's name in tables, as `name_methods` gives it."""
+    method: str
+    """Its registered name."""
+    config_hash: str
+    """Hash of the maps' configuration."""
+    measure: str
+    """The row's name, a key of `evaluate.measures.HIGHER_IS_BETTER`."""
+    protocol_hash: str
+    """Hash of the measure's settings."""
+    value: Interval
+    """Mean value with its 95 % bootstrap interval over images."""
+    num_errors: int
+    """Images without a value."""
+    teacher_queries: float
+    """Mean per map, shared ones divided; NaN without a value."""
+    seconds: float
+    """Mean per map, shared work divided; NaN without a value."""
+    maps: str
+    """Folder of the maps."""
+
+
+def read_measured(folders: Sequence[str]) -> list[Measured]:
+    """Sum up measures folders: one entry per method and measure, methods in the folders' order.
+
+    Raises:
+        ValueError: a folder holds no measures, they are of different images or black boxes, or a method's measure
+            stands in two of them.
+        FileNotFoundError: a folder is missing.
+    """
+    opened = [Folder(uri) for uri in folders]
+    configs = [_config(folder) for folder in opened]
+    _refuse_different(opened, configs)
+    named = {scored.config_hash: scored for scored in name_methods([e for c in configs for e in c["maps"]])}
+    found: dict[tuple[str, str], Measured] = {}
+    for folder in opened:
+        frame = read_measures(folder).to_pandas()
+        for (config_hash, measure), rows in frame.groupby(["config_hash", "measure"], sort=False):
+            if (config_hash, measure) in found:
+                raise ValueError(
+                    f"{measure} of {named[config_hash].label} stands in {folder.uri} and in an earlier folder; "
+                    "give one of them"
+                )
+            found[config_hash, measure] = _measured(named[config_hash], measure, rows)
+    return list(found.values())
+
+
+def _config(folder: Folder) -> dict[str, Any]:
+    config = folder.config()
+    if "measures" not in config:
+        raise ValueError(f"{folder.uri} holds no measures; give the --out folder of `python -m evaluate measures`")
+    return config
+
+
+def _refuse_different(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
+    for key in ("data_fingerprint", "teacher_fingerprint"):
+        for folder, config in zip(folders, configs, strict=True):
+            if config[key] != configs[0][key]:
+                raise ValueError(
+                    f"{folders[0].uri} ({key} {configs[0][key]}) and {folder.uri} ({config[key]}) are not of the "
+                    "same images and black box; read them apart"
+                )
+
+
+def _measured(scored: Any, measure: str, rows: Any) -> Measured:
+    valued = rows[rows["error"].isna()]
+    costs = {name: float(valued[name].astype("float64").mean()) for name in ("teacher_queries", "seconds")}
+    return Measured(
+        label=scored.label,
+        method=scored.method,
+        config_hash=scored.config_hash,
+        measure=measure,
+        protocol_hash=rows["protocol_hash"].iloc[0],
+        value=mean_interval(valued["value"].to_numpy()),
+        num_errors=len(rows) - len(valued),
+        maps=scored.maps,
+        **costs,
+    )
+
+
+def track_measured(folder: Folder, experiment: str, measured: Sequence[Measured], stored: Mapping[str, Any]) -> None:
+    """Make one MLflow run per method, unless the measures folder notes that this store has it already.
+
+    Args:
+        folder: the measures folder.
+        experiment: the data set's name.
+        measured: what it came to.
+        stored: the folder's configuration.
+    """
+    store = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]  # a URI may hold a password
+    made = folder.read_json(RUNS_FILE) if folder.exists(RUNS_FILE) else {}
+    for entry in stored["maps"]:
+        key = f"{store}/{entry['config_hash']}"
+        if key not in made:
+            own = [one for one in measured if one.config_hash == entry["config_hash"]]
+            made[key] = _track(experiment, entry, own, stored, folder.uri)
+            folder.write_json(RUNS_FILE, made)
+
+
+def metrics(measured: Sequence[Measured]) -> dict[str, float]:
+    """List one method's numbers by their MLflow names; what is not a number is left out."""
+    named: dict[str, float] = {}
+    for one in measured:
+        name = one.measure
+        named |= {name: one.value.mean, f"{name}_low": one.value.low, f"{name}_high": one.value.high}
+        named |= {f"{name}_num_images": float(one.value.num), f"{name}_num_errors": float(one.num_errors)}
+        named |= {f"{name}_seconds": one.seconds, f"{name}_teacher_queries": one.teacher_queries}
+    return {name: value for name, value in named.items() if np.isfinite(value)}
+
+
+def _track(
+    experiment: str, entry: Mapping[str, Any], measured: Sequence[Measured], stored: Mapping[str, Any], uri: str
+) -> str | None:
+    kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit")
+    options = {f"option.{name}": value for name, value in entry["config"]["options"].items()}
+    hashes = {f"protocol_hash.{one.measure}": one.protocol_hash for one in measured}
+    student = {name: entry["config"][name] for name in ("student", "student_fingerprint", "target")}
+    params = {"method": entry["method"], **options, **student, **{name: stored[name] for name in kept}, **hashes}
+    tags = {
+        "stage": "measures",
+        "method": entry["method"],
+        "config_hash": entry["config_hash"],
+        "maps": entry["uri"],
+        "measures": uri,
+    }
+    with Tracker(experiment, entry["method"], params=params, tags=tags) as tracker:
+        tracker.log(metrics(measured))
+    return tracker.run_id

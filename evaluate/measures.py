@@ -1,0 +1,124 @@
+"""The measures besides the games: their names, settings, and the short hash that names each one's settings.
+
+This file imports no torch: the command line reads it before any work starts.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Measure = Literal["road", "mu_fidelity", "pointing", "energy", "max_sensitivity"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+ROWS: dict[Measure, tuple[str, ...]] = {
+    "road": ("road_morf", "road_lerf", "road_gap"),
+    "mu_fidelity": ("mu_fidelity",),
+    "pointing": ("pointing_game",),
+    "energy": ("energy_inside",),
+    "max_sensitivity": ("max_sensitivity",),
+}
+"""What each measure writes for a map: one row a name."""
+HIGHER_IS_BETTER = {
+    "road_morf": False,
+    "road_lerf": True,
+    "road_gap": True,
+    "mu_fidelity": True,
+    "pointing_game": True,
+    "energy_inside": True,
+    "max_sensitivity": False,
+}
+# The settings that move a measure, and what is fixed for this version and still part of its hash.
+FIELDS: dict[Measure, tuple[str, ...]] = {
+    "road": ("percentages", "noise", "seed"),
+    "mu_fidelity": ("grid", "subset_share", "num_subsets", "seed"),
+    "pointing": ("tolerance_px",),
+    "energy": (),
+    "max_sensitivity": ("radius", "num_perturbations", "seed"),
+}
+CONSTANTS: dict[Measure, str] = {
+    "road": "linear imputation 1/6 1/12, Gaussian noise in normalised space, probability of target, mean over frames",
+    "mu_fidelity": "mean colour in grid cells, drop of the target's probability, Pearson",
+    "pointing": "bilinear to input size, share of tied maxima near the object",
+    "energy": "map less its minimum at its own size, share inside the object",
+    "max_sensitivity": "uniform in the maximum norm, unclipped, relative l2, most of all",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the measures; each counts only for the measure that it names."""
+
+    percentages: tuple[int, ...] = (10, 20, 30, 40, 50, 70, 90)
+    """ROAD: shares of the pixels that are removed, in percent."""
+    noise: float = 0.01
+    """ROAD: standard deviation of the noise on filled-in pixels, in normalised units."""
+    grid: int = 14
+    """Mu-fidelity: cells per side."""
+    subset_share: float = 0.2
+    """Mu-fidelity: share of the cells in a subset."""
+    num_subsets: int = 128
+    """Mu-fidelity: subsets, each one query of the black box per image."""
+    tolerance_px: float = 15
+    """Pointing game: how far beside the object a maximum still hits, in pixels of the black box's input."""
+    radius: float = 0.02
+    """Max-sensitivity: largest change of a pixel, whose range is [0, 1]."""
+    num_perturbations: int = 10
+    """Max-sensitivity: changed images."""
+    seed: int = 0
+    """Seed of noise, subsets, changed images, and of the order of tied pixels."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        percentages = self.percentages
+        if not percentages or not all(0 < p < 100 for p in percentages) or len(set(percentages)) < len(percentages):
+            raise ValueError(f"percentages {percentages} are not allowed; give different ones from 1 to 99")
+        ranges = {
+            "noise": (self.noise >= 0, "0 or more"),
+            "grid": (self.grid >= 2, "2 or more cells"),
+            "subset_share": (0 < self.subset_share < 1, "a share above 0 and below 1"),
+            "num_subsets": (self.num_subsets >= 2, "2 or more"),
+            "tolerance_px": (self.tolerance_px >= 0, "0 or more pixels"),
+            "radius": (self.radius > 0, "a number above 0"),
+            "num_perturbations": (self.num_perturbations >= 1, "1 or more"),
+            "seed": (self.seed >= 0, "0 or more"),
+        }
+        for name, (allowed, text) in ranges.items():
+            if not allowed:
+                raise ValueError(f"{name} {getattr(self, name)} is not allowed; give {text}")
+
+    def fields(self, measure: Measure, *, target: str, objects: str | None) -> dict[str, Any]:
+        """Return what decides a measure's numbers, as stored in the configuration and hashed.
+
+        Args:
+            measure: one of MEASURES.
+            target: how the maps' class was chosen.
+            objects: what the maps are held against, "masks" or "boxes"; None where nothing is.
+        """
+        floats = {field.name for field in dataclasses.fields(self) if field.type is float}
+        values = {name: getattr(self, name) for name in FIELDS[measure]}
+        own = {name: float(value) if name in floats else value for name, value in values.items()}  # 15 is 15.0
+        if "percentages" in own:
+            own["percentages"] = sorted(own["percentages"])
+        held = {"objects": objects} if measure in ("pointing", "energy") else {}
+        return {"measure": measure, **own, **held, "target": target, "constants": CONSTANTS[measure]}
+
+
+def settings_hash(fields: dict[str, Any]) -> str:
+    """Hash a measure's settings: the 8 hex digits that its rows carry as `protocol_hash`."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def check_measures(measures: Sequence[str]) -> tuple[Measure, ...]:
+    """Return the measures in their usual order, each once. Raises: ValueError for none, or an unknown one."""
+    unknown = [name for name in measures if name not in MEASURES]
+    if unknown or not measures:
+        raise ValueError(f"measures {', '.join(unknown) or 'none'} unknown; choose from {', '.join(MEASURES)}")
+    return tuple(name for name in MEASURES if name in measures)
+
+
+def row_names(measures: Sequence[Measure]) -> tuple[str, ...]:
+    """List the names of the rows that these measures write for a map, in their order."""
+    return tuple(name for measure in measures for name in ROWS[measure])

@@ -1,0 +1,272 @@
+"""The measures besides the games as a Ray Data job: maps and images in, one row per image, method and measure out.
+
+An item is one image with all methods' maps, so that what they share is asked of the black box once.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from cluster.session import ray_session, worker_resources
+from cluster.shards import Summary, make_shards, run_shards
+from cluster.storage import Folder, config_hash
+from distill.images import ImageSet
+from distill.student import Student, load_student
+from distill.teachers import load_teacher
+from evaluate.batch import checked_target
+from evaluate.measured import Measured, read_measured, track_measured
+from evaluate.measures import ROWS, Measure, Settings, check_measures, row_names, settings_hash
+from evaluate.measures_schema import SCHEMA_VERSION, measures_schema
+from evaluate.measuring import FUNCTIONS, Subject, queries
+from evaluate.objects import Objects
+from evaluate.sources import Source, map_items, open_played_images, open_sources
+from explain.frames import read_frame, without_list
+from explain.passes import Explainer, Request
+from explain.random import image_seed
+from explain.registry import METHODS
+from explain.schema import read_part, saliency_maps
+
+SHARD_IMAGES = 8  # ten methods ask 270 times an image: 2,000 forward passes, seconds to minutes to redo
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a measures job left."""
+
+    summary: Summary
+    """Rows and errors in the folder."""
+    measured: list[Measured]
+    """One per method and row name."""
+
+
+def measure_maps(
+    maps: Sequence[str],
+    *,
+    data: str,
+    teacher: str,
+    out: str,
+    measures: Sequence[str],
+    settings: Settings,
+    student: str | None = None,
+    boxes: str | None = None,
+    limit: int | None = None,
+    num_workers: int | None = None,
+) -> Result:
+    """Measure maps and write the values into `out`; go on where a start stopped.
+
+    Raises:
+        ValueError: anything does not fit together, or a measure lacks what it needs, before any work starts.
+        FileNotFoundError: images, teacher or student are missing.
+    """
+    wanted = check_measures(measures)
+    judge = load_teacher(teacher)
+    sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint)
+    images = open_played_images(data, sources[0], limit)
+    objects = Objects(images=images, boxes=boxes)
+    if {"pointing", "energy"} & set(wanted):
+        objects.check()
+    fingerprint = check_student(student, sources) if "max_sensitivity" in wanted else None
+    target = str(sources[0].config["target"])
+    stored = {
+        "schema_version": SCHEMA_VERSION,
+        "measures": {name: settings.fields(name, target=target, objects=objects.kind) for name in wanted},
+        "teacher": judge.spec,
+        "teacher_fingerprint": judge.fingerprint,
+        "engine": judge.engine,
+        "student": None if fingerprint is None else Folder(str(student)).uri,
+        "student_fingerprint": fingerprint,
+        "boxes": None if boxes is None else Folder(boxes).uri,
+        "data": images.root,
+        "data_name": images.name,
+        "data_fingerprint": images.fingerprint,
+        "split": images.split,
+        "limit": limit,
+        "maps": [source.record() for source in sources],
+    }
+    shards = make_shards(image_items(sources, images), SHARD_IMAGES)
+    folder = Folder(out)
+    folder.claim(stored, what="measures")
+    config = {"stored": stored, "settings": settings, "sources": sources, "images": without_list(images)}
+    rows = len(sources) * len(row_names(wanted))
+    with ray_session():
+        resources = worker_resources(num_workers)
+        summary = run_shards(
+            MeasuresWorker, config, shards, folder, resources=resources, description="measures", rows_per_item=rows
+        )
+    measured = read_measured([folder.uri])
+    track_measured(folder, images.name, measured, stored)
+    if folder.finished() is None or summary.skipped_rows < summary.rows:
+        folder.finish({**dataclasses.asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
+    return Result(summary=summary, measured=measured)
+
+
+def check_student(run: str | None, sources: Sequence[Source]) -> str:
+    """Return the student's fingerprint. Raises: ValueError where max-sensitivity cannot make any map anew with it."""
+    if run is None:
+        raise ValueError("max_sensitivity explains again; give --student RUN, or leave it out of --measures")
+    found = load_student(run).fingerprint
+    explained = [source for source in sources if explains_student(source)]
+    if not explained:
+        raise ValueError("max_sensitivity: none of the maps is of a method that explains a student; leave it out")
+    for source in explained:
+        made_by = source.config["student_fingerprint"]
+        if made_by != found:
+            raise ValueError(
+                f"the maps in {source.uri} explain student {source.config['student']} ({made_by}), not --student "
+                f"{run} ({found}); give that student"
+            )
+    return found
+
+
+def explains_student(source: Source) -> bool:
+    """Tell whether the maps are of a registered method that looks into the student."""
+    return source.method in METHODS and METHODS[source.method].explains == "student"
+
+
+def image_items(sources: Sequence[Source], images: ImageSet) -> list[dict[str, Any]]:
+    """List one item per image, in the data set's order: image_id, and part and row of its map in each source."""
+    places: dict[str, list[Any]] = {image_id: [] for image_id in images.image_ids}
+    for item in map_items(sources, images):
+        places[item["image_id"]].append([item["part"], item["row"]])
+    return [{"image_id": image_id, "maps": found} for image_id, found in places.items()]
+
+
+class MeasuresWorker:
+    """Measure the maps of a shard's images; whatever happens to one, it keeps all its rows."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Load the teacher, and the student where maps are made anew, on this worker's cores or GPU, once."""
+        self.config, stored = config, config["stored"]
+        self.settings: Settings = config["settings"]
+        self.sources: list[Source] = config["sources"]
+        self.images: ImageSet = config["images"]
+        self.objects = Objects(images=self.images, boxes=stored["boxes"])
+        self.measures: tuple[Measure, ...] = tuple(stored["measures"])
+        self.hashes = {name: settings_hash(fields) for name, fields in stored["measures"].items()}
+        self.schema = measures_schema(stored, config_hash(stored))
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=self.device)
+        run = stored["student"]
+        self.student = None if run is None else load_student(run, device=self.device)
+        self.explainers = [make_explainer(source, self.student) for source in self.sources]
+        # A shard's maps mostly share one part a source.
+        self._part = functools.lru_cache(maxsize=len(self.sources))(read_part)
+
+    def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
+        """Return, for each item in order, each source's rows in the order of the measures."""
+        return pa.Table.from_pylist([row for item in items for row in self._rows(item)], schema=self.schema)
+
+    def _rows(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        found = [self._map_row(number, item) for number in range(len(self.sources))]
+        cells: list[dict[str, dict[str, Any]]] = [{} for _ in found]
+        frame, problem = read_frame(self.images, item["image_id"], self.teacher.input_size)
+        errors = [problem or self._problem(row) for row in found]
+        usable = [k for k, error in enumerate(errors) if error is None]
+        if usable and frame is not None:
+            pixels = self.teacher.normalise(frame[None])[0].to(self.device)
+            subject = self._subject(item["image_id"], pixels, [found[k] for k in usable], usable)
+            for measure in self.measures:
+                for k, own in zip(usable, self._cells(measure, subject), strict=True):
+                    cells[k] |= own
+        return [row for k, one in enumerate(found) for row in self._full_rows(one, cells[k], errors[k])]
+
+    def _map_row(self, number: int, item: dict[str, Any]) -> dict[str, Any]:
+        part, place = item["maps"][number]
+        table = self._part(self.sources[number].uri, part).slice(place, 1)
+        row = table.drop_columns(["saliency"]).to_pylist()[0]
+        assert row["image_id"] == item["image_id"], (row["image_id"], item)
+        return {**row, "saliency": next(saliency_maps(table))}
+
+    def _problem(self, row: dict[str, Any]) -> str | None:
+        """Say why a map cannot be measured; None where it can."""
+        if row["error"] is not None:
+            return row["error"]
+        try:
+            checked_target(row["target"], self.teacher)
+        except ValueError as error:
+            return str(error)
+        return None if np.isfinite(row["saliency"]).all() else "the map holds values that are not finite"
+
+    def _subject(self, image_id: str, pixels: torch.Tensor, found: list[dict[str, Any]], numbers: list[int]) -> Subject:
+        maps = [torch.from_numpy(np.array(row["saliency"], dtype=np.float32)).to(self.device) for row in found]
+        explain = [self._explain(number, row) for number, row in zip(numbers, found, strict=True)]
+        return Subject(
+            image_id=image_id,
+            pixels=pixels,
+            maps=maps,
+            targets=[row["target"] for row in found],
+            mask=functools.partial(self.objects.mask, image_id, self.teacher.input_size),
+            explain=explain,
+            frame=functools.partial(self._student_frame, image_id),
+        )
+
+    def _explain(self, number: int, row: dict[str, Any]) -> Any:
+        explainer = self.explainers[number]
+        if isinstance(explainer, str):
+            return explainer
+        seed = image_seed(self.sources[number].config["seed"], row["image_id"], row["method"])
+        return functools.partial(explain_frames, explainer, row["target"], seed)
+
+    def _student_frame(self, image_id: str) -> np.ndarray:
+        assert self.student is not None
+        frame, error = read_frame(self.images, image_id, self.student.input_size)
+        assert frame is not None, error  # the teacher's frame was read from the same file
+        return frame.astype(np.float32) / 255
+
+    def _cells(self, measure: Measure, subject: Subject) -> Iterator[dict[str, dict[str, Any]]]:
+        """Yield, for each map of the subject, row name -> value, error, teacher_queries and seconds."""
+        names = ROWS[measure]
+        started_s = time.perf_counter()
+        try:
+            values = FUNCTIONS[measure](subject, self.settings, self.teacher)
+            asked = queries(measure, self.settings, len(values))
+        except ValueError as error:
+            values, asked = [(str(error),) * len(names)] * len(subject.maps), (0.0,) * len(names)
+        worked = sum(not isinstance(own[0], str) for own in values) or len(values)
+        seconds = (time.perf_counter() - started_s) / worked / len(names)
+        for own in values:
+            yield {
+                name: {
+                    **({"error": value} if isinstance(value, str) else {"value": value, "seconds": seconds}),
+                    "teacher_queries": number,
+                }
+                for name, value, number in zip(names, own, asked, strict=True)
+            }
+
+    def _full_rows(
+        self, found: dict[str, Any], cells: dict[str, dict[str, Any]], error: str | None
+    ) -> Iterator[dict[str, Any]]:
+        same = {name: found[name] for name in ("image_id", "method", "config_hash", "target")}
+        for measure in self.measures:
+            for name in ROWS[measure]:
+                row = {**same, "measure": name, "protocol_hash": self.hashes[measure]}
+                nothing = {"teacher_queries": 0.0, "seconds": 0.0, "error": error}
+                yield {**row, **nothing, **cells.get(name, {})}
+
+
+def make_explainer(source: Source, student: Student | None) -> Explainer | str:
+    """Load what made a source's maps; return why not where it does not explain the student."""
+    if student is None or not explains_student(source):
+        return f"method {source.method} does not explain the student; only maps that do are made anew"
+    method = METHODS[source.method]
+    cuda = student.model.fc.weight.is_cuda
+    return Explainer(
+        function=method.load(),
+        options=source.config["options"],
+        seeded=method.seeded,
+        model=student.model,
+        normalise=student.normalise,
+        num_threads=1 if cuda else torch.get_num_threads(),
+    )
+
+
+def explain_frames(explainer: Explainer, target: int, seed: int, frames: np.ndarray) -> np.ndarray:
+    """Explain frames (N, H, W, 3) in units of [0, 1], all for one class and with one seed; return (N, h, w)."""
+    requests = [Request(frame=frame * np.float32(255), target=target, seed=seed) for frame in frames]
+    return np.stack([answer.saliency for answer in explainer(requests) if answer is not None])
