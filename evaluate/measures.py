@@ -100,7 +100,7 @@ class Settings:
         values = {name: getattr(self, name) for name in FIELDS[measure]}
         own = {name: float(value) if name in floats else value for name, value in values.items()}  # 15 is 15.0
         if "percentages" in own:
-            own["percentages"] = sorted(own["percentages"])
+            own["percentages"] = sorted(self.percentages)
         held = {"objects": objects} if measure in ("pointing", "energy") else {}
         return {"measure": measure, **own, **held, "target": target, "constants": CONSTANTS[measure]}
 

@@ -70,9 +70,9 @@ def test_lime_weights_are_the_packages_on_the_same_samples():
     answers = 1 / (1 + np.exp(-(samples @ rng.normal(size=20)))) + 0.01 * rng.normal(size=300)
     distances = 1 - samples @ np.ones(20) / (np.sqrt(samples.sum(axis=1)) * math.sqrt(20))
     base = LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
-    _, peer, _, _ = base.explain_instance_with_data(
+    peer: Any = base.explain_instance_with_data(
         samples.astype(float), np.stack([answers, 1 - answers], axis=1), distances, 0, 20, feature_selection="none"
-    )
+    )[1]
     mine = local_weights(samples, answers, kernel_width=0.25)
     assert np.abs(mine - [weight for _, weight in sorted(peer)]).max() < 1e-6
 
@@ -92,19 +92,21 @@ def test_lime_ranks_superpixels_as_the_package_does(images):
     def ask(pixels):
         return score(torch.from_numpy(np.asarray(pixels)).float().permute(0, 3, 1, 2)).numpy()
 
-    peer = LimeImageExplainer(feature_selection="none", random_state=0).explain_instance(
+    explainer: Any = LimeImageExplainer(feature_selection="none", random_state=0)
+    peer = explainer.explain_instance(
         images[0].permute(1, 2, 0).double().numpy(),
         ask,
         labels=(1,),
         top_labels=None,
         num_samples=1000,
-        hide_color=0.0,  # pyright: ignore[reportArgumentType]
+        hide_color=0.0,
         segmentation_fn=lambda _: segments.numpy(),
     )
     theirs = np.array([weight for _, weight in sorted(peer.local_exp[1])])
     saliency = lime(Queries(score), images[:1], TARGET[:1], seeds=SEEDS[:1], num_segments=12, substrate="mean")[0]
     mine = np.array([float(saliency[segments == number][0]) for number in range(len(theirs))])
-    assert spearmanr(mine, theirs).statistic > 0.9
+    rank: Any = spearmanr(mine, theirs)
+    assert rank.statistic > 0.9
     assert np.corrcoef(mine, theirs)[0, 1] > 0.98
 
 

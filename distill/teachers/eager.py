@@ -23,8 +23,9 @@ class EagerTeacher(Teacher):
     def module(self) -> torch.nn.Module | None:
         """Return the module, if it is a torch network in eval mode that returns logits; an exported one never is."""
         module = self._module
-        usable = isinstance(module, torch.nn.Module) and not any(part.training for part in module.modules())
-        return module if usable and self.output == "logits" else None
+        if not isinstance(module, torch.nn.Module) or self.output != "logits":
+            return None
+        return None if any(part.training for part in module.modules()) else module
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
         moved = pixels.to(self._device, copy=True)  # a copy: the module may work in place
