@@ -19,7 +19,7 @@ TEACHER := onnx:$(DEMO)/teacher/model.onnx
 METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
 
 help:
-	@echo "make demo    render images, train a black box, distil, explain, score and report (about 5 minutes, 2 cores)"
+	@echo "make demo    render images, train a black box, distil, explain, score and report (about ten minutes, 2 cores)"
 	@echo "make test    run the tests"
 	@echo "make lint    check format, lint and types"
 	@echo "make format  format the code"
