@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format clean help
+.PHONY: demo demo-steps test lint format clean help
 
 # The first of these that runs, is 3.11 or later and can make environments.
 CANDIDATES := python3 python3.11 python3.12 python3.13 python
@@ -37,6 +37,10 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.installed
+	@$(RUN) -m cluster run -- $(MAKE) --no-print-directory demo-steps
+
+# Under one Ray for all of them: starting one takes some seconds each time.
+demo-steps:
 	@echo "== 1/6 images with known object masks, and a black box that is trained on them"
 	@$(RUN) -m distill.demo --out $(DEMO)
 	@echo "== 2/6 distil the black box into a student"
@@ -50,7 +54,7 @@ demo: $(VENV)/.installed
 	  $(RUN) -m explain $$method --data $(DEMO)/data --student $(DEMO)/student --teacher $(TEACHER) --out $(DEMO)/maps/$$method; \
 	done
 	@echo "== 4/6 play insertion and deletion on the black box"
-	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 192
+	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 384
 	@echo "== 5/6 compare student and black box"
 	@$(RUN) -m evaluate similarity --student $(DEMO)/student --teacher $(TEACHER) --data $(DEMO)/data
 	@echo "== 6/6 report"

@@ -1,4 +1,4 @@
-"""Send tracking records that a job kept because the MLflow store did not answer."""
+"""Plumbing: one Ray for several commands, and tracking records that an MLflow store has missed."""
 
 import sys
 from pathlib import Path
@@ -20,9 +20,21 @@ def upload(file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FI
     print(f"sent {len(run_ids)} run(s): {' '.join(run_ids)}")
 
 
+def run(command: Annotated[tyro.conf.Positional[list[str]], tyro.conf.arg(metavar="COMMAND")]) -> None:
+    """Start Ray on this machine once for all jobs of a command, such as a script that explains by many methods.
+
+    Args:
+        command: The command and its arguments, after --.
+    """
+    from cluster.session import run_with_ray
+
+    sys.exit(run_with_ray(command))
+
+
 def main() -> None:
     """Run the command line; a user's error is a line on stderr and exit status 2."""
     app = tyro.extras.SubcommandApp()
+    app.command(run)
     app.command(upload)
     try:
         app.cli(prog="python -m cluster", description=__doc__)

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 CORES_PER_WORKER = 4  # convolutions gain little from more threads in one worker
 # Ray warns about its own defaults otherwise, and prints a training worker's lines twice; the user's own settings win.
@@ -36,8 +39,8 @@ class WorkerResources:
 def ray_session() -> Iterator[None]:
     """Run the block with Ray: the one already connected, the cluster of RAY_ADDRESS, or a new one here.
 
-    `ray job submit` sets RAY_ADDRESS. A Ray of this machine has no dashboard, asks for the token that it keeps in
-    the home folder, and is shut down afterwards; one that was there before is left as it was.
+    `ray job submit` sets RAY_ADDRESS, and so does `run_with_ray`. A Ray of this machine has no dashboard, asks for the
+    token that it keeps in the home folder, and is shut down afterwards; one that was there before is left as it was.
     """
     for name, value in ENV.items():
         os.environ.setdefault(name, value)
@@ -46,20 +49,34 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    options: Any = {"logging_level": logging.WARNING, "runtime_env": {"worker_process_setup_hook": quieten_worker}}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
+        ray.init(**options)
     else:
         logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            runtime_env={"worker_process_setup_hook": quieten_worker},
-        )
+        ray.init(address="local", include_dashboard=False, **options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def run_with_ray(command: Sequence[str]) -> int:
+    """Run a command with one Ray for all jobs that it starts, and return its exit status.
+
+    Raises:
+        ValueError: There is no such command.
+    """
+    if not command or shutil.which(command[0]) is None:
+        raise ValueError(f"no command {' '.join(command[:1])!r}; give one that runs, after --")
+    if os.environ.get("RAY_ADDRESS"):
+        return subprocess.run(command, check=False).returncode
+    with ray_session():
+        import ray
+
+        # A Ray of this machine asks for its token, which its clients send in this mode only.
+        own = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}
+        return subprocess.run(command, check=False, env=os.environ | own).returncode
 
 
 def quieten_worker() -> None:

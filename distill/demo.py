@@ -7,10 +7,13 @@ known. A second start finds what is finished and goes on from there.
 from __future__ import annotations
 
 import io
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 VERSION = 2
@@ -99,19 +102,26 @@ def make_teacher(config: DemoConfig) -> None:
 
 
 def _files(config: DemoConfig) -> Iterator[tuple[str, bytes]]:
-    """Yield (path, PNG) of every file of the data set; each image is drawn from its own generator."""
+    """Yield (path, PNG) of every file of the data set, drawn on all cores."""
+    parts = (("train", config.num_train), ("val", config.num_val))
+    places = [(part, split, index) for part, (split, number) in enumerate(parts) for index in range(number)]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        for files in pool.map(partial(_draw, config.seed), places, chunksize=16):
+            yield from files
+
+
+def _draw(seed: int, place: tuple[int, str, int]) -> list[tuple[str, bytes]]:
+    """Draw one image from its own generator; before it, where it is held out, its mask."""
     import numpy as np
 
     from distill.rendering import CLASSES, render
 
-    for part, (split, number) in enumerate((("train", config.num_train), ("val", config.num_val))):
-        for index in range(number):
-            class_name = list(CLASSES)[index % len(CLASSES)]
-            scene = render(class_name, np.random.default_rng([config.seed, part, index]), side_px=SIDE_PX)
-            name = f"{split}/{class_name}/{index:05}.png"
-            if split == "val":
-                yield f"masks/{name}", _png(scene.mask.astype(np.uint8) * 255)
-            yield name, _png(scene.image)
+    part, split, index = place
+    class_name = list(CLASSES)[index % len(CLASSES)]
+    scene = render(class_name, np.random.default_rng([seed, part, index]), side_px=SIDE_PX)
+    name = f"{split}/{class_name}/{index:05}.png"
+    mask = [(f"masks/{name}", _png(scene.mask.astype(np.uint8) * 255))] if split == "val" else []
+    return [*mask, (name, _png(scene.image))]
 
 
 def _png(pixels) -> bytes:
