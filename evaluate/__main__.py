@@ -52,7 +52,7 @@ class Games:
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """Measure stored maps by other rules than the games': ROAD, mu-fidelity, pointing, max-sensitivity."""
+    """Measure stored maps by other rules than the games': ROAD, mu-fidelity, pointing, max-sensitivity, fidelity."""
 
     maps: tuple[str, ...]
     """Folders that `python -m explain` wrote, one per method; all of the same images and teacher."""
@@ -63,7 +63,7 @@ class Measures:
     out: str
     """Folder or URI for the values; the same command again goes on where it stopped."""
     measures: tuple[Measure, ...] = ("road", "mu_fidelity")
-    """Which ones; pointing and energy need object masks or --boxes, max_sensitivity needs --student."""
+    """Which ones; pointing and energy need object masks or --boxes, max_sensitivity and fidelity need --student."""
     student: str | None = None
     """RUN folder of `python -m distill` that the maps explain."""
     boxes: str | None = None
