@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from distill.student import Student, load_student
-from evaluate.measures import Measure
 from evaluate.similarity import check_pair
 from evaluate.sources import Source
 from explain.passes import Explainer, Request
@@ -19,11 +18,11 @@ from explain.registry import METHODS
 if TYPE_CHECKING:
     from distill.teachers import Teacher
 
-OF_STUDENT: tuple[Measure, ...] = ("max_sensitivity", "fidelity")
+OF_STUDENT = ("max_sensitivity", "fidelity")
 """The measures that ask the student."""
 
 
-def check_student(run: str | None, sources: Sequence[Source], teacher: "Teacher", measures: Sequence[Measure]) -> str:
+def check_student(run: str | None, sources: Sequence[Source], teacher: "Teacher", measures: Sequence[str]) -> str:
     """Return the student's fingerprint.
 
     Args:

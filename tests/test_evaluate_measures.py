@@ -288,6 +288,7 @@ def test_fidelity_is_of_what_both_see(place, table):
         scores.append((p, q))
         return float((p * (p / q).log()).sum(dim=1).mean()), float(np.mean(same))
 
+    correlate: Any = stats.spearmanr
     for k in (0, 5):
         scores: list[tuple[torch.Tensor, torch.Tensor]] = []
         image_id, target = f"{k:02d}.png", target_of(place.data, k)
@@ -304,7 +305,7 @@ def test_fidelity_is_of_what_both_see(place, table):
         kl, same = kl_and_same(masked, [seen(one) for one in masked])
         assert (own["masked_kl"], own["masked_agreement"]) == (pytest.approx(kl, rel=1e-4), same)
         p, q = (answers[:, target].numpy() for answers in scores[-1])
-        by_family = [stats.spearmanr(p[half], q[half]).statistic for half in (slice(4), slice(4, 8))]
+        by_family = [correlate(p[half], q[half]).statistic for half in (slice(4), slice(4, 8))]
         assert own["masked_correlation"] == pytest.approx(np.mean(by_family))
         order = np.argsort(rank_pixels(torch.from_numpy(make_saliency("mal_grad_cam", k)), size).ranks.flatten())
         ends = (pixels, torch.zeros_like(pixels)), (SUBSTRATES["blur"](pixels, mean=(), std=(), rng=None), pixels)
@@ -354,7 +355,7 @@ def test_a_student_that_is_the_black_box_is_faithful(place):
 def test_a_planted_disagreement_is_found_where_it_is(place):
     """The student takes one class for another on the whole image, on the mean colour, or under one mask."""
 
-    def values(is_wrong: Any) -> dict[str, float]:
+    def values(is_wrong: Any) -> dict[str, Any]:
         twin = Twin()
 
         def answer(frames: np.ndarray) -> np.ndarray:
