@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from cluster.errors import WorkError
 from distill.teachers import split_spec
 from evaluate.measures import Measure, Settings
 from evaluate.protocol import Protocol, RankedBy
@@ -192,7 +193,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         cli: Any = tyro.cli
         cli(Command, prog="python -m evaluate", args=args).run()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from cluster.session import ray_session, worker_resources
 from cluster.shards import Summary, make_shards, run_shards
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
-from distill.teachers import load_teacher
+from distill.teachers import RefusedImageError, load_teacher
 from evaluate.games import Play, area_over, changed_fractions, play
 from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
 from evaluate.plays import make_plays
@@ -24,8 +25,6 @@ from explain.frames import read_frame, without_list
 from explain.schema import read_part, saliency_maps
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from distill.teachers import Teacher
 
 SHARD_MAPS = 16  # 16 maps are 7,200 forward passes at 224 px: seconds to redo, long enough to fill batches
@@ -122,15 +121,21 @@ class GamesWorker:
         )
         self._part = functools.lru_cache(maxsize=1)(read_part)  # a shard's maps mostly share one part
 
-    def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
+    def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
         """Return a row per item and game of the protocol, in the items' order and the protocol's."""
         rows: list[dict[str, Any]] = []
         waiting: list[tuple[dict[str, Any], np.ndarray]] = []
         plays = self._plays(items, rows, waiting)
         batch_size = self.teacher.batch_size or BATCH_FRAMES
-        for k, curve in enumerate(play(self.teacher.forward, plays, batch_size=batch_size)):
-            row, fractions = waiting[k]
-            row |= {"curve": curve, "auc": area_over(curve, fractions), "teacher_queries": len(curve)}
+        try:
+            for k, curve in enumerate(play(self.teacher.forward, plays, batch_size=batch_size)):
+                row, fractions = waiting[k]
+                row |= {"curve": curve, "auc": area_over(curve, fractions), "teacher_queries": len(curve)}
+        except RefusedImageError as error:
+            if len(items) > 1:  # a batch holds frames of several images: find out whose they are
+                return pa.concat_tables([self([item]) for item in items])
+            for row in rows:
+                row.setdefault("error", None if "auc" in row else str(error))
         return scores_table(rows, self.schema)
 
     def _plays(

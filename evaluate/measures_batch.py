@@ -18,7 +18,7 @@ from cluster.shards import Summary, make_shards, run_shards
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.student import load_student
-from distill.teachers import load_teacher
+from distill.teachers import RefusedImageError, load_teacher
 from evaluate.batch import checked_target
 from evaluate.explaining import OF_STUDENT, check_student, explain_frames, logits, make_explainer, student_passes
 from evaluate.measured import Measured, read_measured, track_measured
@@ -209,7 +209,7 @@ class MeasuresWorker:
         try:
             values = FUNCTIONS[measure](subject, self.settings, self.teacher)
             asked = queries(measure, self.settings, subject)
-        except ValueError as error:
+        except (ValueError, RefusedImageError) as error:
             values = [(str(error),) * len(names)] * len(subject.maps)
             asked = [(0.0,) * len(names)] * len(values)
         worked = sum(not isinstance(own[0], str) for own in values) or len(values)
