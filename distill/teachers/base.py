@@ -95,7 +95,7 @@ class Teacher(ABC):
                     "correct the description, or give the model that it describes"
                 )
         self.num_classes = int(found)
-        self._answer(torch.zeros(1, 3, *self.input_size))
+        self.forward(torch.zeros(1, 3, *self.input_size))
         return self
 
     def normalise(self, images: np.ndarray) -> torch.Tensor:
