@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cluster.errors import WorkError
 from cluster.progress import Progress
 from cluster.session import WorkerResources
 from cluster.storage import PART_SUFFIX, Folder
@@ -80,6 +81,7 @@ def run_shards(
 
     Raises:
         ValueError: The folder holds parts that do not belong to these shards.
+        WorkError: A worker raised it; parts that were written stay.
     """
     started_s = time.monotonic()
     rows = {shard.name: len(shard.items) * rows_per_item for shard in shards}
@@ -119,10 +121,13 @@ class _PartWriter:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         part, items = str(batch["part"][0]), json.loads(batch["items"][0])
-        table = self._run(items)
+        try:
+            table = self._run(items)
+        except WorkError as error:  # as a row: Ray Data would wrap it, and drop it when it is sent
+            return {"part": [part], "rows": [0], "errors": [0], "stopped_by": [str(error)]}
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
         self._job.folder.write_bytes(part + PART_SUFFIX, _parquet(table))
-        return {"part": [part], "rows": [table.num_rows], "errors": [_num_errors(table)]}
+        return {"part": [part], "rows": [table.num_rows], "errors": [_num_errors(table)], "stopped_by": [""]}
 
 
 def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
@@ -141,7 +146,10 @@ def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]
         num_cpus=job.resources.cpus,
         num_gpus=job.resources.gpus,
     )
-    yield from parts.iter_rows()
+    for part in parts.iter_rows():
+        if part["stopped_by"]:
+            raise WorkError(part["stopped_by"])
+        yield part
 
 
 def _quiet_ray_data() -> None:

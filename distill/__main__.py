@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from cluster.errors import WorkError
 from distill.recipes import RECIPES, Recipe
 
 
@@ -49,7 +50,7 @@ def main() -> int:
             num_workers=args.num_workers,
             resume=args.resume,
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"student in {args.out}: " + ", ".join(f"{k.removeprefix('val_')} {v:.4f}" for k, v in metrics.items()))

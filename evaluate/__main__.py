@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from cluster.errors import WorkError
 from distill.teachers import split_spec
 from evaluate.measures import Measure, Settings
 from evaluate.protocol import Protocol, RankedBy
@@ -52,7 +53,7 @@ class Games:
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """Measure stored maps by other rules than the games': ROAD, mu-fidelity, pointing, max-sensitivity."""
+    """Measure stored maps by other rules than the games': ROAD, mu-fidelity, pointing, max-sensitivity, fidelity."""
 
     maps: tuple[str, ...]
     """Folders that `python -m explain` wrote, one per method; all of the same images and teacher."""
@@ -63,7 +64,7 @@ class Measures:
     out: str
     """Folder or URI for the values; the same command again goes on where it stopped."""
     measures: tuple[Measure, ...] = ("road", "mu_fidelity")
-    """Which ones; pointing and energy need object masks or --boxes, max_sensitivity needs --student."""
+    """Which ones; pointing and energy need object masks or --boxes, max_sensitivity and fidelity need --student."""
     student: str | None = None
     """RUN folder of `python -m distill` that the maps explain."""
     boxes: str | None = None
@@ -192,7 +193,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         cli: Any = tyro.cli
         cli(Command, prog="python -m evaluate", args=args).run()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -7,35 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from cluster.session import ray_session, worker_resources
 from cluster.shards import Summary, make_shards, run_shards
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
-from distill.teachers import load_teacher
-from evaluate.games import (
-    Order,
-    Play,
-    area_over,
-    changed_fractions,
-    patch_steps,
-    pixel_steps,
-    play,
-    rank_patches,
-    rank_pixels,
-)
+from distill.teachers import RefusedImageError, load_teacher
+from evaluate.games import Play, area_over, changed_fractions, play
 from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
-from evaluate.protocol import GAMES, Protocol, Substrate, is_deletion
+from evaluate.plays import make_plays
+from evaluate.protocol import Protocol
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.sources import Source, map_items, open_played_images, open_sources
-from evaluate.substrates import SUBSTRATES, image_rng
 from explain.frames import read_frame, without_list
 from explain.schema import read_part, saliency_maps
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from distill.teachers import Teacher
 
 SHARD_MAPS = 16  # 16 maps are 7,200 forward passes at 224 px: seconds to redo, long enough to fill batches
@@ -132,15 +121,21 @@ class GamesWorker:
         )
         self._part = functools.lru_cache(maxsize=1)(read_part)  # a shard's maps mostly share one part
 
-    def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
+    def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
         """Return a row per item and game of the protocol, in the items' order and the protocol's."""
         rows: list[dict[str, Any]] = []
         waiting: list[tuple[dict[str, Any], np.ndarray]] = []
         plays = self._plays(items, rows, waiting)
         batch_size = self.teacher.batch_size or BATCH_FRAMES
-        for k, curve in enumerate(play(self.teacher.forward, plays, batch_size=batch_size)):
-            row, fractions = waiting[k]
-            row |= {"curve": curve, "auc": area_over(curve, fractions), "teacher_queries": len(curve)}
+        try:
+            for k, curve in enumerate(play(self.teacher.forward, plays, batch_size=batch_size)):
+                row, fractions = waiting[k]
+                row |= {"curve": curve, "auc": area_over(curve, fractions), "teacher_queries": len(curve)}
+        except RefusedImageError as error:
+            if len(items) > 1:  # a batch holds frames of several images: find out whose they are
+                return pa.concat_tables([self([item]) for item in items])
+            for row in rows:
+                row.setdefault("error", None if "auc" in row else str(error))
         return scores_table(rows, self.schema)
 
     def _plays(
@@ -184,43 +179,13 @@ class GamesWorker:
         if found["error"] is not None:
             raise ValueError(found["error"])
         target = checked_target(found["target"], self.teacher)
-        saliency = np.array(found["saliency"], dtype=np.float32)
-        order = self._rank(torch.from_numpy(saliency).to(self.device))
         frame, error = read_frame(self.images, found["image_id"], self.teacher.input_size)
         if frame is None:
             raise ValueError(error)
         image = self.teacher.normalise(frame[None])[0].to(self.device)
-        names: set[Substrate] = {self.protocol.substrate(game) for game in self.protocol.games}
-        substrates = {
-            name: SUBSTRATES[name](
-                image,
-                mean=self.teacher.mean,
-                std=self.teacher.std,
-                rng=image_rng(self.protocol.seed, found["image_id"]),
-            )
-            for name in names
-        }
-        most = self._steps(order)
-        least = self._steps(order.reversed()) if self.protocol.least_relevant else most
-        plays = []
-        for game in self.protocol.games:
-            substrate = substrates[self.protocol.substrate(game)]
-            start, finish = (image, substrate) if is_deletion(game) else (substrate, image)
-            steps, num_steps = most if game in GAMES else least
-            plays.append(Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target))
-        return plays, order.tied_share
-
-    def _rank(self, saliency: torch.Tensor) -> Order:
-        size, seed, patches = self.teacher.input_size, self.protocol.seed, self.protocol.patches
-        if patches is None:
-            return rank_pixels(saliency, size, seed=seed)
-        return rank_patches(saliency, size, patches=patches, seed=seed)
-
-    def _steps(self, order: Order) -> tuple[torch.Tensor, int]:
-        size = self.teacher.input_size
-        if self.protocol.patches is None:
-            return pixel_steps(order.ranks, self.protocol.step(size))
-        return patch_steps(order.ranks, size)
+        saliency = torch.from_numpy(np.array(found["saliency"], dtype=np.float32)).to(self.device)
+        options = {"image_id": found["image_id"], "mean": self.teacher.mean, "std": self.teacher.std}
+        return make_plays(image, saliency, target=target, protocol=self.protocol, **options)
 
 
 def checked_target(target: int | None, teacher: "Teacher") -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Measure = Literal["road", "mu_fidelity", "pointing", "energy", "max_sensitivity"]
+Measure = Literal["road", "mu_fidelity", "pointing", "energy", "max_sensitivity", "fidelity"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 ROWS: dict[Measure, tuple[str, ...]] = {
     "road": ("road_morf", "road_lerf", "road_gap"),
@@ -18,6 +18,15 @@ ROWS: dict[Measure, tuple[str, ...]] = {
     "pointing": ("pointing_game",),
     "energy": ("energy_inside",),
     "max_sensitivity": ("max_sensitivity",),
+    "fidelity": (
+        "fidelity_clean_agreement",
+        "fidelity_clean_kl",
+        "fidelity_masked_agreement",
+        "fidelity_masked_kl",
+        "fidelity_masked_correlation",
+        "fidelity_frames_agreement",
+        "fidelity_frames_kl",
+    ),
 }
 """What each measure writes for a map: one row a name."""
 HIGHER_IS_BETTER = {
@@ -28,6 +37,13 @@ HIGHER_IS_BETTER = {
     "pointing_game": True,
     "energy_inside": True,
     "max_sensitivity": False,
+    "fidelity_clean_agreement": True,
+    "fidelity_clean_kl": False,
+    "fidelity_masked_agreement": True,
+    "fidelity_masked_kl": False,
+    "fidelity_masked_correlation": True,
+    "fidelity_frames_agreement": True,
+    "fidelity_frames_kl": False,
 }
 # The settings that move a measure, and what is fixed for this version and still part of its hash.
 FIELDS: dict[Measure, tuple[str, ...]] = {
@@ -36,6 +52,7 @@ FIELDS: dict[Measure, tuple[str, ...]] = {
     "pointing": ("tolerance_px",),
     "energy": (),
     "max_sensitivity": ("radius", "num_perturbations", "seed"),
+    "fidelity": ("num_masks", "num_points", "seed"),
 }
 CONSTANTS: dict[Measure, str] = {
     "road": "linear imputation 1/6 1/12, Gaussian noise in normalised space, probability of target, mean over frames",
@@ -43,6 +60,8 @@ CONSTANTS: dict[Measure, str] = {
     "pointing": "bilinear to input size, share of tied maxima near the object",
     "energy": "map less its minimum at its own size, share inside the object",
     "max_sensitivity": "uniform in the maximum norm, unclipped, relative l2, most of all",
+    "fidelity": "same top-1, KL(teacher || student) in nats; RISE masks 7 .5 and 8 .1; frames of protocol rise; "
+    "bilinear antialias to the student's size; Spearman within each mask family, mean",
 }
 
 
@@ -66,8 +85,12 @@ class Settings:
     """Max-sensitivity: largest change of a pixel, whose range is [0, 1]."""
     num_perturbations: int = 10
     """Max-sensitivity: changed images."""
+    num_masks: int = 100
+    """Fidelity: frames under RISE masks, half of each family; each a query and a student pass per image."""
+    num_points: int = 15
+    """Fidelity: frames of each of a map's two games, both ends included; each a query and a student pass."""
     seed: int = 0
-    """Seed of noise, subsets, changed images, and of the order of tied pixels."""
+    """Seed of noise, subsets, changed images, RISE masks, and of the order of tied pixels."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -82,6 +105,8 @@ class Settings:
             "tolerance_px": (self.tolerance_px >= 0, "0 or more pixels"),
             "radius": (self.radius > 0, "a number above 0"),
             "num_perturbations": (self.num_perturbations >= 1, "1 or more"),
+            "num_masks": (self.num_masks >= 4 and self.num_masks % 2 == 0, "an even number, 4 or more"),
+            "num_points": (self.num_points >= 2, "2 or more"),
             "seed": (self.seed >= 0, "0 or more"),
         }
         for name, (allowed, text) in ranges.items():

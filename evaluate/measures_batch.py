@@ -17,9 +17,10 @@ from cluster.session import ray_session, worker_resources
 from cluster.shards import Summary, make_shards, run_shards
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
-from distill.student import Student, load_student
-from distill.teachers import load_teacher
+from distill.student import load_student
+from distill.teachers import RefusedImageError, load_teacher
 from evaluate.batch import checked_target
+from evaluate.explaining import OF_STUDENT, check_student, explain_frames, logits, make_explainer, student_passes
 from evaluate.measured import Measured, read_measured, track_measured
 from evaluate.measures import ROWS, Measure, Settings, check_measures, row_names, settings_hash
 from evaluate.measures_schema import SCHEMA_VERSION, measures_schema
@@ -27,9 +28,7 @@ from evaluate.measuring import FUNCTIONS, Subject, queries
 from evaluate.objects import Objects
 from evaluate.sources import Source, map_items, open_played_images, open_sources
 from explain.frames import read_frame, without_list
-from explain.passes import Explainer, Request
 from explain.random import image_seed
-from explain.registry import METHODS
 from explain.schema import read_part, saliency_maps
 
 SHARD_IMAGES = 8  # ten methods ask 270 times an image: 2,000 forward passes, seconds to minutes to redo
@@ -71,7 +70,8 @@ def measure_maps(
     objects = Objects(images=images, boxes=boxes)
     if {"pointing", "energy"} & set(wanted):
         objects.check()
-    fingerprint = check_student(student, sources) if "max_sensitivity" in wanted else None
+    of_student = [name for name in OF_STUDENT if name in wanted]
+    fingerprint = check_student(student, sources, judge, of_student) if of_student else None
     target = str(sources[0].config["target"])
     stored = {
         "schema_version": SCHEMA_VERSION,
@@ -106,29 +106,6 @@ def measure_maps(
     return Result(summary=summary, measured=measured)
 
 
-def check_student(run: str | None, sources: Sequence[Source]) -> str:
-    """Return the student's fingerprint. Raises: ValueError where max-sensitivity cannot make any map anew with it."""
-    if run is None:
-        raise ValueError("max_sensitivity explains again; give --student RUN, or leave it out of --measures")
-    found = load_student(run).fingerprint
-    explained = [source for source in sources if explains_student(source)]
-    if not explained:
-        raise ValueError("max_sensitivity: none of the maps is of a method that explains a student; leave it out")
-    for source in explained:
-        made_by = source.config["student_fingerprint"]
-        if made_by != found:
-            raise ValueError(
-                f"the maps in {source.uri} explain student {source.config['student']} ({made_by}), not --student "
-                f"{run} ({found}); give that student"
-            )
-    return found
-
-
-def explains_student(source: Source) -> bool:
-    """Tell whether the maps are of a registered method that looks into the student."""
-    return source.method in METHODS and METHODS[source.method].explains == "student"
-
-
 def image_items(sources: Sequence[Source], images: ImageSet) -> list[dict[str, Any]]:
     """List one item per image, in the data set's order: image_id, and part and row of its map in each source."""
     places: dict[str, list[Any]] = {image_id: [] for image_id in images.image_ids}
@@ -155,6 +132,7 @@ class MeasuresWorker:
         run = stored["student"]
         self.student = None if run is None else load_student(run, device=self.device)
         self.explainers = [make_explainer(source, self.student) for source in self.sources]
+        self.answerer = None if self.student is None else student_passes(self.student, logits)
         # A shard's maps mostly share one part a source.
         self._part = functools.lru_cache(maxsize=len(self.sources))(read_part)
 
@@ -204,6 +182,7 @@ class MeasuresWorker:
             mask=functools.partial(self.objects.mask, image_id, self.teacher.input_size),
             explain=explain,
             frame=functools.partial(self._student_frame, image_id),
+            answer=self._answer,
         )
 
     def _explain(self, number: int, row: dict[str, Any]) -> Any:
@@ -219,24 +198,29 @@ class MeasuresWorker:
         assert frame is not None, error  # the teacher's frame was read from the same file
         return frame.astype(np.float32) / 255
 
+    def _answer(self, frames: np.ndarray) -> np.ndarray:
+        assert self.answerer is not None
+        return explain_frames(self.answerer, 0, 0, frames)
+
     def _cells(self, measure: Measure, subject: Subject) -> Iterator[dict[str, dict[str, Any]]]:
         """Yield, for each map of the subject, row name -> value, error, teacher_queries and seconds."""
         names = ROWS[measure]
         started_s = time.perf_counter()
         try:
             values = FUNCTIONS[measure](subject, self.settings, self.teacher)
-            asked = queries(measure, self.settings, len(values))
-        except ValueError as error:
-            values, asked = [(str(error),) * len(names)] * len(subject.maps), (0.0,) * len(names)
+            asked = queries(measure, self.settings, subject)
+        except (ValueError, RefusedImageError) as error:
+            values = [(str(error),) * len(names)] * len(subject.maps)
+            asked = [(0.0,) * len(names)] * len(values)
         worked = sum(not isinstance(own[0], str) for own in values) or len(values)
         seconds = (time.perf_counter() - started_s) / worked / len(names)
-        for own in values:
+        for own, shares in zip(values, asked, strict=True):
             yield {
                 name: {
                     **({"error": value} if isinstance(value, str) else {"value": value, "seconds": seconds}),
                     "teacher_queries": number,
                 }
-                for name, value, number in zip(names, own, asked, strict=True)
+                for name, value, number in zip(names, own, shares, strict=True)
             }
 
     def _full_rows(
@@ -248,25 +232,3 @@ class MeasuresWorker:
                 row = {**same, "measure": name, "protocol_hash": self.hashes[measure]}
                 nothing = {"teacher_queries": 0.0, "seconds": 0.0, "error": error}
                 yield {**row, **nothing, **cells.get(name, {})}
-
-
-def make_explainer(source: Source, student: Student | None) -> Explainer | str:
-    """Load what made a source's maps; return why not where it does not explain the student."""
-    if student is None or not explains_student(source):
-        return f"method {source.method} does not explain the student; only maps that do are made anew"
-    method = METHODS[source.method]
-    cuda = student.model.fc.weight.is_cuda
-    return Explainer(
-        function=method.load(),
-        options=source.config["options"],
-        seeded=method.seeded,
-        model=student.model,
-        normalise=student.normalise,
-        num_threads=1 if cuda else torch.get_num_threads(),
-    )
-
-
-def explain_frames(explainer: Explainer, target: int, seed: int, frames: np.ndarray) -> np.ndarray:
-    """Explain frames (N, H, W, 3) in units of [0, 1], all for one class and with one seed; return (N, h, w)."""
-    requests = [Request(frame=frame * np.float32(255), target=target, seed=seed) for frame in frames]
-    return np.stack([answer.saliency for answer in explainer(requests) if answer is not None])

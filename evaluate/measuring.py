@@ -4,6 +4,7 @@ Each function returns, for each map, the values of the rows that `evaluate.measu
 map has no value and says why.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,13 +13,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from evaluate.fidelity import compare, game_frames, masked_correlation, masked_frames, student_view
 from evaluate.games import rank_pixels
 from evaluate.max_sensitivity import max_sensitivity
-from evaluate.measures import Measure, Settings
+from evaluate.measures import ROWS, Measure, Settings
 from evaluate.mu_fidelity import draw_subsets, mu_fidelity, subset_frames, subset_sums
+from evaluate.plays import make_plays
 from evaluate.pointing import mass_inside, pointing_game
+from evaluate.protocol import Protocol
 from evaluate.road import road, road_frames
 from evaluate.substrates import image_rng, mean_colour
+from explain.random import image_seed
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
@@ -45,12 +50,19 @@ class Subject:
     """For each map what makes it anew (see `max_sensitivity`), or why nothing does."""
     frame: Callable[[], np.ndarray]
     """Reads the image as `explain` takes it, (H', W', 3) in [0, 1]."""
+    answer: Callable[[np.ndarray], np.ndarray]
+    """Returns the student's logits, (N, K), for such frames (N, H', W', 3)."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Return the teacher's input size (height, width)."""
         height, width = self.pixels.shape[1:]
         return height, width
+
+    @property
+    def num_explained(self) -> int:
+        """Count the maps that explain the student."""
+        return sum(not isinstance(explain, str) for explain in self.explain)
 
 
 def measure_road(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
@@ -113,20 +125,66 @@ def measure_max_sensitivity(subject: Subject, settings: Settings, teacher: "Teac
     return values
 
 
+def measure_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
+    """Hold the student's answers against the teacher's: image and masks once, each map's games apart."""
+    if not subject.num_explained:
+        return [(str(reason),) * len(ROWS["fidelity"]) for reason in subject.explain]
+    whole = subject.frame()
+    mean, std = teacher.mean, teacher.std
+    seen = functools.partial(student_view, mean=mean, std=std, size=whole.shape[:2])
+    masked = masked_frames(
+        subject.pixels, seed=image_seed(settings.seed, subject.image_id, "rise"), num=settings.num_masks
+    )
+    probs = ask(teacher, torch.cat([subject.pixels[None], masked]))
+    logits = subject.answer(np.concatenate([whole[None], seen(masked)]))
+    clean, under_masks = compare(probs[:1], logits[:1]), compare(probs[1:], logits[1:])
+    student_probs = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+    protocol = Protocol(seed=settings.seed)
+    values: Values = []
+    for explain, saliency, target in zip(subject.explain, subject.maps, subject.targets, strict=True):
+        if isinstance(explain, str):
+            values.append((explain,) * len(ROWS["fidelity"]))
+            continue
+        plays, _ = make_plays(
+            subject.pixels,
+            saliency,
+            target=target,
+            protocol=protocol,
+            image_id=subject.image_id,
+            mean=mean,
+            std=std,
+        )
+        frames = game_frames(plays, num_points=settings.num_points)
+        in_games = compare(ask(teacher, frames), subject.answer(seen(frames)))
+        correlation = masked_correlation(probs[1:, target], student_probs[1:, target])
+        same = "no correlation: the target's probability is the same under every mask of a family"
+        values.append((*clean, *under_masks, _or(correlation, same), *in_games))
+    return values
+
+
 FUNCTIONS: Mapping[Measure, Callable[[Subject, Settings, "Teacher"], Values]] = {
     "road": measure_road,
     "mu_fidelity": measure_mu_fidelity,
     "pointing": measure_pointing,
     "energy": measure_energy,
     "max_sensitivity": measure_max_sensitivity,
+    "fidelity": measure_fidelity,
 }
 
 
-def queries(measure: Measure, settings: Settings, num_maps: int) -> tuple[float, ...]:
-    """Count each row's share of the forward passes that a measure asks for one of `num_maps` maps of an image."""
+def queries(measure: Measure, settings: Settings, subject: Subject) -> list[tuple[float, ...]]:
+    """Count, for each map, each row's share of the forward passes that a measure asks for; shared ones are divided."""
+    num = len(subject.maps)
     if measure == "road":
-        return (len(settings.percentages), len(settings.percentages), 0.0)
-    return ((settings.num_subsets + 1) / num_maps if measure == "mu_fidelity" else 0.0,)
+        return [(len(settings.percentages), len(settings.percentages), 0.0)] * num
+    if measure == "mu_fidelity":
+        return [((settings.num_subsets + 1) / num,)] * num
+    none = (0.0,) * len(ROWS[measure])
+    if measure != "fidelity" or not subject.num_explained:
+        return [none] * num
+    whole, masked = (asked / subject.num_explained for asked in (1, settings.num_masks))
+    own = (whole, 0.0, masked, 0.0, 0.0, 2.0 * settings.num_points, 0.0)
+    return [none if isinstance(explain, str) else own for explain in subject.explain]
 
 
 def ask(teacher: "Teacher", frames: torch.Tensor) -> np.ndarray:

@@ -4,7 +4,7 @@ Images are the unit of resampling everywhere. Intervals are bias-corrected and a
 because deletion AUCs are skewed; two methods are compared on the images that both have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +97,12 @@ def kendall(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.nd
     Raises:
         ValueError: the lengths differ.
     """
-    if not _differences(first, second).size or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return float("nan")
-    found: Any = stats.kendalltau(first, second)
-    return float(found.statistic)
+    return _rank_correlation(stats.kendalltau, first, second)
+
+
+def spearman(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Compute Spearman's rank correlation, ties with their mean rank; returns and raises as `kendall`."""
+    return _rank_correlation(stats.spearmanr, first, second)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -113,6 +115,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(p.size, 0, -1)))
     return adjusted.tolist()
+
+
+def _rank_correlation(
+    correlate: Callable[..., Any], first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray
+) -> float:
+    if not _differences(first, second).size or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(correlate(first, second).statistic)
 
 
 def _differences(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from cluster.errors import WorkError
 from explain.job import Job
 from explain.registry import METHODS, Method, find_method
 
@@ -42,7 +43,7 @@ def main(args: Sequence[str]) -> int:
         from explain.batch import explain
 
         summary = explain(name, job)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     made = summary.rows - summary.errors

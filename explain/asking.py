@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cluster.storage import Folder
+from distill.teachers import RefusedImageError
 from explain.answers import Known, read_answers, write_answers
 from explain.passes import Answer, Request
 from explain.queries import Queries
@@ -36,17 +37,21 @@ class Asker:
     device: str = "cpu"
     """Where frames are composed."""
 
-    def __call__(self, requests: Sequence[Request | None]) -> list[Answer | None]:
-        """Explain the requests, in their order; None keeps a place free, and is answered by None."""
+    def __call__(self, requests: Sequence[Request | None]) -> list[Answer | str | None]:
+        """Explain the requests, in their order; None keeps a place free, and is answered by None.
+
+        A text says why an image has no map. Whatever happens, answers that came are kept.
+        """
         image_ids = [request.image_id for request in requests if request is not None]
         known = read_answers(self.folder, image_ids)
         before = {image_id: len(found.answers) for image_id, found in known.items()}
-        answers = [None if request is None else self._explain(request, known) for request in requests]
-        if {image_id: len(found.answers) for image_id, found in known.items()} != before:
-            write_answers(self.folder, image_ids, known)
-        return answers
+        try:
+            return [None if request is None else self._explain(request, known) for request in requests]
+        finally:
+            if {image_id: len(found.answers) for image_id, found in known.items()} != before:
+                write_answers(self.folder, image_ids, known)
 
-    def _explain(self, request: Request, known: dict[str, Known]) -> Answer:
+    def _explain(self, request: Request, known: dict[str, Known]) -> Answer | str:
         assert request.target is not None, "a query-based method has a target from the start"
         earlier = known.get(request.image_id, Known(answers=np.zeros(0, np.float32), seconds=0.0))
         queries = Queries(
@@ -57,12 +62,17 @@ class Asker:
         image = self.teacher.normalise(request.frame[None]).to(self.device)
         target = torch.tensor([request.target])
         started = time.perf_counter()
-        saliency = self.function(queries, image, target, seeds=[request.seed], **self.options)[0].cpu().numpy()
-        took = time.perf_counter() - started
+        try:
+            saliency = self.function(queries, image, target, seeds=[request.seed], **self.options)[0].cpu().numpy()
+        except RefusedImageError as error:
+            return str(error)
+        finally:
+            took = time.perf_counter() - started
+            if len(queries.answers[0]) > len(earlier.answers):
+                answers = queries.answers[0].numpy()
+                known[request.image_id] = Known(answers=answers, seconds=earlier.seconds + took)
         used, reused = queries.used.get(0, 0), min(queries.used.get(0, 0), len(earlier.answers))
         seconds_before = earlier.seconds * reused / len(earlier.answers) if reused else 0.0
-        if len(queries.answers[0]) > len(earlier.answers):
-            known[request.image_id] = Known(answers=queries.answers[0].numpy(), seconds=earlier.seconds + took)
         return Answer(
             saliency=saliency,
             target=request.target,

@@ -108,7 +108,7 @@ class MapWorker:
         read = [self._read(item) for item in items]
         answers = self.explainer([found if isinstance(found, Request) else None for found in read])
         return [
-            {**item, "error": found} if answer is None else self._row(item, answer)
+            self._row(item, answer) if isinstance(answer, Answer) else {**item, "error": answer or found}
             for item, found, answer in zip(items, read, answers, strict=True)
         ]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from cluster.storage import Folder
 from distill.images import ImageSet
-from distill.teachers import load_teacher
+from distill.teachers import RefusedImageError, load_teacher
 from explain.frames import read_frame
 
 if TYPE_CHECKING:
@@ -80,15 +80,24 @@ class TargetWorker:
 
         read = [read_frame(self.images, item["image_id"], self.teacher.input_size) for item in items]
         frames = [frame for frame, _ in read if frame is not None]
-        probs = iter(self.teacher.probabilities(np.stack(frames)) if frames else ())
+        answers = iter(self._answers(frames))
         rows = [
-            {"image_id": item["image_id"], "error": error, **(top_class(next(probs)) if error is None else {})}
-            for item, (_, error) in zip(items, read, strict=True)
+            {"image_id": item["image_id"], **({"error": error} if frame is None else next(answers))}
+            for item, (frame, error) in zip(items, read, strict=True)
         ]
         schema = pa.schema(
             {"image_id": pa.string(), "target": pa.int32(), "target_prob": pa.float32(), "error": pa.string()}
         )
         return pa.Table.from_pylist(rows, schema=schema)
+
+    def _answers(self, frames: list[np.ndarray]) -> list[dict[str, Any]]:
+        """Return each frame's target and target_prob, or the error that the teacher has with it alone."""
+        try:
+            return [top_class(probs) for probs in self.teacher.probabilities(np.stack(frames))] if frames else []
+        except RefusedImageError as error:
+            if len(frames) == 1:
+                return [{"error": str(error)}]
+            return [answer for frame in frames for answer in self._answers([frame])]
 
 
 def top_class(probs: np.ndarray) -> dict[str, Any]:

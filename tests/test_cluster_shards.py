@@ -1,5 +1,6 @@
 """Shards on a real Ray: rows complete and unique, through a rerun, a killed actor and what does not belong."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import dataset, parquet
 
+from cluster.errors import WorkError
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.shards import Shard, Summary, make_shards, run_shards
 from cluster.storage import Folder
@@ -113,6 +115,26 @@ def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, two_workers: W
     pids = (tmp_path / "log" / "3").read_text().split()
     assert len(pids) == 2
     assert pids[0] != pids[1]
+
+
+def test_a_worker_that_gives_up_ends_the_job_and_leaves_what_is_done(
+    tmp_path: Path, two_workers: WorkerResources
+) -> None:
+    def make(config: dict[str, Any]) -> Any:
+        def run(items: list[dict[str, Any]]) -> pa.Table:
+            if items[0]["i"] >= 6:
+                raise WorkError("the black box is gone")
+            return pa.table({"i": [item["i"] for item in items]})
+
+        return run
+
+    folder = Folder(str(tmp_path))
+    one = dataclasses.replace(two_workers, num_workers=1)
+    with pytest.raises(WorkError, match=r"^the black box is gone$"):
+        run_shards(make, {}, SHARDS, folder, resources=one, description="give up")
+    assert set(folder.names()) <= {"part-00000.parquet", "part-00001.parquet"}
+    done = run_shards(make, {}, SHARDS[:2], folder, resources=one, description="go on")
+    assert done.rows == 6
 
 
 def test_actors_have_the_threads_of_their_cores(tmp_path: Path, two_workers: WorkerResources) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from cluster.session import ray_session
 from cluster.storage import Folder
@@ -23,20 +24,24 @@ from distill.images.decode import decode, resize
 from distill.student import ResCBAM, Student, load_student, save_student
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
+from evaluate.explaining import check_student
 from evaluate.games import rank_pixels
 from evaluate.max_sensitivity import max_sensitivity
-from evaluate.measured import metrics, read_measured
+from evaluate.measured import disagreeing_images, metrics, read_measured
 from evaluate.measures import FIELDS, HIGHER_IS_BETTER, MEASURES, ROWS, Settings, row_names, settings_hash
-from evaluate.measures_batch import MeasuresWorker, check_student, image_items
+from evaluate.measures_batch import MeasuresWorker, image_items
+from evaluate.measuring import FUNCTIONS, Subject
 from evaluate.mu_fidelity import draw_subsets, mu_fidelity, subset_frames, subset_sums
 from evaluate.objects import Objects
 from evaluate.pointing import mass_inside
 from evaluate.road import road_frames
 from evaluate.sources import open_played_images, open_sources
 from evaluate.statistics import mean_interval
-from evaluate.substrates import image_rng
+from evaluate.substrates import SUBSTRATES, image_rng
 from explain.frames import without_list
 from explain.mal_grad_cam import mal_grad_cam
+from explain.random import image_seed
+from explain.rise import rise_masks
 from explain.schema import maps_table
 
 pytestmark = [
@@ -52,7 +57,9 @@ TEACHER = "python:evaluate_teacher:make"
 METHODS = ("mal_grad_cam", "random")
 NUM_IMAGES = 6
 BROKEN, NOT_FINITE, CONSTANT, NO_MASK = 1, 2, 3, 4  # numbers of the images that differ
-SETTINGS = Settings(percentages=(20, 60), num_subsets=16, grid=4, num_perturbations=3, tolerance_px=2)
+SETTINGS = Settings(
+    percentages=(20, 60), num_subsets=16, grid=4, num_perturbations=3, tolerance_px=2, num_masks=8, num_points=5
+)
 STUDENT_SIZE = (40, 48)
 
 
@@ -189,7 +196,7 @@ def value(table: Any, method: str, k: int, measure: str) -> float:
 
 def test_every_image_method_and_measure_is_one_row(table):
     keys = table[["image_id", "method", "measure"]]
-    assert len(table) == NUM_IMAGES * 2 * len(row_names(MEASURES)) == NUM_IMAGES * 2 * 7
+    assert len(table) == NUM_IMAGES * 2 * len(row_names(MEASURES)) == NUM_IMAGES * 2 * 14
     assert not keys.duplicated().any()
     assert (table["value"].isna() == table["error"].notna()).all()
     assert set(table["measure"]) == set(HIGHER_IS_BETTER)
@@ -210,14 +217,17 @@ def test_rows_without_a_value_say_why(table):
     assert set(errors[f"{NO_MASK:02d}.png", "mal_grad_cam"].index) == {"pointing_game", "energy_inside"}
     assert "no object mask" in errors[f"{NO_MASK:02d}.png", "mal_grad_cam", "energy_inside"]
     assert "does not explain the student" in errors["00.png", "random", "max_sensitivity"]
-    assert set(errors["00.png"].index.get_level_values("measure")) == {"max_sensitivity"}
+    assert set(errors["00.png", "random"].index) == {"max_sensitivity", *ROWS["fidelity"]}
+    assert set(errors["00.png"].index.get_level_values("method")) == {"random"}
 
 
 def test_shared_frames_are_asked_once_and_every_query_is_counted(place, table):
-    """Whole image and 16 subsets once an image; 4 frames of ROAD a map."""
+    """Whole image and 16 subsets once an image, 4 frames of ROAD a map; for fidelity whole image and 8 masks once an
+    image, 5 frames of each game a map of the student.
+    """
     images = NUM_IMAGES - 1
     maps = images * 2 - 1
-    assert sum(place.asked) == images * 17 + maps * 4
+    assert sum(place.asked) == images * 17 + maps * 4 + images * 9 + images * 10
     assert table["teacher_queries"].sum() == pytest.approx(sum(place.asked))
     assert (table[table["error"].isna()]["seconds"] > 0).sum() > 0
     assert (table["seconds"] >= 0).all()
@@ -261,8 +271,146 @@ def test_max_sensitivity_is_of_the_methods_own_maps(place, table):
     assert value(table, "mal_grad_cam", 0, "max_sensitivity") == pytest.approx(wanted, rel=1e-2)
 
 
+def test_fidelity_is_of_what_both_see(place, table):
+    """The games' frames are played here; the student sees them through Pillow, as floats, colour by colour."""
+    teacher, student = load_teacher(TEACHER), load_student(place.run)
+    height, width = STUDENT_SIZE
+
+    def seen(pixels: torch.Tensor) -> np.ndarray:
+        colours = pixels.numpy() * np.array(teacher.std)[:, None, None] + np.array(teacher.mean)[:, None, None]
+        images = [Image.fromarray(np.float32(colour)).resize((width, height), 2) for colour in colours]
+        return np.stack([np.asarray(one) for one in images], axis=2) * 255
+
+    def kl_and_same(pixels: list[torch.Tensor], shown: list[np.ndarray]) -> tuple[float, float]:
+        p = teacher.forward(torch.stack(pixels)).double()
+        q = student.model(student.normalise(np.stack(shown))).double().softmax(dim=1)
+        same = [int(a.argmax()) == int(b.argmax()) for a, b in zip(p, q, strict=True)]
+        scores.append((p, q))
+        return float((p * (p / q).log()).sum(dim=1).mean()), float(np.mean(same))
+
+    correlate: Any = stats.spearmanr
+    for k in (0, 5):
+        scores: list[tuple[torch.Tensor, torch.Tensor]] = []
+        image_id, target = f"{k:02d}.png", target_of(place.data, k)
+        pixels = teacher.normalise(frame(place.data, k)[None])[0]
+        own = {name.removeprefix("fidelity_"): value(table, "mal_grad_cam", k, name) for name in ROWS["fidelity"]}
+        kl, same = kl_and_same([pixels], [frame(place.data, k, STUDENT_SIZE).astype(np.float32)])
+        assert (own["clean_kl"], own["clean_agreement"]) == (pytest.approx(kl, rel=1e-4), same)
+        seed, size = image_seed(0, image_id, "rise"), evaluate_teacher.SIZE
+        masks = [
+            *rise_masks(range(4), seed=seed, size=size, num_cells=7, keep_probability=0.5),
+            *rise_masks(range(4), seed=seed, size=size, num_cells=8, keep_probability=0.1),
+        ]
+        masked = [pixels * mask for mask in masks]
+        kl, same = kl_and_same(masked, [seen(one) for one in masked])
+        assert (own["masked_kl"], own["masked_agreement"]) == (pytest.approx(kl, rel=1e-4), same)
+        p, q = (answers[:, target].numpy() for answers in scores[-1])
+        by_family = [correlate(p[half], q[half]).statistic for half in (slice(4), slice(4, 8))]
+        assert own["masked_correlation"] == pytest.approx(np.mean(by_family))
+        order = np.argsort(rank_pixels(torch.from_numpy(make_saliency("mal_grad_cam", k)), size).ranks.flatten())
+        ends = (pixels, torch.zeros_like(pixels)), (SUBSTRATES["blur"](pixels, mean=(), std=(), rng=None), pixels)
+        frames = []
+        for start, finish in ends:
+            for point in (0, 3, 6, 9, 12):  # 12 steps of a row's width
+                shown = start.clone().flatten(1)
+                shown[:, order[: point * 18]] = finish.flatten(1)[:, order[: point * 18]]
+                frames.append(shown.view_as(start))
+        kl, same = kl_and_same(frames, [seen(one) for one in frames])
+        assert (own["frames_kl"], own["frames_agreement"]) == (pytest.approx(kl, rel=1e-4), same)
+
+
+class Twin:
+    """A student that is the black box: of its input size and seeing what it sees."""
+
+    def __init__(self) -> None:
+        self.box, self.asked = evaluate_teacher.make(), 0
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        self.asked += len(frames)
+        return np.log(self.box(np.round(frames * 255).astype(np.uint8))).astype(np.float32)
+
+
+def subject_of(place: SimpleNamespace, k: int, answer: Any) -> Subject:
+    teacher = load_teacher(TEACHER)
+    return Subject(
+        image_id=f"{k:02d}.png",
+        pixels=teacher.normalise(frame(place.data, k)[None])[0],
+        maps=[torch.from_numpy(make_saliency(method, k)) for method in METHODS],
+        targets=[target_of(place.data, k)] * 2,
+        mask=lambda: np.zeros(evaluate_teacher.SIZE, bool),
+        explain=[lambda frames: frames[..., 0], "it does not explain the student"],
+        frame=lambda: frame(place.data, k).astype(np.float32) / 255,
+        answer=answer,
+    )
+
+
+def test_a_student_that_is_the_black_box_is_faithful(place):
+    twin = Twin()
+    own, other = FUNCTIONS["fidelity"](subject_of(place, 0, twin), SETTINGS, load_teacher(TEACHER))
+    assert own == pytest.approx((1, 0, 1, 0, 1, 1, 0), abs=1e-6)
+    assert other == ("it does not explain the student",) * 7
+    assert twin.asked == 1 + 8 + 2 * 5
+
+
+def test_a_planted_disagreement_is_found_where_it_is(place):
+    """The student takes one class for another on the whole image, on the mean colour, or under one mask."""
+
+    def values(is_wrong: Any) -> dict[str, Any]:
+        twin = Twin()
+
+        def answer(frames: np.ndarray) -> np.ndarray:
+            logits = twin(frames)
+            return np.where(is_wrong(frames)[:, None], -logits, logits)
+
+        (found, _) = FUNCTIONS["fidelity"](subject_of(place, 0, answer), SETTINGS, load_teacher(TEACHER))
+        return dict(zip(ROWS["fidelity"], found, strict=True))
+
+    image = frame(place.data, 0) / np.float32(255)
+    box = evaluate_teacher.make()
+
+    def is_image(frames: np.ndarray) -> np.ndarray:
+        return np.abs(frames - image).max(axis=(1, 2, 3)) < 1e-5
+
+    def is_flat(frames: np.ndarray) -> np.ndarray:
+        return np.ptp(frames, axis=(1, 2)).max(axis=1) < 1e-5
+
+    p = box(frame(place.data, 0)[None])[0]
+    kl = float((p * np.log(p * (1 / p).sum() * p)).sum())  # against q = (1 / p) / sum (1 / p)
+    whole = values(is_image)  # it is the first frame of deletion too, and the last of insertion
+    assert whole["fidelity_clean_agreement"] == 0
+    assert whole["fidelity_clean_kl"] == pytest.approx(kl, rel=1e-4)
+    assert whole["fidelity_frames_agreement"] == pytest.approx(0.8)
+    assert whole["fidelity_frames_kl"] == pytest.approx(kl * 0.2, rel=1e-3)
+    assert (whole["fidelity_masked_agreement"], whole["fidelity_masked_kl"]) == (1, pytest.approx(0, abs=1e-6))
+    flat = values(is_flat)
+    assert (flat["fidelity_clean_agreement"], flat["fidelity_masked_agreement"]) == (1, 1)
+    assert flat["fidelity_frames_agreement"] == pytest.approx(0.9)
+    few = values(lambda frames: np.arange(len(frames)) % 9 == 3 if len(frames) == 9 else np.zeros(len(frames), bool))
+    assert few["fidelity_masked_agreement"] == pytest.approx(7 / 8)
+    assert few["fidelity_masked_correlation"] < 1
+    assert few["fidelity_clean_agreement"] == few["fidelity_frames_agreement"] == 1
+
+
+def test_a_student_that_answers_with_nothing_has_a_row_that_says_so(place):
+    with pytest.raises(ValueError, match="not finite"):
+        FUNCTIONS["fidelity"](
+            subject_of(place, 0, lambda frames: np.full((len(frames), 3), np.nan, np.float32)),
+            SETTINGS,
+            load_teacher(TEACHER),
+        )
+
+
+def test_images_that_the_student_sees_otherwise_are_listed(place, tmp_path, table):
+    rows = table[(table["measure"] == "fidelity_clean_agreement") & (table["method"] == "mal_grad_cam")]
+    wanted = {row["image_id"] for row in rows.to_dict("records") if row["value"] == 0}
+    assert 0 < len(wanted) < NUM_IMAGES - 1
+    assert disagreeing_images(write_measured(place, tmp_path / "out", ("fidelity",))) == wanted
+    with pytest.raises(ValueError, match="has no fidelity"):
+        disagreeing_images(write_measured(place, tmp_path / "other", ("road",)))
+
+
 def test_an_image_alone_is_the_same_as_in_a_shard(place, table):
-    worker = MeasuresWorker(worker_config(place, ("road", "mu_fidelity", "max_sensitivity")))
+    worker = MeasuresWorker(worker_config(place, ("road", "mu_fidelity", "max_sensitivity", "fidelity")))
     alone = worker([items_of(place)[5]]).to_pandas()
     together = table.set_index(["image_id", "method", "measure"])["value"]
     for row in alone.to_dict("records"):
@@ -289,14 +437,21 @@ def test_boxes_stand_in_for_masks(place, tmp_path):
 
 def test_what_a_measure_needs_is_asked_for_before_work(place, tmp_path):
     sources = worker_config(place, MEASURES)["sources"]
-    assert check_student(place.run, sources) == load_student(place.run).fingerprint
+    teacher, asked = load_teacher(TEACHER), ("max_sensitivity", "fidelity")
+    assert check_student(place.run, sources, teacher, asked) == load_student(place.run).fingerprint
     with pytest.raises(ValueError, match="give --student RUN"):
-        check_student(None, sources)
-    with pytest.raises(ValueError, match="explains a student"):
-        check_student(place.run, sources[1:])
+        check_student(None, sources, teacher, asked)
+    of_teacher = dataclasses.replace(sources[0], config={**sources[0].config, "explains": "teacher"})
+    for useless in (sources[1], of_teacher):
+        with pytest.raises(ValueError, match="explains a student"):
+            check_student(place.run, [useless], teacher, asked)
     other = dataclasses.replace(sources[0], config={**sources[0].config, "student_fingerprint": "0" * 12})
     with pytest.raises(ValueError, match="give that student"):
-        check_student(place.run, [other])
+        check_student(place.run, [other], teacher, asked)
+    stranger = load_teacher("python:evaluate_teacher:make_other")
+    with pytest.raises(ValueError, match="give its own teacher"):
+        check_student(place.run, sources, stranger, asked)
+    assert check_student(place.run, sources, stranger, ("max_sensitivity",))
     bare = tmp_path / "bare"
     shutil.copytree(place.data, bare, ignore=shutil.ignore_patterns("masks"))
     with pytest.raises(ValueError, match=r"no object masks.*--boxes"):
@@ -313,6 +468,9 @@ def test_what_a_measure_needs_is_asked_for_before_work(place, tmp_path):
         (["--percentages", "0", "50"], "percentages (0, 50)"),
         (["--percentages", "50", "50"], "percentages (50, 50)"),
         (["--num-subsets", "1"], "num_subsets 1"),
+        (["--measures", "fidelity"], "give --student RUN"),
+        (["--num-masks", "7"], "num_masks 7"),
+        (["--num-points", "1"], "num_points 1"),
         (["--boxes", "/nowhere", "--measures", "pointing"], "no annotation of any image"),
         (["--data", "nowhere"], "nowhere"),
     ],
@@ -341,7 +499,9 @@ def test_hashes_name_a_measures_own_settings():
         (hashes(Settings(percentages=(50,))), {"road"}),
         (hashes(Settings(num_subsets=64)), {"mu_fidelity"}),
         (hashes(Settings(radius=0.1)), {"max_sensitivity"}),
-        (hashes(Settings(seed=1)), {"road", "mu_fidelity", "max_sensitivity"}),
+        (hashes(Settings(num_masks=50)), {"fidelity"}),
+        (hashes(Settings(num_points=5)), {"fidelity"}),
+        (hashes(Settings(seed=1)), {"road", "mu_fidelity", "max_sensitivity", "fidelity"}),
         (hashes(Settings(), objects="boxes"), {"pointing", "energy"}),
         (hashes(Settings(), target="label"), set(MEASURES)),
     ):
@@ -404,7 +564,7 @@ def test_the_command_writes_measures_on_ray_and_tells_mlflow(place, table, ray_h
     out = str(place.root / "measures")
     words = ["--maps", *place.maps, "--data", str(place.data), "--teacher", TEACHER, "--out", out]
     words += ["--student", place.run, "--measures", *MEASURES, "--percentages", "20", "60", "--num-subsets", "16"]
-    words += ["--grid", "4", "--num-perturbations", "3", "--tolerance-px", "2"]
+    words += ["--grid", "4", "--num-perturbations", "3", "--tolerance-px", "2", "--num-masks", "8", "--num-points", "5"]
     for _ in range(2):  # the second start finds everything done
         assert main(["measures", *words]) == 0
     assert f"{len(table)} rows" in capsys.readouterr().out

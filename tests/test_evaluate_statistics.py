@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluate.statistics import holm, kendall, mean_interval, paired_difference, wilcoxon, win_rate
+from evaluate.statistics import holm, kendall, mean_interval, paired_difference, spearman, wilcoxon, win_rate
 
 
 @pytest.mark.parametrize("num", [8, 60, 400])
@@ -98,6 +98,13 @@ def test_kendall_counts_pairs():
     same = sum(np.sign((first[i] - first[j]) * (second[i] - second[j])) for i, j in pairs)
     assert kendall(first, second) == pytest.approx(same / len(pairs))
     assert np.isnan([kendall([1.0], [2.0]), kendall([], []), kendall([1.0, 1.0], [1.0, 2.0])]).all()
+
+
+def test_spearman_is_pearsons_correlation_of_ranks():
+    first, second = [3.0, 1.0, 4.0, 1.0, 9.0], [2.0, 7.0, 2.0, 8.0, 2.5]
+    ranks = [3, 1.5, 4, 1.5, 5], [1.5, 4, 1.5, 5, 3]  # ties share their mean rank
+    assert spearman(first, second) == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert np.isnan([spearman([1.0], [2.0]), spearman([], []), spearman([1.0, 1.0], [1.0, 2.0])]).all()
 
 
 def test_holm_by_hand():

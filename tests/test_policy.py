@@ -28,7 +28,10 @@ MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
     | {"distill/losses.py", "distill/similarity.py"}
     | {"evaluate/games.py", "evaluate/gains.py", "evaluate/substrates.py", "evaluate/statistics.py"}
-    | {f"evaluate/{name}.py" for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "boxes")}
+    | {
+        f"evaluate/{name}.py"
+        for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "boxes", "plays", "fidelity")
+    }
 )
 """The formulas: they take a model or a callable, and know nothing of files, clusters or trackers."""
 

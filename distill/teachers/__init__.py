@@ -9,8 +9,10 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.teachers.errors import RefusedImageError, TeacherError
+
 if TYPE_CHECKING:
-    from distill.teachers.base import Teacher, TeacherError
+    from distill.teachers.base import Teacher
 
 KINDS = {
     "torchvision": "distill.teachers.torchvision",
@@ -21,7 +23,7 @@ KINDS = {
 FILE_KINDS = ("torch", "onnx")
 EXAMPLES = "torchvision:resnet50, torch:model.pt2, onnx:model.onnx, python:package.module:factory"
 
-__all__ = ["EXAMPLES", "KINDS", "Teacher", "TeacherError", "load_teacher", "split_spec"]
+__all__ = ["EXAMPLES", "KINDS", "RefusedImageError", "Teacher", "TeacherError", "load_teacher", "split_spec"]
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -59,6 +61,6 @@ def load_teacher(spec: str, *, num_threads: int | None = None, device: str = "cp
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"Teacher", "TeacherError"}:
-        return getattr(importlib.import_module("distill.teachers.base"), name)
+    if name == "Teacher":
+        return importlib.import_module("distill.teachers.base").Teacher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,18 +5,18 @@ A kind adds `_outputs`; normalising, batching, the softmax and the checks are he
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from distill.teachers.errors import NoReplyError, RefusedImageError, TeacherError
+
 SUM_TOLERANCE = 1e-3  # of a row of probabilities: room for float16 outputs, too little for a forgotten softmax
+RETRY_WAITS_S = (1.0, 4.0)  # where there was no reply: a lost connection passes at once, a busy server in seconds
 Output = Literal["logits", "probabilities"]
-
-
-class TeacherError(RuntimeError):
-    """The black box returned something that is not class probabilities."""
 
 
 class Teacher(ABC):
@@ -72,7 +72,12 @@ class Teacher(ABC):
 
     @abstractmethod
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the model's own output (B, K) for normalised float32 pixels (B, 3, H, W)."""
+        """Return the model's own output (B, K) for normalised float32 pixels (B, 3, H, W).
+
+        Raises:
+            NoReplyError: there is none, and there may be one soon.
+            TeacherError: there is none.
+        """
 
     def finish(self, num_classes: int | None = None) -> Any:
         """Count the classes with one image, hold them against what was promised, and return self.
@@ -113,7 +118,9 @@ class Teacher(ABC):
 
         Raises:
             ValueError: the pixels have another shape or type.
-            TeacherError: wrong shape, not finite, negative, or a row does not sum to one within 1e-3.
+            RefusedImageError: no reply at any attempt, wrong shape, not finite, negative, or a row does not sum to
+                one within 1e-3; and yet it answers for an image of the mean colour, as it did when it was loaded.
+            TeacherError: it fails on that one, too.
         """
         if pixels.dtype != torch.float32 or pixels.ndim != 4 or pixels.shape[1:] != (3, *self.input_size):
             raise ValueError(
@@ -122,6 +129,22 @@ class Teacher(ABC):
             )
         if len(pixels) == 0:
             return torch.zeros(0, self.num_classes, device=pixels.device)
+        try:
+            return self._answer(pixels)
+        except TeacherError as error:
+            if self._still_answers():
+                raise RefusedImageError(str(error)) from error
+            raise
+
+    def _still_answers(self) -> bool:
+        try:
+            self._answer(torch.zeros(1, 3, *self.input_size))
+        except TeacherError:
+            return False
+        return True
+
+    def _answer(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return checked probabilities. Raises: TeacherError."""
         outputs = self._batches(pixels)
         self._check(outputs, len(pixels))
         if self.output == "logits":
@@ -137,13 +160,21 @@ class Teacher(ABC):
     def _chunk(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
         missing = size - len(pixels)
         padded = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
-        outputs = self._outputs(padded)
+        outputs = self._reply(padded)
         if outputs.ndim != 2 or len(outputs) != size:
             raise TeacherError(
                 f"teacher {self.spec!r} returned shape {tuple(outputs.shape)} for {size} images; "
                 f"allowed: ({size}, number of classes)"
             )
         return outputs[: len(pixels)].to(pixels.device, torch.float32)
+
+    def _reply(self, pixels: torch.Tensor) -> torch.Tensor:
+        for wait_s in RETRY_WAITS_S:
+            try:
+                return self._outputs(pixels)
+            except NoReplyError:
+                time.sleep(wait_s)
+        return self._outputs(pixels)
 
     def _check(self, outputs: torch.Tensor, num_images: int) -> None:
         if outputs.shape != (num_images, self.num_classes):

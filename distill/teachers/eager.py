@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from distill.teachers.base import Teacher, TeacherError
+from distill.teachers.base import Teacher
+from distill.teachers.errors import TeacherError
 
 
 class EagerTeacher(Teacher):

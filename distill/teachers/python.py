@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.teachers.base import Teacher, TeacherError
+from distill.teachers.base import Teacher
+from distill.teachers.errors import NoReplyError, TeacherError
 
 
 class PythonTeacher(Teacher):
@@ -32,7 +33,12 @@ class PythonTeacher(Teacher):
         mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         levels = ((pixels * std + mean) * 255).round().clamp(0, 255)
         images = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, 3, H, W) -> (B, H, W, 3)
-        found = self._function(images.cpu().numpy())
+        try:
+            found = self._function(images.cpu().numpy())
+        except OSError as error:  # timeouts and lost connections are among them
+            raise NoReplyError(f"teacher {self.spec!r} gave no reply: {type(error).__name__}: {error}") from error
+        except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
+            raise TeacherError(f"teacher {self.spec!r} failed: {type(error).__name__}: {error}") from error
         outputs = np.asarray(found)
         if outputs.dtype.kind not in "fiu":
             raise TeacherError(f"teacher {self.spec!r} returned {outputs.dtype}; allowed: an array of numbers (B, K)")

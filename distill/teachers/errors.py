@@ -1,0 +1,15 @@
+"""How a black box can fail, told apart by what is to be done; imports no torch, so that any command can catch them."""
+
+from cluster.errors import WorkError
+
+
+class TeacherError(WorkError):
+    """The black box gives no class probabilities, whatever it is shown; a job that it belongs to stops."""
+
+
+class NoReplyError(TeacherError):
+    """It gave no answer at all, as when a connection is lost: it is asked again."""
+
+
+class RefusedImageError(TeacherError):
+    """It failed on these images and still answers others: they get an error row."""

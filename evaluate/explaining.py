@@ -1,0 +1,93 @@
+"""The student as the measures ask it: to make a map anew, or for its answers; and whether it is the maps' student.
+
+It is asked as `explain` asks it, so many images a pass and each pass on one thread: the same bits in any job.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from distill.student import Student, load_student
+from evaluate.similarity import check_pair
+from evaluate.sources import Source
+from explain.passes import Explainer, Request
+from explain.registry import METHODS
+
+if TYPE_CHECKING:
+    from distill.teachers import Teacher
+
+OF_STUDENT = ("max_sensitivity", "fidelity")
+"""The measures that ask the student."""
+
+
+def check_student(run: str | None, sources: Sequence[Source], teacher: "Teacher", measures: Sequence[str]) -> str:
+    """Return the student's fingerprint.
+
+    Args:
+        run: the student's folder.
+        sources: the maps.
+        teacher: the black box.
+        measures: those that ask the student.
+
+    Raises:
+        ValueError: there is no student, it is not what the maps explain, or fidelity is to another black box.
+    """
+    names = ", ".join(measures)
+    if run is None:
+        raise ValueError(f"the student is asked for {names}; give --student RUN, or leave it out of --measures")
+    student = load_student(run)
+    explained = [source for source in sources if explains_student(source)]
+    if not explained:
+        raise ValueError(f"{names}: none of the maps is of a method that explains a student; leave it out")
+    for source in explained:
+        made_by = source.config["student_fingerprint"]
+        if made_by != student.fingerprint:
+            raise ValueError(
+                f"the maps in {source.uri} explain student {source.config['student']} ({made_by}), not --student "
+                f"{run} ({student.fingerprint}); give that student"
+            )
+    if "fidelity" in measures:
+        check_pair(run, student, teacher)
+    return student.fingerprint
+
+
+def explains_student(source: Source) -> bool:
+    """Tell whether the maps are of a registered method that looked into the student, and not into the teacher."""
+    if source.method not in METHODS:
+        return False
+    return source.config.get("explains", METHODS[source.method].explains) == "student"
+
+
+def make_explainer(source: Source, student: Student | None) -> Explainer | str:
+    """Load what made a source's maps; return why not where it does not explain the student."""
+    if student is None or not explains_student(source):
+        return f"method {source.method} does not explain the student, and this measure is of maps that do"
+    method = METHODS[source.method]
+    return student_passes(student, method.load(), options=source.config["options"], seeded=method.seeded)
+
+
+def student_passes(student: Student, function: Callable[..., torch.Tensor], **options: Any) -> Explainer:
+    """Make what runs a function of the student over frames, as `explain` does."""
+    cuda = student.model.fc.weight.is_cuda
+    return Explainer(
+        function=function,
+        model=student.model,
+        normalise=student.normalise,
+        num_threads=1 if cuda else torch.get_num_threads(),
+        **options,
+    )
+
+
+def logits(model: torch.nn.Module, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the student's logits, (B, K), where a method returns maps; the target plays no part."""
+    del target
+    with torch.inference_mode():
+        return model(images)
+
+
+def explain_frames(explainer: Explainer, target: int, seed: int, frames: np.ndarray) -> np.ndarray:
+    """Explain frames (N, H, W, 3) in units of [0, 1], all for one class and with one seed; return (N, h, w)."""
+    requests = [Request(frame=frame * np.float32(255), target=target, seed=seed) for frame in frames]
+    return np.stack([answer.saliency for answer in explainer(requests) if answer is not None])
