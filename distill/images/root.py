@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cluster.storage import Folder
+
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
@@ -19,17 +21,31 @@ EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff
 GENERIC_NAMES = frozenset({"data", "dataset", "images"})
 """Folder names that say nothing; the parent's name stands for the data set instead."""
 
+LABELS = ("variant", "family", "manufacturer")
+"""Kinds of labels of which a data set may have several; `DIR#family` chooses one, wherever data are named."""
+
 
 @dataclass(frozen=True)
 class Root:
-    """A data set's folder: `uri` is an absolute local path or a URI."""
+    """A data set's folder."""
 
     uri: str
+    """Absolute local path or URI, with `#labels` behind it where a kind of labels is chosen."""
+
+    @property
+    def folder(self) -> str:
+        """Return the path or URI of the folder itself."""
+        return split_labels(self.uri)[0]
+
+    @property
+    def labels(self) -> str | None:
+        """Return the kind of labels that is chosen, one of `LABELS`; None where none is."""
+        return split_labels(self.uri)[1]
 
     @property
     def name(self) -> str:
         """Name the data set after its folder, or after the parent where the folder is just called "data"."""
-        parts = [part for part in self.uri.split("?")[0].split("/") if part]
+        parts = [part for part in self.folder.split("?")[0].split("/") if part]
         if len(parts) > 1 and parts[-1].lower() in GENERIC_NAMES:
             return parts[-2]
         return parts[-1] if parts else "root"
@@ -43,9 +59,18 @@ class Root:
         """
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"file {name!r} is outside of the data set {self.uri!r}; give a path relative to it")
-        fs, path = _open(self.uri)
+        fs, path = _open(self.folder)
         with fs.open_input_stream(f"{path}/{name}", compression=None) as stream:
             return stream.read()
+
+    def child(self, name: str) -> str:
+        """Return the path or URI of the folder `name` inside."""
+        return Folder(self.folder).child(name).uri
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file or folder `name`, a path relative to the root."""
+        fs, path = _open(self.folder)
+        return bool(fs.get_file_info(f"{path}/{name}").type)
 
     def folders(self, under: str = "") -> tuple[str, ...]:
         """List the names of the folders directly in `under`, sorted; hidden ones are left out."""
@@ -62,7 +87,7 @@ class Root:
         """
         from pyarrow.fs import FileType
 
-        _, path = _open(self.uri)
+        _, path = _open(self.folder)
         infos = self._list(under, recursive=True)
         names = (info.path[len(path) :].lstrip("/") for info in infos if info.type == FileType.File)
         return tuple(sorted(name for name in names if _is_image(name)))
@@ -70,13 +95,13 @@ class Root:
     def _list(self, under: str, *, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        fs, path = _open(self.uri)
+        fs, path = _open(self.folder)
         selector = FileSelector(f"{path}/{under}" if under else path or "/", recursive=recursive)
         return fs.get_file_info(selector)
 
 
 def open_root(data: str) -> Root:
-    """Open the data set's folder `data`: a path, `file://` or another URI.
+    """Open the data set's folder `data`: a path, `file://` or another URI, and `#labels` where it has several kinds.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -87,7 +112,8 @@ def open_root(data: str) -> Root:
     advice = "give a folder of images (class folders or none) or a data set's official layout"
     if not data:
         raise ValueError(f"data is empty; {advice}")
-    uri = data.rstrip("/") if "://" in data else os.path.abspath(os.path.expanduser(data))
+    place, labels = split_labels(data.rstrip("/") or "/")
+    uri = place.rstrip("/") if "://" in place else os.path.abspath(os.path.expanduser(place))
     fs, path = _open(uri)
     if fs.type_name == "local":
         uri = os.path.abspath(path)
@@ -96,14 +122,18 @@ def open_root(data: str) -> Root:
         raise FileNotFoundError(f"data folder {data!r} does not exist (looked at {uri!r}); {advice}")
     if info.type == FileType.File:
         raise ValueError(f"data {data!r} is a file, not a folder; {advice}")
-    return Root(uri)
+    return Root(uri if labels is None else f"{uri}#{labels}")
+
+
+def split_labels(data: str) -> tuple[str, str | None]:
+    """Split `DIR#family` into the folder and the kind of labels, one of `LABELS`; None where none is chosen."""
+    folder, _, labels = data.rpartition("#")
+    return (folder, labels) if folder and labels in LABELS else (data, None)
 
 
 @functools.cache
 def _open(uri: str) -> tuple[FileSystem, str]:
     from pyarrow.fs import FileSystem
-
-    from cluster.storage import Folder
 
     if uri.startswith("file://"):  # pyarrow decodes its %20
         fs, path = FileSystem.from_uri(uri)
