@@ -45,7 +45,7 @@ class Objects:
         return mask
 
     def check(self) -> None:
-        """Refuse a data set without masks or boxes, or a folder with boxes of none of its images. Raises: ValueError."""
+        """Refuse a data set without any, or a folder with boxes of none of its images. Raises: ValueError."""
         ids, path = self.images.image_ids, self._images.objects.path
         if self.boxes is None and not MaskShares(self.images).any_masks(ids):
             raise ValueError(

@@ -19,8 +19,12 @@ from distill.images.splits import Place
 if TYPE_CHECKING:
     import numpy as np
 
-# What SciPy's reader raises on bytes that are not what they claim; a test changes random bytes to see.
-_BROKEN_MAT = (MatReadError, NotImplementedError, ValueError, TypeError, LookupError, OSError, struct.error, zlib.error)
+# What SciPy's reader raises on a file that is cut off or something else. Changed bytes inside can crash it: take these
+# files from the data set's own archives.
+_BROKEN_MAT = (
+    MatReadError, NotImplementedError, ValueError, TypeError, LookupError, NameError, AttributeError, ArithmeticError,
+    OSError, EOFError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 def find_base(root: Root, bases: Iterable[str], names: Iterable[str]) -> str | None:
@@ -97,12 +101,12 @@ def _four_numbers(text: str, where: str) -> Corners:
     return left, top, right, bottom
 
 
-def read_mat(root: Root, name: str, variable: str, fields: Iterable[str] = ()) -> np.ndarray:
-    """Read a variable of a MATLAB file, level 5, as an array with one entry each: records with `fields`, or values.
+def read_mat(root: Root, name: str, variable: str) -> np.ndarray:
+    """Read a variable of a MATLAB file, level 5, as an array (N,).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is broken, or holds something else.
+        ValueError: if it is broken, or has no such variable.
     """
     import numpy as np
     from scipy.io import loadmat
@@ -113,12 +117,19 @@ def read_mat(root: Root, name: str, variable: str, fields: Iterable[str] = ()) -
         raise incomplete(root, name) from None
     except _BROKEN_MAT as error:
         raise ValueError(f"{name} in {root.uri!r} is not a MATLAB file of level 5: {error}") from error
-    found = np.atleast_1d(content.get(variable, np.zeros(0)))
-    lacking = [field for field in fields if field not in (found.dtype.names or ())]
-    if not found.size or lacking:
-        wanted = f"{variable!r} with {', '.join(lacking)}" if lacking else repr(variable)
-        raise ValueError(f"{name} in {root.uri!r} has no {wanted}")
+    found = np.ravel(content.get(variable, ()))
+    if not found.size:
+        raise ValueError(f"{name} in {root.uri!r} has no {variable!r}")
     return found
+
+
+def read_records(root: Root, name: str, variable: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:
+    """Read the `fields` (name -> int, float or str) of each record of such a variable. Raises: as `read_mat`."""
+    rows = read_mat(root, name, variable)
+    try:
+        return [{field: kind(row[field]) for field, kind in fields.items()} for row in rows]
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{name} in {root.uri!r} has no {variable!r} with {', '.join(fields)}: {error}") from error
 
 
 def listed_set(

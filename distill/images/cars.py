@@ -5,9 +5,9 @@ The devkit's own `cars_test_annos.mat` has no labels; those of the test images a
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-from distill.images.annotations import find_base, listed_set, read_mat
+from distill.images.annotations import find_base, listed_set, read_mat, read_records
 from distill.images.boxes import Corners
 from distill.images.image_set import ImageSet
 from distill.images.objects import BoxTable
@@ -16,7 +16,7 @@ from distill.images.splits import find_place
 
 BASES = ("stanford_cars/", "")
 TEST_LABELS = "cars_test_annos_withlabels.mat"
-FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
+EDGES = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 def recognises(root: Root) -> bool:
@@ -37,11 +37,11 @@ def open_split(root: Root, split: str | None) -> ImageSet:
     if place.part == "test":
         listed_in = (find_base(root, (base, f"{base}devkit/"), (TEST_LABELS,)) or base) + TEST_LABELS
     names = read_mat(root, f"{base}devkit/cars_meta.mat", "class_names")
-    rows = read_mat(root, listed_in, "annotations", FIELDS)
+    rows = read_records(root, listed_in, "annotations", {"fname": str, "class": int, **dict.fromkeys(EDGES, float)})
     under = f"{base}cars_{place.part}"
     return listed_set(
         root,
-        {f"{under}/{row['fname']}": int(row["class"]) for row in rows},
+        {f"{under}/{row['fname']}": row["class"] for row in rows},
         {number: str(name) for number, name in enumerate(names, start=1)},
         name="cars",
         listed_in=listed_in,
@@ -51,9 +51,9 @@ def open_split(root: Root, split: str | None) -> ImageSet:
     )
 
 
-def _corners(row: Any) -> Corners:
+def _corners(row: Mapping[str, float]) -> Corners:
     """Turn MATLAB's first and last pixel of the box, counted from 1, into its edges."""
-    left, top, right, bottom = (float(row[field]) for field in FIELDS[:4])
+    left, top, right, bottom = (row[edge] for edge in EDGES)
     return left - 1, top - 1, right, bottom
 
 

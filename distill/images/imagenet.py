@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from distill.images.annotations import find_base, incomplete, listed_set, read_lines, read_mat, read_table
+from distill.images.annotations import find_base, incomplete, listed_set, read_lines, read_records, read_table
 from distill.images.image_set import ImageSet
 from distill.images.objects import BoxFiles
 from distill.images.root import Root
@@ -101,13 +101,10 @@ def _numbered(root: Root, devkit: str) -> dict[str, tuple[str, str]]:
     if root.has(devkit + MAPPING) and not root.has(devkit + META):
         rows = {wnid: rest.partition(" ") for wnid, rest in read_table(root, devkit + MAPPING).items()}
         return {number: (wnid, name.replace("_", " ")) for wnid, (number, _, name) in rows.items()}
-    fields = ("ILSVRC2012_ID", "WNID", "words", "num_children")
-    rows = read_mat(root, devkit + META, "synsets", fields)
-    return {
-        str(row["ILSVRC2012_ID"]): (str(row["WNID"]), str(row["words"]).partition(",")[0])
-        for row in rows
-        if row["num_children"] == 0
-    }
+    fields = {"ILSVRC2012_ID": int, "WNID": str, "words": str, "num_children": int}
+    rows = read_records(root, devkit + META, "synsets", fields)
+    leaves = (row for row in rows if row["num_children"] == 0)
+    return {str(row["ILSVRC2012_ID"]): (row["WNID"], row["words"].partition(",")[0]) for row in leaves}
 
 
 def _devkit(root: Root) -> str | None:
