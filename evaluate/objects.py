@@ -1,4 +1,4 @@
-"""Where the object of an image is: a data set's masks, or boxes from annotations in a folder beside it."""
+"""Where the object of an image is: a data set's own masks or boxes, or boxes from annotations in another folder."""
 
 from dataclasses import dataclass, replace
 

@@ -80,9 +80,15 @@ class MaskShares:
         self._bits: dict[tuple[str, tuple[int, int]], np.ndarray | None] = {}
 
     def any_masks(self, image_ids: Sequence[str]) -> bool:
-        """Tell whether the data set has masks, by asking for those of some of the images, spread over them."""
+        """Tell whether the data set has masks or boxes, by asking for those of some of the images, spread over them."""
         every = max(1, len(image_ids) // NUM_PROBES)
-        return any(self._images.mask(image_id) is not None for image_id in image_ids[::every])
+        return any(self._has_mask(image_id) for image_id in image_ids[::every])
+
+    def _has_mask(self, image_id: str) -> bool:
+        try:
+            return self._images.mask(image_id) is not None
+        except ValueError:  # broken, which its own row will say
+            return True
 
     def of(self, maps: str) -> dict[str, float]:
         """Compute `mass_inside` of each map in the folder `maps` whose image has a mask, by image_id."""

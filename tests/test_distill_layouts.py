@@ -15,7 +15,9 @@ from torchvision import datasets
 from torchvision.datasets import imagenet as torchvision_imagenet
 
 from distill.images import ImageSet, open_images
+from distill.images.decode import ImageError
 from distill.images.root import Root
+from distill.loop import distil
 from distill.recipes import RECIPES, recipe_data
 from evaluate.objects import Objects
 from evaluate.sources import Source, open_played_images
@@ -26,6 +28,7 @@ from explain.plan import make_plan
 
 HEIGHT, WIDTH = 40, 30  # of every image
 LIGHT, DARK = 250, 10
+TEACHER = "python:evaluate_teacher:make"  # three classes
 CARS_40 = Path(__file__).parents[1] / ".." / "shared" / "data" / "stanford_cars_40"
 needs_cars = pytest.mark.skipif(not CARS_40.is_dir(), reason=f"{CARS_40} is not on this machine")
 
@@ -277,7 +280,7 @@ def pairs(images: ImageSet) -> list[tuple[str, int | None]]:
 
 def check_cars(root: Path) -> None:
     test, train, val = (open_images(str(root), split=split) for split in (None, "train", "val"))
-    peers = {part: datasets.StanfordCars(str(root.resolve()), part) for part in ("train", "test")}
+    peers = {part: datasets.StanfordCars(str(root), part) for part in ("train", "test")}
     assert (test.name, test.split) == ("cars", "test")
     assert pairs(test) == sorted(peers["test"]._samples)
     assert sorted(pairs(train) + pairs(val)) == sorted(peers["train"]._samples)
@@ -304,9 +307,17 @@ def test_a_car_lies_between_the_first_and_the_last_pixel_counted_from_one(tmp_pa
     np.testing.assert_array_equal(object_of(images, images.image_ids[3]), box(left - 1, top - 1, right, bottom))
 
 
+def test_a_broken_image_does_not_hide_the_boxes_of_the_others(tmp_path):
+    images = open_images(str(make_cars(tmp_path)), limit=1)
+    (tmp_path / images.image_ids[0]).write_bytes(b"broken")
+    Objects(images=images).check()
+    with pytest.raises(ImageError):
+        images.mask(images.image_ids[0])
+
+
 @needs_cars
 def test_real_cars():
-    check_cars(CARS_40)
+    check_cars(CARS_40.resolve())
     test = open_images(str(CARS_40))
     assert (len(test.image_ids), len(test.class_names), len(set(test.class_ids))) == (396, 40, 40)
     for image_id in test.image_ids[::79]:
@@ -389,10 +400,18 @@ def test_a_recipes_name_chooses_the_labels():
         recipe_data("aircraft-family", "d#variant")
 
 
+@pytest.mark.parametrize("labels", ["variant", "manufacturer"])
+def test_distilling_reads_the_labels_of_the_recipe(tmp_path, labels):
+    root, name = make_aircraft(tmp_path / "data"), f"aircraft-{labels}"
+    problem = rf"has 3 classes.*data#{labels}\) fit a model with {NUM_CLASSES[labels]}"
+    with pytest.raises(ValueError, match=problem):
+        distil(RECIPES[name][1], name=name, data=str(root), teacher=TEACHER, out=str(tmp_path / "out"))
+
+
 def test_maps_and_scores_keep_the_labels(tmp_path):
     root = make_aircraft(tmp_path)
-    out, teacher = str(tmp_path / "maps"), "python:evaluate_teacher:make"
-    plan = make_plan("random", Job(options=NoOptions(), data=f"{root}#family", teacher=teacher, out=out))
+    out = str(tmp_path / "maps")
+    plan = make_plan("random", Job(options=NoOptions(), data=f"{root}#family", teacher=TEACHER, out=out))
     assert plan.config["data"] == f"{root}#family"
     assert plan.config["data_name"] == "aircraft-family"
     families = dict(
