@@ -460,6 +460,7 @@ MAKERS: dict[str, Callable[..., Path]] = {
         ("imagenet", "val", "ILSVRC2012_devkit_t12/data/meta.mat"),
         ("imagenet", "val", "val/ILSVRC2012_val_00000003.JPEG"),
         ("imagenet", "val", "ILSVRC2012_devkit_t12"),
+        ("imagenet", "train", "ILSVRC2012_devkit_t12"),
         ("imagenet", "train", "train/n02100735"),
         ("cub", "test", "CUB_200_2011/images.txt"),
         ("cub", "test", "CUB_200_2011/image_class_labels.txt"),

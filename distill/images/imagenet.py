@@ -91,9 +91,12 @@ def _named(root: Root) -> dict[str, str]:
     devkit = _devkit(root)
     if devkit:
         return dict(sorted(_numbered(root, devkit).values()))
+    folders = _folders(root)
+    if len(folders) != NUM_CLASSES:
+        raise incomplete(root, DEVKITS[0] + META, f", and there are {len(folders)} class folders, not {NUM_CLASSES}")
     from torchvision.models import ResNet50_Weights
 
-    return dict(zip(_folders(root), ResNet50_Weights.DEFAULT.meta["categories"], strict=True))
+    return dict(zip(folders, ResNet50_Weights.DEFAULT.meta["categories"], strict=True))
 
 
 def _numbered(root: Root, devkit: str) -> dict[str, tuple[str, str]]:
