@@ -21,7 +21,7 @@ import tyro
 
 from cluster.progress import Progress
 from distill.images import open_images
-from distill.images.decode import decode, resize
+from distill.images.decode import resize
 from distill.student import load_student
 from distill.teachers import Teacher, load_teacher
 from evaluate.games import Play, area, pixel_steps, play, rank_pixels
@@ -118,7 +118,7 @@ def main() -> None:
     scores: dict[Key, list[list[float]]] = {}
     with Progress("attention options", len(picked)) as progress:
         for image_id in picked:
-            image = decode(images.read(image_id))
+            image = images.image(image_id)
             frame = teacher.normalise(resize(image, teacher.input_size)[None])
             target = teacher.forward(frame).argmax(dim=1)
             maps = dict(maps_of(student.model, student.normalise(resize(image, student.input_size)[None]), target))

@@ -17,7 +17,7 @@ class Distil:
     """Distil a black box into a white-box student."""
 
     data: str
-    """Folder or URI with the images: class folders or none, with or without train/ and val/."""
+    """Folder or URI with the images: class folders or none, with or without train/ and val/, or an official layout."""
     teacher: str
     """The black box, KIND:WHERE: onnx:model.onnx, torch:model.pt2, torchvision:resnet50, python:module:factory."""
     out: str

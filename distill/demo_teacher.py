@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cluster.progress import Progress
 from distill.images import ImageSet
-from distill.images.decode import decode, resize
+from distill.images.decode import resize
 from distill.teachers.export import export_onnx
 
 INPUT_SIZE = (96, 96)
@@ -68,7 +68,7 @@ def train_teacher(
 
 def _load(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
     """Read a split as normalised pixels (N, 3, H, W), channels last, and class numbers (N,)."""
-    pixels = np.stack([resize(decode(images.read(image_id)), INPUT_SIZE) for image_id in images.image_ids])
+    pixels = np.stack([resize(images.image(image_id), INPUT_SIZE) for image_id in images.image_ids])
     scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # (N, H, W, 3) -> (N, 3, H, W)
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
     return (scaled - mean) / std, torch.tensor(images.labels(len(images.class_names)))

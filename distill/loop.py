@@ -17,7 +17,7 @@ from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
 from cluster.tracking import Tracker, tracking_uri
 from distill.images import ImageSet, open_images
-from distill.recipes import Recipe
+from distill.recipes import Recipe, recipe_data
 from distill.student import DESCRIPTION_FILE, save_student
 from distill.teachers import load_teacher
 from distill.training import Training, recipe_fields, recipe_from
@@ -41,7 +41,7 @@ def distil(
 
     Args:
         recipe: hyper-parameters.
-        name: the recipe's name, for the records.
+        name: the recipe's name, for the records and for the labels that it chooses.
         data: folder or URI with training and validation images.
         teacher: the black box, KIND:WHERE.
         out: run folder: student, checkpoints, soft labels.
@@ -59,6 +59,7 @@ def distil(
         raise ValueError(f"{out} holds a finished student; give another --out, or delete it")
     if folder.exists(CHECKPOINTS) and not resume:
         raise ValueError(f"{out} holds unfinished work; give --resume to go on with it, or another --out")
+    data = recipe_data(name, data)
     train, val = open_images(data, split="train"), open_images(data, split="val")
     black_box = load_teacher(teacher)
     train.labels(black_box.num_classes)  # raises where the classes do not fit

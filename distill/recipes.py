@@ -120,6 +120,23 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 """Name -> (one line for --help, recipe)."""
 
 
+def recipe_data(name: str, data: str) -> str:
+    """Add to the data's name the labels that a recipe's name chooses: `aircraft-family` trains on `DIR#family`.
+
+    Raises:
+        ValueError: if `data` already chooses other labels.
+    """
+    from distill.images.root import split_labels
+
+    data_set, _, wanted = name.partition("-")
+    folder, given = split_labels(data.rstrip("/"))
+    if data_set != "aircraft":
+        return data
+    if given not in (None, wanted):
+        raise ValueError(f"recipe {name!r} trains on #{wanted}, but data {data!r} says #{given}; leave #{given} out")
+    return f"{folder}#{wanted}"
+
+
 def lr_at(recipe: Recipe, epoch: float) -> float:
     """Compute the learning rate at a moment in training, counted in epochs (2.5: half of the third is done)."""
     scale = min(1.0, epoch / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0

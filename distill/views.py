@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from distill.images import ImageSet
-from distill.images.decode import ImageError, centre_crop, decode
+from distill.images.decode import ImageError, centre_crop
 from distill.recipes import Recipe
 
 Size = tuple[int, int]
@@ -81,7 +81,7 @@ class Views(Dataset):
         image_id = self.images.image_ids[number]
         error, pixels = None, [np.full((*size, 3), 128, np.uint8) for size in self.sizes]
         try:
-            image = decode(self.images.read(image_id))
+            image = self.images.image(image_id)
             if view < 0:
                 pixels = [centre_crop(image, size) for size in self.sizes]
             else:

@@ -64,11 +64,11 @@ class Measures:
     out: str
     """Folder or URI for the values; the same command again goes on where it stopped."""
     measures: tuple[Measure, ...] = ("road", "mu_fidelity")
-    """Which ones; pointing and energy need object masks or --boxes, max_sensitivity and fidelity need --student."""
+    """Which ones; pointing and energy need masks or boxes of the objects, max_sensitivity and fidelity --student."""
     student: str | None = None
     """RUN folder of `python -m distill` that the maps explain."""
     boxes: str | None = None
-    """Folder of object boxes, NAME.xml for each image NAME.* (PASCAL-VOC, as ImageNet's), instead of masks."""
+    """Folder of boxes, NAME.xml for each image NAME.* (PASCAL-VOC, as ImageNet's). Default: what the data set has."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     """The measures' settings."""
     limit: int | None = None

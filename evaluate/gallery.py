@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 
 from cluster.storage import Folder
 from distill.images import ImageSet
-from distill.images.decode import decode, resize
+from distill.images.decode import resize
 from evaluate.agreement import StudentFacts
 from evaluate.figures import draw_map, draw_overlay, encode
 from evaluate.results import Results
@@ -146,7 +146,7 @@ def _frame(images: ImageSet | None, image_id: str, size: tuple[int, int]) -> np.
     if images is None:
         return None
     try:
-        return resize(decode(images.read(image_id)), size)
+        return resize(images.image(image_id), size)
     except (OSError, ValueError):
         return None
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from distill.images.objects import resize_mask
+
 if TYPE_CHECKING:
     from distill.images import ImageSet
 
@@ -70,12 +72,6 @@ def pointing_game(saliency: np.ndarray, mask: np.ndarray, *, tolerance_px: float
     return float(near[saliency == saliency.max()].mean())
 
 
-def resize_mask(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Resize a bool mask (h, w) to `size` (H, W): the pixel under each new pixel's centre."""
-    rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, mask.shape, strict=True))
-    return mask[np.ix_(rows, columns)].astype(bool)
-
-
 class MaskShares:
     """Measure maps folders against a data set's masks; each mask is read once and kept as bits."""
 
@@ -84,9 +80,15 @@ class MaskShares:
         self._bits: dict[tuple[str, tuple[int, int]], np.ndarray | None] = {}
 
     def any_masks(self, image_ids: Sequence[str]) -> bool:
-        """Tell whether the data set has masks, by asking for those of some of the images, spread over them."""
+        """Tell whether the data set has masks or boxes, by asking for those of some of the images, spread over them."""
         every = max(1, len(image_ids) // NUM_PROBES)
-        return any(self._images.mask(image_id) is not None for image_id in image_ids[::every])
+        return any(self._has_mask(image_id) for image_id in image_ids[::every])
+
+    def _has_mask(self, image_id: str) -> bool:
+        try:
+            return self._images.mask(image_id) is not None
+        except ValueError:  # broken, which its own row will say
+            return True
 
     def of(self, maps: str) -> dict[str, float]:
         """Compute `mass_inside` of each map in the folder `maps` whose image has a mask, by image_id."""
@@ -105,8 +107,8 @@ class MaskShares:
         """Return the mask of an image at `size` (H, W); None where it has none."""
         key = (image_id, size)
         if key not in self._bits:
-            mask = self._images.mask(image_id)
-            self._bits[key] = None if mask is None else np.packbits(resize_mask(mask, size))
+            mask = self._images.mask(image_id, size)
+            self._bits[key] = None if mask is None else np.packbits(mask)
         bits = self._bits[key]
         return None if bits is None else np.unpackbits(bits, count=size[0] * size[1]).reshape(size).astype(bool)
 

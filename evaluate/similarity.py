@@ -10,7 +10,7 @@ from cluster.progress import Progress
 from cluster.storage import Folder, config_hash
 from cluster.tracking import Tracker
 from distill.images import ImageSet, open_images
-from distill.images.decode import ImageError, centre_crop, decode, resize
+from distill.images.decode import ImageError, centre_crop, resize
 from distill.similarity import sim_n
 from distill.student import Student, load_student
 from distill.teachers import load_teacher
@@ -120,7 +120,7 @@ def _views(
     images: ImageSet, image_id: str, sizes: Sequence[tuple[int, int]], view: View
 ) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        image = decode(images.read(image_id))
+        image = images.image(image_id)
         first, second = (VIEWS[view](image, size) for size in sizes)
     except (ImageError, FileNotFoundError):
         return None

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from distill.images import ImageSet
-from distill.images.decode import ImageError, decode, resize
+from distill.images.decode import ImageError, resize
 
 
 def read_frame(images: ImageSet, image_id: str, size: tuple[int, int]) -> tuple[np.ndarray | None, str | None]:
@@ -15,7 +15,7 @@ def read_frame(images: ImageSet, image_id: str, size: tuple[int, int]) -> tuple[
         uint8 (height, width, 3) and None; or None and why the image cannot be used.
     """
     try:
-        return resize(decode(images.read(image_id)), size), None
+        return resize(images.image(image_id), size), None
     except (ImageError, FileNotFoundError, PermissionError) as error:
         return None, f"{type(error).__name__}: {error}"
 

@@ -18,7 +18,8 @@ class Job(Generic[Options]):
     options: Annotated[Options, tyro.conf.arg(name="")]
     """The method's own options."""
     data: str
-    """Folder or URI of images: with or without class folders, or a data set's official layout."""
+    """Folder or URI of images: with or without class folders, or a data set's official layout (for FGVC-Aircraft with
+    #variant, #family or #manufacturer behind it)."""
     out: str
     """Folder or URI for the maps. The same command again goes on where it stopped."""
     student: str | None = None

@@ -26,12 +26,9 @@ HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow")
 COMMANDS = ("distill", "explain", "evaluate", "cluster", "distill.demo")
 MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
-    | {"distill/losses.py", "distill/similarity.py"}
+    | {"distill/losses.py", "distill/similarity.py", "distill/images/boxes.py"}
     | {"evaluate/games.py", "evaluate/gains.py", "evaluate/substrates.py", "evaluate/statistics.py"}
-    | {
-        f"evaluate/{name}.py"
-        for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "boxes", "plays", "fidelity")
-    }
+    | {f"evaluate/{name}.py" for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "plays", "fidelity")}
 )
 """The formulas: they take a model or a callable, and know nothing of files, clusters or trackers."""
 
@@ -151,6 +148,13 @@ def test_untrusted_bytes_are_never_unpickled(path):
             assert safe == ["True"], where
         if called in {"np.load", "numpy.load"}:
             assert "allow_pickle" not in {keyword.arg for keyword in node.keywords}, where
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_images_are_decoded_in_one_place(path):
+    """`ImageSet.image` cuts a data set's banner off, which neither a model nor a person is to see."""
+    if not name_of(path).startswith("distill/images/"):
+        assert "distill.images.decode.decode" not in imports(path)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

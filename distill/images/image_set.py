@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from distill.images.root import Root
+from distill.images.boxes import Boxes
+from distill.images.decode import ImageError, decode
+from distill.images.objects import MaskFiles, Objects, resize_mask
+from distill.images.root import LABELS, Root
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,7 @@ class ImageSet:
     name: str
     """The data set's name, as it names the MLflow experiment."""
     root: str
-    """Absolute local path, or URI."""
+    """Absolute local path, or URI; `#labels` behind it where the data set has several kinds of labels."""
     image_ids: tuple[str, ...]
     """Paths relative to the root, sorted."""
     class_ids: tuple[int | None, ...]
@@ -33,6 +37,10 @@ class ImageSet:
     """Which part this is; None for a data set without parts that is taken whole."""
     label_spaces: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """Other models that know these classes: number of classes -> that model's label of each class."""
+    objects: Objects = field(default_factory=MaskFiles)
+    """Where the data set says what each image's object is."""
+    banner_px: int = 0
+    """Rows of text at the bottom of each image that are no part of the picture."""
 
     def __post_init__(self) -> None:
         assert len(self.image_ids) == len(self.class_ids)
@@ -44,8 +52,22 @@ class ImageSet:
         return hashlib.sha256(record.encode()).hexdigest()[:12]
 
     def read(self, image_id: str) -> bytes:
-        """Read the image's file as it is stored; `distill.images.decode.decode` makes pixels of it."""
+        """Read the image's file as it is stored; `image` makes pixels of it."""
         return Root(self.root).read(image_id)
+
+    def image(self, image_id: str) -> Image.Image:
+        """Read and decode an image, upright RGB, without the data set's banner: what every model and person sees.
+
+        Raises:
+            ImageError: if it cannot be used; the message says why.
+            FileNotFoundError: if it is not there.
+        """
+        image = decode(self.read(image_id))
+        if not self.banner_px:
+            return image
+        if image.height <= self.banner_px:
+            raise ImageError(f"the image is {image.height} pixels high, the banner below it {self.banner_px}")
+        return image.crop((0, 0, image.width, image.height - self.banner_px))
 
     def labels(self, num_classes: int) -> tuple[int | None, ...]:
         """List the images' labels as a model with `num_classes` classes numbers them.
@@ -67,36 +89,30 @@ class ImageSet:
         space = self._label_space(num_classes) if self.class_names else ()
         return self.class_names[space.index(label)] if label in space else f"class {label}"
 
-    def mask(self, image_id: str) -> np.ndarray | None:
+    def mask(self, image_id: str, size: tuple[int, int] | None = None) -> np.ndarray | None:
         """Read the object mask of an image, where the data set has one: bool (H, W), True on the object.
 
-        It lies at `masks/<image_id, ending in .png>` and is as large as the image.
+        Args:
+            image_id: the image.
+            size: height and width of the mask; None for the image's own.
 
         Raises:
-            ImageError: if the file is there but is broken.
+            ValueError: if the file that says it is there but is broken.
         """
-        import numpy as np
-
-        from distill.images.decode import decode
-
-        try:
-            data = Root(self.root).read(mask_id(image_id))
-        except FileNotFoundError:
-            return None
-        return np.asarray(decode(data).convert("L")) >= 128
+        found = self.objects.find(self, image_id)
+        if isinstance(found, Boxes):
+            return found.mask(size or found.size)
+        return found if found is None or size is None else resize_mask(found, size)
 
     def _label_space(self, num_classes: int) -> tuple[int, ...]:
         spaces = {len(self.class_names): tuple(range(len(self.class_names))), **self.label_spaces}
         if num_classes not in spaces:
             allowed = " or ".join(str(size) for size in sorted(spaces))
+            other = "take the images out of their class folders to go without labels"
+            if Root(self.root).labels:
+                other = f"choose other labels: {', '.join(f'#{labels}' for labels in LABELS)} behind the data's name"
             raise ValueError(
                 f"the model has {num_classes} classes, but the labels of {self.name!r} ({self.root}) fit a "
-                f"model with {allowed}; choose another teacher, or take the images out of their class "
-                "folders to go without labels"
+                f"model with {allowed}; choose another teacher, or {other}"
             )
         return spaces[num_classes]
-
-
-def mask_id(image_id: str) -> str:
-    """Name the file, relative to the root, that holds an image's object mask."""
-    return "masks/" + image_id.rpartition(".")[0] + ".png"

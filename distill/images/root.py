@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from cluster.storage import Folder
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -19,17 +22,31 @@ EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff
 GENERIC_NAMES = frozenset({"data", "dataset", "images"})
 """Folder names that say nothing; the parent's name stands for the data set instead."""
 
+LABELS = ("variant", "family", "manufacturer")
+"""Kinds of labels of which a data set may have several; `DIR#family` chooses one, wherever data are named."""
+
 
 @dataclass(frozen=True)
 class Root:
-    """A data set's folder: `uri` is an absolute local path or a URI."""
+    """A data set's folder."""
 
     uri: str
+    """Absolute local path or URI, with `#labels` behind it where a kind of labels is chosen."""
+
+    @property
+    def folder(self) -> str:
+        """Return the path or URI of the folder itself."""
+        return split_labels(self.uri)[0]
+
+    @property
+    def labels(self) -> str | None:
+        """Return the kind of labels that is chosen, one of `LABELS`; None where none is."""
+        return split_labels(self.uri)[1]
 
     @property
     def name(self) -> str:
         """Name the data set after its folder, or after the parent where the folder is just called "data"."""
-        parts = [part for part in self.uri.split("?")[0].split("/") if part]
+        parts = [part for part in self.folder.split("?")[0].split("/") if part]
         if len(parts) > 1 and parts[-1].lower() in GENERIC_NAMES:
             return parts[-2]
         return parts[-1] if parts else "root"
@@ -43,9 +60,18 @@ class Root:
         """
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"file {name!r} is outside of the data set {self.uri!r}; give a path relative to it")
-        fs, path = _open(self.uri)
+        fs, path = _open(self.folder)
         with fs.open_input_stream(f"{path}/{name}", compression=None) as stream:
             return stream.read()
+
+    def child(self, name: str) -> str:
+        """Return the path or URI of the folder `name` inside."""
+        return Folder(self.folder).child(name).uri
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file or folder `name`, a path relative to the root."""
+        fs, path = _open(self.folder)
+        return bool(fs.get_file_info(f"{path}/{name}").type)
 
     def folders(self, under: str = "") -> tuple[str, ...]:
         """List the names of the folders directly in `under`, sorted; hidden ones are left out."""
@@ -60,23 +86,23 @@ class Root:
 
         Hidden files and folders (a leading dot, as the copies that some systems leave) are left out.
         """
-        from pyarrow.fs import FileType
-
-        _, path = _open(self.uri)
+        fs, path = _open(self.folder)
+        if fs.type_name == "local":
+            return tuple(sorted(_walk(f"{path}/", f"{path}/{under}")))
         infos = self._list(under, recursive=True)
-        names = (info.path[len(path) :].lstrip("/") for info in infos if info.type == FileType.File)
+        names = (info.path[len(path) :].lstrip("/") for info in infos if info.is_file)
         return tuple(sorted(name for name in names if _is_image(name)))
 
     def _list(self, under: str, *, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        fs, path = _open(self.uri)
+        fs, path = _open(self.folder)
         selector = FileSelector(f"{path}/{under}" if under else path or "/", recursive=recursive)
         return fs.get_file_info(selector)
 
 
 def open_root(data: str) -> Root:
-    """Open the data set's folder `data`: a path, `file://` or another URI.
+    """Open the data set's folder `data`: a path, `file://` or another URI, and `#labels` where it has several kinds.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -87,7 +113,8 @@ def open_root(data: str) -> Root:
     advice = "give a folder of images (class folders or none) or a data set's official layout"
     if not data:
         raise ValueError(f"data is empty; {advice}")
-    uri = data.rstrip("/") if "://" in data else os.path.abspath(os.path.expanduser(data))
+    place, labels = split_labels(data.rstrip("/") or "/")
+    uri = place.rstrip("/") if "://" in place else os.path.abspath(os.path.expanduser(place))
     fs, path = _open(uri)
     if fs.type_name == "local":
         uri = os.path.abspath(path)
@@ -96,14 +123,18 @@ def open_root(data: str) -> Root:
         raise FileNotFoundError(f"data folder {data!r} does not exist (looked at {uri!r}); {advice}")
     if info.type == FileType.File:
         raise ValueError(f"data {data!r} is a file, not a folder; {advice}")
-    return Root(uri)
+    return Root(uri if labels is None else f"{uri}#{labels}")
+
+
+def split_labels(data: str) -> tuple[str, str | None]:
+    """Split `DIR#family` into the folder and the kind of labels, one of `LABELS`; None where none is chosen."""
+    folder, _, labels = data.rpartition("#")
+    return (folder, labels) if folder and labels in LABELS else (data, None)
 
 
 @functools.cache
 def _open(uri: str) -> tuple[FileSystem, str]:
     from pyarrow.fs import FileSystem
-
-    from cluster.storage import Folder
 
     if uri.startswith("file://"):  # pyarrow decodes its %20
         fs, path = FileSystem.from_uri(uri)
@@ -112,8 +143,19 @@ def _open(uri: str) -> tuple[FileSystem, str]:
     return folder.filesystem, folder.path
 
 
+def _walk(root: str, folder: str) -> Iterator[str]:
+    """List images by the folders' entries alone: a million files are not asked for their sizes, as pyarrow does."""
+    for where, _, names in os.walk(folder, onerror=_raise, followlinks=True):
+        inside = os.path.join(where, "")[len(root) :]
+        yield from (inside + name for name in names if _is_image(inside + name))
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
 def _is_image(name: str) -> bool:
-    if any(part.startswith(".") for part in name.split("/")):
+    if name.startswith(".") or "/." in name:
         return False
     stem, dot, ending = name.rpartition(".")
     return bool(stem and dot) and ending.lower() in EXTENSIONS

@@ -11,6 +11,7 @@ import numpy as np
 
 MAX_BYTES = 1_000_000  # the largest of ImageNet's is 10 kB
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Boxes:
 
     size: tuple[int, int]
     """Height and width of the image that they were drawn on, in pixels."""
-    corners: tuple[tuple[float, float, float, float], ...]
+    corners: tuple[Corners, ...]
     """xmin, ymin, xmax, ymax of each, in pixels of that image."""
 
     def mask(self, size: tuple[int, int]) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluate.boxes import MAX_BYTES, Boxes, read_boxes
+from distill.images.boxes import MAX_BYTES, Boxes, read_boxes
 
 IMAGENET = b"""<annotation>
 	<folder>val</folder>
