@@ -2,17 +2,21 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cluster.storage import Folder
 from cluster.tracking import Tracker, tracking_uri
+from evaluate.measures import settings_hash
 from evaluate.measures_schema import read_measures
 from evaluate.outcome import RUNS_FILE
 from evaluate.scored import name_methods
 from evaluate.statistics import Interval, mean_interval
+
+COLUMNS = ["image_id", "config_hash", "measure", "protocol_hash", "value", "teacher_queries", "seconds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,8 @@ class Measured:
     """Hash of the measure's settings."""
     value: Interval
     """Mean value with its 95 % bootstrap interval over images."""
+    values: pd.Series = field(compare=False, repr=False)
+    """The values of the images that have one, by image_id."""
     num_errors: int
     """Images without a value."""
     teacher_queries: float
@@ -45,18 +51,18 @@ def read_measured(folders: Sequence[str]) -> list[Measured]:
     """Sum up measures folders: one entry per method and measure, methods in the folders' order.
 
     Raises:
-        ValueError: a folder holds no measures, they are of different images or black boxes, or a method's measure
-            stands in two of them.
+        ValueError: a folder holds no measures, they are of different black boxes, a measure has different settings or
+            images in two of them, or a method's measure stands in two of them.
         FileNotFoundError: a folder is missing.
     """
     opened = [Folder(uri) for uri in folders]
-    configs = [_config(folder) for folder in opened]
+    configs = [measures_config(folder) for folder in opened]
     _refuse_different(opened, configs)
     named = {scored.config_hash: scored for scored in name_methods([e for c in configs for e in c["maps"]])}
     found: dict[tuple[str, str], Measured] = {}
     for folder in opened:
-        frame = read_measures(folder).to_pandas()
-        for (config_hash, measure), rows in frame.groupby(["config_hash", "measure"], sort=False):
+        frame: Any = read_measures(folder, COLUMNS).to_pandas(strings_to_categorical=True)
+        for (config_hash, measure), rows in frame.groupby(["config_hash", "measure"], sort=False, observed=True):
             if (config_hash, measure) in found:
                 raise ValueError(
                     f"{measure} of {named[config_hash].label} stands in {folder.uri} and in an earlier folder; "
@@ -66,7 +72,8 @@ def read_measured(folders: Sequence[str]) -> list[Measured]:
     return list(found.values())
 
 
-def _config(folder: Folder) -> dict[str, Any]:
+def measures_config(folder: Folder) -> dict[str, Any]:
+    """Read what a measures folder was made with. Raises: ValueError, FileNotFoundError."""
     config = folder.config()
     if "measures" not in config:
         raise ValueError(f"{folder.uri} holds no measures; give the --out folder of `python -m evaluate measures`")
@@ -74,17 +81,22 @@ def _config(folder: Folder) -> dict[str, Any]:
 
 
 def _refuse_different(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
-    for key in ("data_fingerprint", "teacher_fingerprint"):
-        for folder, config in zip(folders, configs, strict=True):
-            if config[key] != configs[0][key]:
+    """Refuse two black boxes, and two settings or sets of images of one measure; measures differ in their images."""
+    first: dict[str, tuple[str, str]] = {}
+    for folder, config in zip(folders, configs, strict=True):
+        images = f"images {config['data_fingerprint']}"
+        marks = {name: f"settings {settings_hash(fields)}, {images}" for name, fields in config["measures"].items()}
+        for what, mark in {"the black box": str(config["teacher_fingerprint"]), **marks}.items():
+            uri, other = first.setdefault(what, (folder.uri, mark))
+            if mark != other:
                 raise ValueError(
-                    f"{folders[0].uri} ({key} {configs[0][key]}) and {folder.uri} ({config[key]}) are not of the "
-                    "same images and black box; read them apart"
+                    f"{uri} ({what}: {other}) and {folder.uri} ({mark}) cannot stand in one table; read them apart, or "
+                    "measure again into another --out"
                 )
 
 
 def _measured(scored: Any, measure: str, rows: Any) -> Measured:
-    valued = rows[rows["error"].isna()]
+    valued = rows[rows["value"].notna()]
     costs = {name: float(valued[name].astype("float64").mean()) for name in ("teacher_queries", "seconds")}
     return Measured(
         label=scored.label,
@@ -93,6 +105,7 @@ def _measured(scored: Any, measure: str, rows: Any) -> Measured:
         measure=measure,
         protocol_hash=rows["protocol_hash"].iloc[0],
         value=mean_interval(valued["value"].to_numpy()),
+        values=pd.Series(valued["value"].to_numpy(), index=pd.Index(valued["image_id"].astype(object))),
         num_errors=len(rows) - len(valued),
         maps=scored.maps,
         **costs,

@@ -1,6 +1,7 @@
 """The Parquet schema of measures: one row per image, method and measure, readable by any Parquet reader."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -34,8 +35,8 @@ def measures_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
     return COLUMNS.with_metadata(metadata)
 
 
-def read_measures(folder: "Folder") -> pa.Table:
-    """Read all parts of a measures folder, in the order of the parts.
+def read_measures(folder: "Folder", columns: Sequence[str] | None = None) -> pa.Table:
+    """Read all parts of a measures folder, in the order of the parts, all columns or some.
 
     Raises:
         ValueError: the folder holds no part, or a part of another schema or version.
@@ -45,7 +46,8 @@ def read_measures(folder: "Folder") -> pa.Table:
         raise ValueError(
             f"no measures in {folder.uri}; make them with `python -m evaluate measures --out {folder.uri}`"
         )
-    tables = [pq.read_table(pa.BufferReader(folder.read_bytes(name))) for name in names]
+    wanted = None if columns is None else list(columns)
+    tables = [pq.read_table(pa.BufferReader(folder.read_bytes(name)), columns=wanted) for name in names]
     for name, table in zip(names, tables, strict=True):
         found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
         if found != SCHEMA_VERSION or "measure" not in table.column_names:

@@ -515,6 +515,7 @@ def test_measured_is_a_mean_with_its_interval_and_its_errors(place, tmp_path, ta
     rows = table[(table["method"] == "random") & (table["measure"] == "mu_fidelity")]
     one = found["random", "mu_fidelity"]
     assert one.value == mean_interval(rows["value"].dropna().to_numpy())
+    assert one.values.to_dict() == rows.dropna(subset="value").set_index("image_id")["value"].to_dict()
     assert (one.value.num, one.num_errors) == (int(rows["value"].notna().sum()), int(rows["value"].isna().sum()))
     assert found["random", "max_sensitivity"].value.num == 0
     named = metrics([one, found["random", "max_sensitivity"]])
@@ -531,14 +532,22 @@ def test_folders_of_different_measures_come_together_and_the_same_twice_does_not
         read_measured([first, first])
     with pytest.raises(ValueError, match="holds no measures"):
         read_measured([place.maps[0]])
-    other = write_measured(place, tmp_path / "other", ("energy",), data_fingerprint="0" * 12)
-    with pytest.raises(ValueError, match="not of the same images and black box"):
-        read_measured([first, other])
+    others = {
+        "the black box: t": {"teacher_fingerprint": "0" * 12},
+        "road: settings .*, images d": {"data_fingerprint": "0" * 12},
+        "road: settings": {"measures": {"road": Settings().fields("road", target="teacher", objects="masks")}},
+    }
+    for k, (message, changes) in enumerate(others.items()):
+        other = write_measured(place, tmp_path / f"other-{k}", ("road",), **changes)
+        with pytest.raises(ValueError, match=f"{message}.*cannot stand in one table"):
+            read_measured([first, other])
+    fewer = write_measured(place, tmp_path / "fewer", ("energy",), data_fingerprint="0" * 12)  # --limit of its own
+    assert len(read_measured([first, fewer])) == 8
 
 
-def write_measured(place: SimpleNamespace, out: Path, measures: tuple[Any, ...], **changes: Any) -> str:
+def write_measured(place: SimpleNamespace, out: Path, names: tuple[Any, ...], **changes: Any) -> str:
     """Write a folder as the job does, in this process."""
-    config = worker_config(place, measures)
+    config = worker_config(place, names)
     records = [source.record() for source in config["sources"]]
     config["stored"] |= {"maps": records, "data_fingerprint": "d", "teacher_fingerprint": "t", **changes}
     folder = Folder(str(out))

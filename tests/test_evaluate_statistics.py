@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from evaluate import statistics
 from evaluate.statistics import holm, kendall, mean_interval, paired_difference, spearman, wilcoxon, win_rate
 
 
@@ -38,11 +39,19 @@ def test_interval_is_seeded_and_leaves_global_state_alone():
     assert repr(np.random.get_state()) == before  # noqa: NPY002
 
 
-def test_many_values_are_resampled_in_chunks(monkeypatch):
+@pytest.mark.parametrize("chunk_draws", [3500, 10, 4_000_000])
+def test_resampled_means_are_those_of_plainly_drawn_images(monkeypatch, chunk_draws):
     values = np.random.default_rng(1).random(1000)
-    whole = mean_interval(values)
-    monkeypatch.setattr("evaluate.statistics.CHUNK_DRAWS", 3500)
-    assert mean_interval(values) == whole
+    drawn = np.random.default_rng(0).integers(0, 1000, (200, 1000))
+    monkeypatch.setattr("evaluate.statistics.CHUNK_DRAWS", chunk_draws)
+    statistics._resample_counts.cache_clear()
+    assert statistics._resampled_means(values, 200, 0) == pytest.approx(values[drawn].mean(axis=1), rel=1e-12)
+
+
+def test_many_images_are_resampled_less_often(monkeypatch):
+    monkeypatch.setattr("evaluate.statistics.MAX_DRAWS", 100_000)
+    values = np.random.default_rng(1).random(40)
+    assert mean_interval(values) == mean_interval(values, num_resamples=2500)
 
 
 def test_edges_are_defined():
