@@ -134,10 +134,12 @@ class Similarity:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one self-contained HTML page: table of methods, curves, gallery, agreement."""
+    """Write one self-contained HTML page: table of methods, curves, gallery, agreement, commands."""
 
     scores: tuple[str, ...]
     """Folders that `python -m evaluate games` wrote."""
+    measures: tuple[str, ...] = ()
+    """Folders that `python -m evaluate measures` wrote, of the same maps: more columns, and fidelity flags."""
     out: str
     """HTML file to write."""
     photographs: bool = True
@@ -154,6 +156,7 @@ class Report:
         summary = write_report(
             self.scores,
             self.out,
+            measures=self.measures,
             photographs=self.photographs,
             num_gallery=self.num_gallery,
             tables=self.table,

@@ -1,10 +1,16 @@
-"""What is known of the student: its description and the Sim N files in its run folder, or why they are missing."""
+"""What is known of the student: its run folder's description and Sim N, and on which images it disagrees."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from cluster.storage import Folder
+import numpy as np
+import pandas as pd
+
+from cluster.storage import CONFIG, Folder
+from evaluate.columns import CLEAN_AGREEMENT, FRAMES_AGREEMENT
+from evaluate.method_rows import Tables
 from evaluate.results import Results
 
 PREFIX = "similarity-"
@@ -23,6 +29,8 @@ class Agreement:
     """View and split."""
     doubt: str
     """Why it may not be about this student and black box; empty where nothing speaks against it."""
+    settings: Mapping[str, Any]
+    """All that its file holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,8 @@ class StudentFacts:
     """Its run folder; None where no map used a student."""
     description: Mapping[str, Any]
     """Its `student.json`; empty where it cannot be read."""
+    config: Mapping[str, Any]
+    """How it was made; empty where that cannot be read."""
     agreements: tuple[Agreement, ...]
     """Its measurements, in the order of their file names; those in no doubt first."""
     problem: str
@@ -44,22 +54,73 @@ class StudentFacts:
         return next((found.sims[0] for found in self.agreements if not found.doubt), None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Disagreements:
+    """On which images the student and the black box name different classes."""
+
+    tables: Tables
+    """The measured columns that hold agreement per image and map; empty where it was not measured."""
+
+    @property
+    def measured(self) -> bool:
+        """Tell whether it was measured."""
+        return CLEAN_AGREEMENT in self.tables
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """Return the images on which it was measured."""
+        return self._where(lambda table: table.notna())
+
+    @cached_property
+    def differing(self) -> frozenset[str]:
+        """Return the images on which the student of any map disagrees."""
+        return self._where(lambda table: table == 0)
+
+    def _where(self, holds: Callable[[pd.DataFrame], pd.DataFrame]) -> frozenset[str]:
+        table = self.tables.get(CLEAN_AGREEMENT)
+        return frozenset() if table is None else frozenset(table.index[holds(table).any(axis=1)])
+
+    def flagged(self, image_id: str, label: str) -> bool | None:
+        """Tell whether a map's student disagrees on its image; None where nobody knows."""
+        value = self._value(CLEAN_AGREEMENT, image_id, label)
+        return None if np.isnan(value) else value == 0
+
+    def on_frames(self, image_id: str, label: str) -> float:
+        """Return on what share of a map's frames both agree; NaN where nobody knows."""
+        return self._value(FRAMES_AGREEMENT, image_id, label)
+
+    def _value(self, name: str, image_id: str, label: str) -> float:
+        table = self.tables.get(name)
+        if table is None or label not in table.columns or image_id not in table.index:
+            return float("nan")
+        return float(table.at[image_id, label])  # pyright: ignore[reportArgumentType]
+
+
+def disagreements(tables: Tables) -> Disagreements:
+    """Pick the agreement per image and map from what was measured."""
+    return Disagreements(tables={name: tables[name] for name in (CLEAN_AGREEMENT, FRAMES_AGREEMENT) if name in tables})
+
+
 def read_student(results: Results) -> StudentFacts:
     """Find the student of the maps (MAL-Grad-CAM's, else the first) and what its run folder says."""
     users = [scored for scored in (results.main, *results.methods) if scored and scored.config.get("student")]
     if not users:
-        return StudentFacts(uri=None, description={}, agreements=(), problem="No map was made with a student.")
+        return _nothing(None, "No map was made with a student.")
     uri = users[0].config["student"]
     try:
         folder = Folder(uri)
         names = [name for name in folder.names() if name.startswith(PREFIX) and name.endswith(".json")]
-        description = folder.read_json("student.json") if folder.exists("student.json") else {}
+        description, config = (folder.read_json(n) if folder.exists(n) else {} for n in ("student.json", CONFIG))
         found = [_agreement(folder.read_json(name), results, users[0].config) for name in names]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return StudentFacts(uri=uri, description={}, agreements=(), problem=f"Its folder cannot be read: {error}")
+        return _nothing(uri, f"Its folder cannot be read: {error}")
     problem = "" if found else _nothing_there(description)
     ordered = tuple(sorted(found, key=lambda agreement: bool(agreement.doubt)))
-    return StudentFacts(uri=uri, description=description, agreements=ordered, problem=problem)
+    return StudentFacts(uri=uri, description=description, config=config, agreements=ordered, problem=problem)
+
+
+def _nothing(uri: str | None, problem: str) -> StudentFacts:
+    return StudentFacts(uri=uri, description={}, config={}, agreements=(), problem=problem)
 
 
 def _nothing_there(description: Mapping[str, Any]) -> str:
@@ -76,4 +137,5 @@ def _agreement(found: Mapping[str, Any], results: Results, maps: Mapping[str, An
         doubts.append("another black box")
     if found.get("student_fingerprint") != maps.get("student_fingerprint"):
         doubts.append("another state of the student")
-    return Agreement(sims=sims, num_images=int(found["num_images"]), about=about, doubt=" and ".join(doubts))
+    doubt = " and ".join(doubts)
+    return Agreement(sims=sims, num_images=int(found["num_images"]), about=about, doubt=doubt, settings=found)

@@ -1,20 +1,19 @@
-"""The report's pictures as data URIs: mean curves, and heat maps alone or over the image."""
+"""The report's pictures: mean curves as paths for the page to draw, photographs and maps as data URIs."""
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from evaluate.protocol import is_deletion
 from evaluate.scored import MeanCurve, Scored
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette without black and yellow, which vanish on a dark or a light page.
@@ -24,8 +23,13 @@ CONTROL_COLOUR = "#8A8F98"
 DASHES = ("", "7 3", "2 2", "9 3 2 3")
 INK = {"light": "#3a414b", "dark": "#c3c9d2"}
 MAX_POINTS = 113  # of a curve as drawn: every other one of 225
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)  # between two lines of a plot's grid
+MAX_LINES = 6
+PLOT_WIDTH, PLOT_HEIGHT = 1000, 640  # of the plotted area, in the units of the paths
 OVERLAY_SHARE = 0.62  # of the heat map's colour where the map is at its maximum
-JPEG_QUALITY = 86
+NUM_COLOURS = 64  # of a drawn map: the eye sees no more, and the file is half as large
+MAX_MAP_PX = 112  # a side of a drawn map; smaller maps keep their size, and the browser enlarges them
+JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +57,41 @@ def line_styles(methods: Sequence[Scored], main: Scored | None) -> dict[str, Lin
     return styles
 
 
-def plot_curves(game: str, curves: Mapping[str, MeanCurve], styles: Mapping[str, LineStyle], *, theme: str) -> str:
-    """Plot mean curves with their bands as an SVG data URI; names stay in the page's own legend.
+@dataclass(frozen=True, kw_only=True)
+class CurvePlot:
+    """Mean curves as SVG paths in an area of `PLOT_WIDTH` x `PLOT_HEIGHT`, y downwards."""
 
-    Args:
-        game: Says what the horizontal axis counts.
-        curves: By label.
-        styles: By label.
-        theme: "light" or "dark", for the ink of the axes.
-    """
-    with svg_figure() as (figure, uri):
-        axes = figure.subplots()
-        for label, curve in reversed(list(curves.items())):
-            _draw(axes, curve, styles[label])
-        _dress(axes, game, INK[theme])
-    return uri[0]
+    top: float
+    """What the upper edge stands for; the lower one is 0."""
+    lines: tuple[float, ...]
+    """Values with a horizontal line of the grid."""
+    series: Mapping[str, tuple[str, str]]
+    """By label: the curve, and the outline of its band."""
+
+
+def plot_curves(curves: Mapping[str, MeanCurve]) -> CurvePlot:
+    """Lay out mean curves with their bands over the share of pixels, 0 to 1."""
+    highest = max(float((curve.mean + curve.half_width).max()) for curve in curves.values())
+    step = next((step for step in STEPS if step * MAX_LINES >= highest), STEPS[-1])
+    top = step * max(1, math.ceil(highest / step))
+    lines = tuple(step * k for k in range(round(top / step) + 1))
+    return CurvePlot(top=top, lines=lines, series={label: _paths(curve, top) for label, curve in curves.items()})
+
+
+def _paths(curve: MeanCurve, top: float) -> tuple[str, str]:
+    mean, half = curve.mean, curve.half_width
+    keep = np.unique(np.linspace(0, mean.size - 1, min(mean.size, MAX_POINTS)).round().astype(int))
+    x = PLOT_WIDTH * keep / max(mean.size - 1, 1)
+    low, middle, high = (PLOT_HEIGHT * (1 - values[keep] / top) for values in (mean - half, mean, mean + half))
+    band = _path(np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]]))
+    return _path(x, middle), f"{band}z"
+
+
+def _path(x: np.ndarray, y: np.ndarray) -> str:
+    """Join points to a path in whole units, by the steps between them: short, and no error adds up."""
+    points = np.stack([x, y], axis=1).round().astype(int)
+    steps = " ".join(f"{dx} {dy}" for dx, dy in np.diff(points, axis=0))
+    return f"M{points[0, 0]} {points[0, 1]}" + (f"l{steps}" if steps else "")
 
 
 @contextmanager
@@ -86,61 +110,39 @@ def svg_figure(size: tuple[float, float] = (4.9, 3.5)) -> "Iterator[tuple[Figure
     uri.append(data_uri(buffer.getvalue(), "image/svg+xml"))
 
 
-def _draw(axes: "Axes", curve: MeanCurve, style: LineStyle) -> None:
-    mean, half = curve.mean, curve.half_width
-    keep = np.unique(np.linspace(0, mean.size - 1, min(mean.size, MAX_POINTS)).round().astype(int))
-    x = keep / max(mean.size - 1, 1)
-    axes.fill_between(x, (mean - half)[keep], (mean + half)[keep], color=style.colour, alpha=0.13, linewidth=0)
-    (line,) = axes.plot(x, mean[keep], color=style.colour, linewidth=style.width)
-    if style.dashes:
-        line.set_dashes([float(part) for part in style.dashes.split()])
+def draw_map(saliency: np.ndarray, *, over_photograph: bool) -> str:
+    """Draw a map (H, W) as a PNG data URI: its minimum dark, its maximum bright, a constant map dark throughout.
 
-
-def _dress(axes: "Axes", game: str, ink: str) -> None:
-    axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=0)
-    changed = "deleted" if is_deletion(game) else "inserted"
-    axes.set_xlabel(f"share of pixels {changed}", color=ink)
-    axes.set_ylabel("mean probability of the target", color=ink)
-    axes.tick_params(colors=ink)
-    axes.grid(color=ink, alpha=0.18, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(ink)
-
-
-def heat_colours(saliency: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a map into colours: min to max of this map, up-sampled bilinearly to `size` (H, W).
-
-    Returns:
-        Colours (H, W, 3) in 0..255 float32, and the map in [0, 1] (H, W); a constant map is 0 everywhere.
+    Args:
+        saliency: finite; larger maps than `MAX_MAP_PX` are averaged down.
+        over_photograph: let what lies under it show through, the more the lower the map is.
     """
     from matplotlib import colormaps
 
     low, high = float(saliency.min()), float(saliency.max())
     unit = (saliency - low) / (high - low) if high > low else np.zeros_like(saliency)
-    resized = Image.fromarray(unit.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    values = np.asarray(resized).clip(0, 1)
-    return (colormaps["inferno"](values)[..., :3] * 255).astype(np.float32), values
+    shrink = max(1.0, max(unit.shape) / MAX_MAP_PX)
+    height, width = (max(1, round(side / shrink)) for side in unit.shape)
+    resized = Image.fromarray(unit.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    levels = np.linspace(0, 1, NUM_COLOURS)
+    picture = Image.fromarray((np.asarray(resized).clip(0, 1) * (NUM_COLOURS - 1)).round().astype(np.uint8), "P")
+    picture.putpalette((colormaps["inferno"](levels)[:, :3] * 255).round().astype(np.uint8).tobytes())
+    shares = 255 * OVERLAY_SHARE * (0.35 + 0.65 * levels)
+    options = {"transparency": shares.round().astype(np.uint8).tobytes()} if over_photograph else {}
+    return encode(picture, "PNG", optimize=True, **options)
 
 
-def draw_map(saliency: np.ndarray, size: tuple[int, int]) -> str:
-    """Draw a map alone as a PNG data URI of `size` (H, W)."""
-    return encode(heat_colours(saliency, size)[0].round().astype(np.uint8), "PNG")
+def draw_photographs(image: np.ndarray) -> tuple[str, str]:
+    """Draw an image, uint8 (H, W, 3), as JPEG data URIs: as it is, and in dim grey, so that colour above is the map."""
+    grey = (image.astype(np.float32).mean(axis=2) * 0.75 + 20).round().astype(np.uint8)
+    first, second = (encode(Image.fromarray(pixels), "JPEG", quality=JPEG_QUALITY) for pixels in (image, grey))
+    return first, second
 
 
-def draw_overlay(saliency: np.ndarray, image: np.ndarray) -> str:
-    """Draw a map over its image, uint8 (H, W, 3), as a JPEG data URI; the image is grey, so that colour is the map."""
-    colours, values = heat_colours(saliency, (image.shape[0], image.shape[1]))
-    grey = image.astype(np.float32).mean(axis=2, keepdims=True) * 0.75 + 20
-    alpha = (OVERLAY_SHARE * (0.35 + 0.65 * values))[..., None]
-    return encode((grey * (1 - alpha) + colours * alpha).clip(0, 255).round().astype(np.uint8), "JPEG")
-
-
-def encode(pixels: np.ndarray, kind: str) -> str:
-    """Encode uint8 pixels (H, W, 3) as a PNG or JPEG data URI."""
+def encode(picture: Image.Image, kind: str, **options: Any) -> str:
+    """Encode a picture as a PNG or JPEG data URI."""
     buffer = io.BytesIO()
-    options = {"quality": JPEG_QUALITY} if kind == "JPEG" else {"optimize": True}
-    Image.fromarray(pixels).save(buffer, kind, **options)
+    picture.save(buffer, kind, **options)
     return data_uri(buffer.getvalue(), f"image/{kind.lower()}")
 
 

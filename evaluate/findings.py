@@ -1,31 +1,22 @@
-"""Everything a report says, gathered once: scores, tables, student, masks. What is missing becomes a sentence."""
+"""Everything a report says, gathered once: scores, measures, table, student. What is missing becomes a sentence."""
 
-import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+
+from cluster.storage import Folder
 from distill.images import ImageSet, open_images
-from evaluate.agreement import StudentFacts, read_student
+from evaluate.agreement import Disagreements, StudentFacts, disagreements, read_student
+from evaluate.columns import Column, game_columns, measure_columns
 from evaluate.headline import sentences
-from evaluate.method_rows import MethodRow, PairRow, method_rows, pair_rows
-from evaluate.pointing import MaskShares
+from evaluate.measured import Measured, measures_config, read_measured
+from evaluate.method_rows import MethodRow, method_rows
+from evaluate.protocol import MEASURES
 from evaluate.results import Results, load_results
-
-MAX_PARENTS = 2  # steps up from the working folder that a shown path may take
-
-
-@dataclass(frozen=True, kw_only=True)
-class Masses:
-    """Share of map mass inside the object masks."""
-
-    shares: dict[str, dict[str, float]]
-    """By method label and image_id; empty where the data set has no masks."""
-    area: float
-    """Mean share of the image that the objects cover; NaN without masks."""
-    problem: str
-    """Why a share is missing; empty where none is."""
+from evaluate.shown import readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +25,18 @@ class Findings:
 
     results: Results
     """The scores."""
+    measured: Mapping[str, Mapping[str, Any]]
+    """Configurations of the measures folders, by URI."""
+    columns: list[Column]
+    """What the table shows of each method."""
     rows: list[MethodRow]
-    """Table of methods, best first."""
-    pairs: list[PairRow]
-    """MAL-Grad-CAM against each other method."""
+    """The table, best method first."""
     headline: list[str]
     """What came out, in sentences."""
     student: StudentFacts
     """The student and its agreement with the black box."""
-    masses: Masses
-    """Where the maps point."""
+    disagreements: Disagreements
+    """On which images the two disagree."""
     images: ImageSet | None
     """The data set; None where it cannot be opened."""
     images_problem: str
@@ -56,26 +49,66 @@ class Findings:
         return stored or (self.images.name if self.images else Path(self.results.config["data"]).name)
 
 
-def gather(scores: Sequence[str]) -> Findings:
-    """Read score folders and compute everything that a report shows.
+def gather(scores: Sequence[str], measures: Sequence[str] = ()) -> Findings:
+    """Read score folders, and measures of the same maps, and compute everything that a report shows.
 
     Raises:
-        ValueError: the scores cannot stand in one report, or there are none.
+        ValueError: the scores cannot stand in one report, there are none, or the measures are not of their maps.
     """
     results = load_results(scores)
+    measured = read_measured(measures)
+    configs = {folder.uri: measures_config(folder) for folder in map(Folder, measures)}
+    _refuse_unfit(results, configs, measured)
+    columns, tables = _columns(results, measured)
     images, problem = _open_images(results)
-    masses = _masses(results, images, problem)
-    rows, pairs = method_rows(results, masses.shares), pair_rows(results)
+    rows = method_rows(results, columns, tables)
     return Findings(
         results=results,
+        measured=configs,
+        columns=columns,
         rows=rows,
-        pairs=pairs,
-        headline=sentences(results, rows, pairs),
+        headline=sentences(results, rows),
         student=read_student(results),
-        masses=masses,
+        disagreements=disagreements(tables),
         images=images,
         images_problem=problem,
     )
+
+
+def _refuse_unfit(results: Results, configs: Mapping[str, Mapping[str, Any]], measured: Sequence[Measured]) -> None:
+    """Refuse measures of another black box, of other maps, or of other images than the scores'."""
+    judge, known = results.config["teacher_fingerprint"], {scored.config_hash for scored in results.methods}
+    for uri, config in configs.items():
+        if config["teacher_fingerprint"] != judge:
+            raise ValueError(
+                f"the measures in {uri} ask {config['teacher']} ({config['teacher_fingerprint']}), the scores "
+                f"{results.config['teacher']} ({judge}); measure the maps on that black box"
+            )
+        strangers = [entry for entry in config["maps"] if entry["config_hash"] not in known]
+        if strangers:
+            raise ValueError(
+                f"the measures in {uri} are of maps that have no scores, first {strangers[0]['method']} "
+                f"({strangers[0]['config_hash']}, {strangers[0]['uri']}); play the games with them too, or leave these "
+                "measures out"
+            )
+    scored = pd.Index(results.rows["image_id"].unique())
+    for one in measured:
+        others = one.values.index.difference(scored)
+        if len(others):
+            raise ValueError(
+                f"{one.measure} of {one.label} is of {len(others)} images without scores, first {others[0]}; measure "
+                "the images that were scored"
+            )
+
+
+def _columns(results: Results, measured: Sequence[Measured]) -> tuple[list[Column], dict[str, pd.DataFrame]]:
+    """Lay out the table: its columns, and each one's values, images x labels."""
+    labels = {scored.config_hash: scored.label for scored in results.methods}
+    tables = {str(name): table for name in MEASURES if (table := results.measure(name)) is not None}
+    columns = game_columns(tables) + measure_columns({one.measure for one in measured})
+    for name in {one.measure for one in measured}:
+        tables[name] = pd.DataFrame({labels[one.config_hash]: one.values for one in measured if one.measure == name})
+    return columns, tables
 
 
 def _open_images(results: Results) -> tuple[ImageSet | None, str]:
@@ -86,30 +119,3 @@ def _open_images(results: Results) -> tuple[ImageSet | None, str]:
         return None, f"The data set cannot be opened: {readable(str(error))}"
     gone = set(results.rows["image_id"]) - set(images.image_ids)
     return images, f"{len(gone)} scored images are not in the data folder any more." if gone else ""
-
-
-def _masses(results: Results, images: ImageSet | None, problem: str) -> Masses:
-    if images is None:
-        return Masses(shares={}, area=float("nan"), problem=problem)
-    measured, problems, shares = MaskShares(images), [], {}
-    try:
-        if measured.any_masks(sorted(results.rows["image_id"].unique())):
-            for scored in results.methods:
-                shares[scored.label] = measured.of(scored.maps)
-    except (OSError, ValueError) as error:
-        problems.append(f"The share of mass is not complete: {readable(str(error))}")
-    return Masses(
-        shares={label: found for label, found in shares.items() if found},
-        area=measured.area(),
-        problem=" ".join(problems),
-    )
-
-
-def readable(text: str) -> str:
-    """Shorten paths below or near the working folder, and take passwords out of URIs, for people who read a page."""
-    without = re.sub(r"(://)[^/@\s]*@", r"\1", text)
-    here = Path.cwd()
-    for steps, folder in enumerate([here, *here.parents][: MAX_PARENTS + 1]):
-        if folder != Path(folder.anchor):
-            without = without.replace(f"{folder}{os.sep}", "../" * steps)
-    return without

@@ -1,4 +1,7 @@
-"""The gallery, as the paper's figure 5: input, ML-Grad-CAM, MATT and their product, for images chosen by a rule."""
+"""The gallery, as the paper's figure 6: the input and every method's map side by side, for images chosen by a rule.
+
+The three maps of its figure 5 (ML-Grad-CAM, MATT and their product) are the first ones where they were scored.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,29 +14,34 @@ from cluster.storage import Folder
 from distill.images import ImageSet
 from distill.images.decode import resize
 from evaluate.agreement import StudentFacts
-from evaluate.figures import draw_map, draw_overlay, encode
+from evaluate.figures import draw_map, draw_photographs
+from evaluate.findings import Findings
 from evaluate.results import Results
 from evaluate.scored import MAIN_METHOD, Scored
 from explain.schema import saliency_maps
 
-SHOWN = {"ml_grad_cam": "ML-Grad-CAM", "matt": "MATT", MAIN_METHOD: "MAL-Grad-CAM"}
+FIRST = (MAIN_METHOD, "ml_grad_cam", "matt")
 LONG_SIDE_PX = 224
 RULE = (
-    "Images are ordered by mal_grad_cam's insertion minus deletion AUC (then by name); the {best} best, the {middle} "
+    "Images are ordered by {label}'s insertion minus deletion AUC (then by name); the {best} best, the {middle} "
     "around the median and the {worst} worst of {total} are shown. Nobody picked them by eye."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One picture of a card."""
+    """One method's map of an image."""
 
-    title: str
-    """What it shows."""
+    scored: Scored
+    """The method."""
     source: str | None
-    """Data URI; None where it cannot be shown."""
+    """Data URI of the map; None where it cannot be shown."""
     note: str
     """AUCs of this map, or why there is no picture."""
+    differs: bool | None
+    """Whether the student disagrees with the black box on this image; None where nobody knows, or no student matters."""
+    on_frames: float
+    """Share of this map's frames on which they agree; NaN likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +56,14 @@ class Card:
     """Name of its true class."""
     target: str
     """Name of the class explained."""
+    size: tuple[int, int]
+    """Height and width in which everything is shown, in pixels."""
+    photographs: tuple[str, str] | None
+    """Data URIs of the image, and of the same in dim grey; None where it is not shown or cannot be read."""
     tiles: tuple[Tile, ...]
-    """Input first (where photographs are shown), then the three maps."""
+    """One per method."""
+    differs: bool
+    """Whether a student is known to disagree with the black box on this image."""
 
 
 def choose(order: Sequence[str], num: int) -> list[tuple[str, str]]:
@@ -68,58 +82,46 @@ def choose(order: Sequence[str], num: int) -> list[tuple[str, str]]:
     return [(order[i], f"{word}, {i + 1} of {total}") for i, word in zip(picks, words, strict=True)]
 
 
-def rule(order: Sequence[str], num: int) -> str:
+def rule(label: str, order: Sequence[str], num: int) -> str:
     """State how `choose` chooses."""
     words = [place.partition(",")[0] for _, place in choose(order, num)]
     counts = {word: words.count(word) for word in ("best", "middle", "worst")}
-    return RULE.format(total=len(order), **counts)
+    return RULE.format(label=label, total=len(order), **counts)
 
 
-def ranking(results: Results) -> list[str]:
-    """Order the images from best to worst for MAL-Grad-CAM; those without both scores are left out."""
-    assert results.main is not None
-    gap = (results.auc("insertion") - results.auc("deletion"))[results.main.label].dropna()
+def ranking(results: Results, judge: Scored) -> list[str]:
+    """Order the images from best to worst for one method; those without both scores are left out."""
+    gap = (results.auc("insertion") - results.auc("deletion"))[judge.label].dropna()
     return sorted(gap.index, key=lambda image_id: (-gap[image_id], image_id))
 
 
-def make_cards(
-    results: Results,
-    picks: Sequence[tuple[str, str]],
-    *,
-    images: ImageSet | None,
-    student: StudentFacts,
-    photographs: bool,
-) -> list[Card]:
-    """Draw the chosen images.
+def side_by_side(findings: Findings) -> list[Scored]:
+    """Order the methods: the paper's map and its parts, then the table's order, the controls last."""
+    order = [row.scored for row in findings.rows]
+    place = {name: k for k, name in enumerate(FIRST)}
+    return sorted(order, key=lambda scored: (scored.is_control, place.get(scored.method, len(FIRST))))
 
-    Args:
-        results: The scores.
-        picks: From `choose`.
-        images: The data set; None where it cannot be opened: maps are then shown alone.
-        student: Says how many classes the target's number counts.
-        photographs: False leaves every input out, also under the maps.
-    """
-    rows = results.rows.drop_duplicates("image_id").set_index("image_id")
-    columns = _columns(results)
+
+def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photographs: bool) -> list[Card]:
+    """Draw the chosen images, (image_id, place) each; without photographs the maps stand alone."""
+    results, images = findings.results, findings.images
     ids = [image_id for image_id, _ in picks]
-    maps = {name: _read_maps(scored.maps, ids) for name, scored in columns.items() if scored is not None}
+    rows = results.rows[results.rows["image_id"].isin(ids)].drop_duplicates("image_id").set_index("image_id")
+    methods = side_by_side(findings)
+    maps = {scored.label: _read_maps(scored.maps, ids) for scored in methods}
     cards = []
     for image_id, place in picks:
-        found = {name: maps.get(name, {}).get(image_id) for name in SHOWN}
-        frame = _frame(images, image_id, _size(found)) if photographs else None
-        tiles = [_input_tile(frame)] if photographs else []
-        tiles += [
-            _map_tile(results, columns[name], image_id=image_id, name=name, saliency=found[name], frame=frame)
-            for name in SHOWN
-        ]
-        names = [_class_name(images, student, rows.at[image_id, key]) for key in ("label", "target")]
-        cards.append(Card(image_id=image_id, place=place, label=names[0], target=names[1], tiles=tuple(tiles)))
+        found = {label: own.get(image_id) for label, own in maps.items()}
+        size = _size(found)
+        frame = _frame(images, image_id, size) if photographs else None
+        over = frame is not None
+        label, target = (class_name(images, findings.student, rows.at[image_id, key]) for key in ("label", "target"))
+        tiles = tuple(_tile(findings, scored, image_id, found[scored.label], over=over) for scored in methods)
+        pictures = None if frame is None else draw_photographs(frame)
+        differs = image_id in findings.disagreements.differing
+        same = {"image_id": image_id, "place": place, "label": label, "target": target, "size": size}
+        cards.append(Card(**same, photographs=pictures, tiles=tiles, differs=differs))
     return cards
-
-
-def _columns(results: Results) -> dict[str, Scored | None]:
-    found = {name: next((s for s in results.methods if s.method == name), None) for name in SHOWN}
-    return {**found, MAIN_METHOD: results.main}
 
 
 def _read_maps(uri: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -136,7 +138,7 @@ def _read_maps(uri: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _size(found: Mapping[str, np.ndarray | None]) -> tuple[int, int]:
-    """Scale the maps' (height, width) so that the longer side has `LONG_SIDE_PX`."""
+    """Scale the first map's (height, width) so that the longer side has `LONG_SIDE_PX`."""
     shape = next((m.shape for m in found.values() if m is not None), (LONG_SIDE_PX, LONG_SIDE_PX))
     height, width = (max(1, round(side * LONG_SIDE_PX / max(shape))) for side in shape)
     return height, width
@@ -151,35 +153,26 @@ def _frame(images: ImageSet | None, image_id: str, size: tuple[int, int]) -> np.
         return None
 
 
-def _input_tile(frame: np.ndarray | None) -> Tile:
-    if frame is None:
-        return Tile(title="Input", source=None, note="The image cannot be read.")
-    return Tile(title="Input", source=encode(frame, "JPEG"), note="")
-
-
-def _map_tile(
-    results: Results,
-    scored: Scored | None,
-    *,
-    image_id: str,
-    name: str,
-    saliency: np.ndarray | None,
-    frame: np.ndarray | None,
-) -> Tile:
-    if scored is None:
-        return Tile(title=SHOWN[name], source=None, note=f"{name} was not scored.")
+def _tile(findings: Findings, scored: Scored, image_id: str, saliency: np.ndarray | None, *, over: bool) -> Tile:
+    aucs = [findings.results.auc(game).at[image_id, scored.label] for game in ("deletion", "insertion")]
+    source, note = None, "deletion {:.3f}, insertion {:.3f}".format(*aucs)
     if saliency is None:
-        return Tile(title=SHOWN[name], source=None, note="No map is stored any more.")
-    source = draw_map(saliency, _size({name: saliency})) if frame is None else draw_overlay(saliency, frame)
-    return Tile(title=SHOWN[name], source=source, note=_auc_note(results, scored, image_id))
+        note = "No map is stored."
+    elif not np.isfinite(saliency).all():
+        note = "The map holds values that are not finite."
+    else:
+        source = draw_map(saliency, over_photograph=over)
+    known = findings.disagreements if scored.kind == "student" else None
+    return Tile(
+        scored=scored,
+        source=source,
+        note=note,
+        differs=None if known is None else known.flagged(image_id, scored.label),
+        on_frames=float("nan") if known is None else known.on_frames(image_id, scored.label),
+    )
 
 
-def _auc_note(results: Results, scored: Scored, image_id: str) -> str:
-    deletion, insertion = (results.auc(game).at[image_id, scored.label] for game in ("deletion", "insertion"))
-    return f"del {deletion:.3f} · ins {insertion:.3f}"
-
-
-def _class_name(images: ImageSet | None, student: StudentFacts, number: float | None) -> str:
+def class_name(images: ImageSet | None, student: StudentFacts, number: float | None) -> str:
     """Name a class of the black box as well as the student's description and the data set can."""
     if number is None or np.isnan(number):
         return "none"

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluate.method_rows import MethodRow, PairRow, lead
+from evaluate.method_rows import MethodRow, Verdict, lead
 from evaluate.protocol import GAMES
 from evaluate.results import Results
 from evaluate.statistics import Interval
 
 EXTREME = {"deletion": "lowest", "insertion": "highest"}
-VERBS = {"better": "beats", "worse": "loses to", "unclear": "is not clearly different from"}
+# What MAL-Grad-CAM does where another method's verdict is this.
+VERBS: dict[Verdict, str] = {"better": "loses to", "worse": "beats", "unclear": "is not clearly different from"}
 
 
-def sentences(results: Results, rows: Sequence[MethodRow], pairs: Sequence[PairRow]) -> list[str]:
+def sentences(results: Results, rows: Sequence[MethodRow]) -> list[str]:
     """Say which method is first in each game, then how MAL-Grad-CAM does against each control."""
-    return [*(_winner(results, rows, game) for game in GAMES), *against_controls(results, pairs)]
+    return [*(_winner(results, rows, game) for game in GAMES), *against_controls(results, rows)]
 
 
 def _winner(results: Results, rows: Sequence[MethodRow], game: str) -> str:
@@ -34,28 +35,28 @@ def _winner(results: Results, rows: Sequence[MethodRow], game: str) -> str:
     return f"{text}, {how} {second} (by {_plain(ahead)})."
 
 
-def against_controls(results: Results, pairs: Sequence[PairRow]) -> list[str]:
+def against_controls(results: Results, rows: Sequence[MethodRow]) -> list[str]:
     """Say for each control whether MAL-Grad-CAM beats it, with the paired difference in each game."""
     main = results.main
     if main is None:
         return ["mal_grad_cam was not scored, so nothing is said about it here."]
-    controls = [scored for scored in results.methods if scored.is_control]
+    controls = [row for row in rows if row.scored.is_control]
     if not controls:
         return ["No control was scored, so nothing here says that any map is better than chance."]
-    return [
-        _against(main.label, control.label, [pair for pair in pairs if pair.scored is control]) for control in controls
-    ]
+    return [_against(main.label, row) for row in controls]
 
 
-def _against(main: str, control: str, pairs: Sequence[PairRow]) -> str:
-    if not pairs:
+def _against(main: str, row: MethodRow) -> str:
+    control = row.scored.label
+    found = {game: row.against[game] for game in GAMES if game in row.against}
+    if not found:
         return f"{main} and the control {control} have no image in common."
-    verdicts = {pair.verdict for pair in pairs}
+    verdicts = {one.verdict for one in found.values()}
     if len(verdicts) == 1:
-        numbers = "; ".join(f"{pair.game} {_signed(pair.difference)}" for pair in pairs)
-        where = "in both games" if len(pairs) == 2 else f"in {pairs[0].game}"
+        numbers = "; ".join(f"{game} {_signed(-one.difference)}" for game, one in found.items())
+        where = "in both games" if len(found) == 2 else f"in {next(iter(found))}"
         return f"{main} {VERBS[verdicts.pop()]} the control {control} {where} ({numbers})."
-    parts = [f"{VERBS[pair.verdict]} it in {pair.game} ({_signed(pair.difference)})" for pair in pairs]
+    parts = [f"{VERBS[one.verdict]} it in {game} ({_signed(-one.difference)})" for game, one in found.items()]
     return f"Against the control {control}, {main} {' and '.join(parts)}."
 
 

@@ -1,12 +1,13 @@
-"""The report's tables: one row per method with intervals and cost, and paired differences to MAL-Grad-CAM."""
+"""The report's one table: methods by measures with intervals and cost, each number tested against MAL-Grad-CAM's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from evaluate.protocol import GAMES, HIGHER_IS_BETTER, MEASURES
+from evaluate.columns import Column
 from evaluate.results import Results
 from evaluate.scored import Scored
 from evaluate.statistics import Interval, holm, mean_interval, wilcoxon, win_rate
@@ -14,32 +15,49 @@ from evaluate.statistics import Interval, holm, mean_interval, wilcoxon, win_rat
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-MAX_DRAWS = 50_000_000  # bootstrap draws of one interval: about a second
 LEVEL = 0.05  # of the Holm-adjusted p value
 
 Verdict = Literal["better", "worse", "unclear"]
+Tables = Mapping[str, pd.DataFrame]
+"""By column name: images x methods' labels, NaN where an image has no value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One method against MAL-Grad-CAM in one column, paired on the images that both have."""
+
+    difference: Interval
+    """The method minus MAL-Grad-CAM."""
+    win_rate: float
+    """Share of the images on which the method is better, ties half."""
+    p_value: float
+    """Wilcoxon's signed rank test, two-sided."""
+    p_holm: float
+    """Adjusted over all comparisons of the table."""
+    higher_is_better: bool
+    """Which way is better."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Say better or worse only where the interval leaves zero out and the adjusted p is below 0.05."""
+        low, high = self.difference.low, self.difference.high
+        if not (low > 0 or high < 0) or not self.p_holm < LEVEL:
+            return "unclear"
+        return "better" if (low > 0) == self.higher_is_better else "worse"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRow:
-    """One method in the table of methods."""
+    """One method in the table."""
 
     scored: Scored
     """The method."""
-    deletion: Interval
-    """Deletion AUC, lower is better."""
-    insertion: Interval
-    """Insertion AUC, higher is better."""
-    gap: Interval
-    """Insertion minus deletion AUC of each image."""
-    insertion_normalised: Interval
-    """Insertion AUC between each curve's own start and end, over the images where that is defined."""
+    values: Mapping[str, Interval]
+    """By column name; without the columns that were not measured for it."""
+    against: Mapping[str, Comparison]
+    """By column name; empty for MAL-Grad-CAM itself, and where that was not scored."""
     num_flat: int
-    """Images with a score whose insertion curve ends too near its start for that."""
-    deletion_gain: Interval | None
-    """Symmetric relevance gain in deletion, higher is better; None where it was not played least relevant first."""
-    insertion_gain: Interval | None
-    """Symmetric relevance gain in insertion, higher is better; None as above."""
+    """Images with a score whose insertion curve ends too near its start for normalised insertion."""
     tied_share: float
     """Mean share of pixels whose map value another pixel has too."""
     teacher_queries: float
@@ -48,112 +66,108 @@ class MethodRow:
     """Mean passes of the student per map."""
     seconds: float
     """Mean seconds per map."""
-    mass: Interval | None
-    """Share of map mass inside the object mask; None where the data set has no masks."""
-    num_constant: int
-    """Maps that point nowhere and so have no share of mass."""
     num_errors: int
     """Images without a score in a game."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class PairRow:
-    """MAL-Grad-CAM against one other method in one game, paired on the images that both have."""
-
-    scored: Scored
-    """The other method."""
-    game: str
-    """insertion or deletion."""
-    difference: Interval
-    """MAL-Grad-CAM minus the other."""
-    p_value: float
-    """Wilcoxon's signed rank test, two-sided."""
-    p_holm: float
-    """Adjusted over the whole table."""
-    win_rate: float
-    """Share of the images on which MAL-Grad-CAM is better, ties half."""
+    @property
+    def deletion(self) -> Interval:
+        """Return the deletion AUC."""
+        return self.values["deletion"]
 
     @property
-    def verdict(self) -> Verdict:
-        """Say better or worse only where the interval leaves zero out and the adjusted p is below 0.05."""
-        low, high = self.difference.low, self.difference.high
-        if not (low > 0 or high < 0) or not self.p_holm < LEVEL:
-            return "unclear"
-        return "better" if (low > 0) == (self.game == "insertion") else "worse"
+    def insertion(self) -> Interval:
+        """Return the insertion AUC."""
+        return self.values["insertion"]
+
+    @property
+    def gap(self) -> Interval:
+        """Return the insertion minus the deletion AUC."""
+        return self.values["gap"]
 
 
 def interval(values: "ArrayLike") -> Interval:
-    """Compute a mean with its interval over the finite values, with fewer resamples where there are many images."""
-    finite = np.asarray(values, dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
-    return mean_interval(finite, num_resamples=int(np.clip(MAX_DRAWS // max(finite.size, 1), 1000, 10_000)))
+    """Compute a mean with its interval over the finite values."""
+    found = np.asarray(values, dtype=np.float64)
+    return mean_interval(found[np.isfinite(found)])
 
 
-def method_rows(results: Results, shares: Mapping[str, Mapping[str, float]]) -> list[MethodRow]:
-    """Make the table of methods, best first: by insertion minus deletion AUC.
+def method_rows(results: Results, columns: Sequence[Column], tables: Tables) -> list[MethodRow]:
+    """Make the table, best method first: by insertion minus deletion AUC.
 
     Args:
         results: The scores.
-        shares: Share of mass inside the mask, by label and image_id; without a label for methods without.
+        columns: What the table shows; the games' own are among them.
+        tables: Each column's values.
     """
-    by_name = results.rows.groupby("name")
-    figures = {name: results.measure(name) for name in MEASURES}
+    by_name = results.rows.groupby("name", observed=True)
+    against = comparisons(results, columns, tables)
     rows = [
-        _method_row(scored, by_name.get_group(scored.label), figures, shares.get(scored.label))
+        _method_row(scored, by_name.get_group(scored.label), columns, tables, against.get(scored.label, {}))
         for scored in results.methods
     ]
     return sorted(rows, key=lambda row: (np.isnan(row.gap.mean), -row.gap.mean, row.scored.label))
 
 
-def _method_row(scored: Scored, rows: Any, figures: Mapping[str, Any], shares: Mapping[str, float] | None) -> MethodRow:
-    found: dict[str, Any] = {
-        name: None if table is None else interval(table[scored.label]) for name, table in figures.items()
+def _method_row(
+    scored: Scored, rows: Any, columns: Sequence[Column], tables: Tables, against: Mapping[str, Comparison]
+) -> MethodRow:
+    values = {
+        column.name: interval(tables[column.name][scored.label])
+        for column in columns
+        if scored.label in tables[column.name]
     }
     # Cost and ties belong to the map, which every game repeats: each image counts once.
     maps = rows.drop_duplicates("image_id")
-    mass = None if not shares else np.array(list(shares.values()))
     return MethodRow(
         scored=scored,
-        **found,
-        num_flat=found["insertion"].num - found["insertion_normalised"].num,
+        values=values,
+        against=against,
+        num_flat=values["insertion"].num - values["insertion_normalised"].num,
         tied_share=float(maps["tied_share"].mean()),
         teacher_queries=float(maps["map_teacher_queries"].mean()),
         student_passes=float(maps["map_student_passes"].mean()),
         seconds=float(maps["map_seconds"].mean()),
-        mass=None if mass is None else interval(mass),
-        num_constant=0 if mass is None else int(np.isnan(mass).sum()),
-        num_errors=len(set(rows.loc[rows["error"].notna(), "image_id"])),
+        num_errors=rows.loc[rows["error"].notna(), "image_id"].nunique(),
     )
 
 
-def pair_rows(results: Results) -> list[PairRow]:
-    """Compare MAL-Grad-CAM with every other method in both games; empty where it was not scored."""
+def comparisons(results: Results, columns: Sequence[Column], tables: Tables) -> dict[str, dict[str, Comparison]]:
+    """Compare each method with MAL-Grad-CAM, by label and column; empty where it was not scored."""
     main = results.main
     if main is None:
-        return []
-    found = []
-    for scored in results.methods:
-        for game in GAMES:
-            first, second = _pairs(results, game, main.label, scored.label)
-            if scored is not main and first.size:
-                sign = 1 if HIGHER_IS_BETTER[game] else -1
-                wins = win_rate(sign * first, sign * second)
-                found.append((scored, game, interval(first - second), wins, wilcoxon(first, second)))
-    adjusted = holm([p for *_, p in found])
-    return [
-        PairRow(scored=scored, game=game, difference=difference, win_rate=wins, p_value=p, p_holm=q)
-        for (scored, game, difference, wins, p), q in zip(found, adjusted, strict=True)
+        return {}
+    places = [
+        (column, scored.label, pair)
+        for scored in results.methods
+        for column in columns
+        if scored is not main
+        and column.is_compared
+        and (pair := paired(tables[column.name], scored.label, main.label))[0].size
     ]
+    p_values = [wilcoxon(*pair) for _, _, pair in places]
+    found: dict[str, dict[str, Comparison]] = {}
+    for (column, label, (own, mains)), p, q in zip(places, p_values, holm(p_values), strict=True):
+        sign = 1 if column.higher_is_better else -1
+        found.setdefault(label, {})[column.name] = Comparison(
+            difference=interval(own - mains),
+            win_rate=win_rate(sign * own, sign * mains),
+            p_value=p,
+            p_holm=q,
+            higher_is_better=sign == 1,
+        )
+    return found
+
+
+def paired(table: pd.DataFrame, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return two methods' values on the images that both have; none where a method is not in the table."""
+    if not {first, second} <= set(table.columns):
+        return np.zeros(0), np.zeros(0)
+    a, b = table[first].to_numpy(), table[second].to_numpy()
+    both = np.isfinite(a) & np.isfinite(b)
+    return a[both], b[both]
 
 
 def lead(results: Results, game: str, first: str, second: str) -> Interval:
     """Compute by how much `first` leads `second` in a game: positive is better in both games."""
-    a, b = _pairs(results, game, first, second)
+    a, b = paired(results.auc(game), first, second)
     return interval(a - b if game == "insertion" else b - a)
-
-
-def _pairs(results: Results, game: str, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
-    table = results.auc(game)
-    a, b = table[first].to_numpy(), table[second].to_numpy()
-    both = np.isfinite(a) & np.isfinite(b)
-    return a[both], b[both]

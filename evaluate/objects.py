@@ -7,7 +7,7 @@ import numpy as np
 from cluster.storage import Folder
 from distill.images import ImageSet
 from distill.images.objects import BoxFiles, Kind
-from evaluate.pointing import MaskShares
+from evaluate.pointing import any_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Objects:
     def check(self) -> None:
         """Refuse a data set without any, or a folder with boxes of none of its images. Raises: ValueError."""
         ids, path = self.images.image_ids, self._images.objects.path
-        if self.boxes is None and not MaskShares(self.images).any_masks(ids):
+        if self.boxes is None and not any_masks(self.images):
             raise ValueError(
                 f"the data set {self.images.root} has no object {self.kind} (such as {path(ids[0])}), which pointing "
                 "and energy need; give --boxes FOLDER with annotations, or leave the two out of --measures"

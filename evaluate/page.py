@@ -9,22 +9,31 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from evaluate.figures import line_styles, plot_curves
-from evaluate.findings import Findings, readable
-from evaluate.gains import MIN_SPAN
+from evaluate.columns import GROUPS, Column
+from evaluate.commands import commands
+from evaluate.figures import PLOT_HEIGHT, PLOT_WIDTH, CurvePlot, line_styles, plot_curves
+from evaluate.findings import Findings
 from evaluate.gallery import Card, choose, make_cards, ranking, rule
-from evaluate.protocol import GAMES, HIGHER_IS_BETTER, LEAST_GAMES, MEASURES
+from evaluate.method_rows import interval
+from evaluate.protocol import GAMES, HIGHER_IS_BETTER
 from evaluate.query_curve import plot_query_curves
+from evaluate.scored import MARKS
+from evaluate.shown import readable, visible
 from evaluate.statistics import Interval
+from evaluate.texts import p_value
 
 MAX_ERRORS = 30  # error rows that are listed; the rest is counted
 
 
 def render(findings: Findings, *, photographs: bool, num_gallery: int) -> str:
     """Render the page; every name is escaped, and a content policy in the page forbids all but its own script."""
-    loader = PackageLoader("evaluate", "")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("evaluate", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters |= {
         "csp": script_hash,
@@ -39,46 +48,56 @@ def render(findings: Findings, *, photographs: bool, num_gallery: int) -> str:
 
 
 def _context(findings: Findings, *, photographs: bool, num_gallery: int) -> dict[str, Any]:
-    results = findings.results
-    styles = line_styles(results.methods, results.main)
-    order = ranking(results) if results.main is not None else []
+    results, judge = findings.results, findings.results.main or findings.rows[0].scored
+    order = ranking(results, judge)
     picks = choose(order, num_gallery)
+    present = {row.scored.kind for row in findings.rows}
     return {
         "found": findings,
         "config": results.config,
-        "styles": styles,
-        "bars": {name: bars([getattr(row, name) for row in findings.rows]) for name in MEASURES},
-        "gains": [game for game in GAMES if LEAST_GAMES[game] in results.games],
-        "min_span": MIN_SPAN,
-        "mass_bars": bars([row.mass for row in findings.rows]),
-        "pair_bars": bars([pair.difference for pair in findings.pairs], zero=True),
+        "styles": line_styles(results.methods, results.main),
+        "numbers": {row.scored.label: k for k, row in enumerate(findings.rows)},
+        "marks": MARKS,
+        "kinds": [kind for kind in MARKS if kind in present],
+        "groups": _groups(findings.columns),
+        "bars": {
+            column.name: bars([row.values.get(column.name) for row in findings.rows]) for column in findings.columns
+        },
+        "counts": {column.name: _count(findings, column) for column in findings.columns},
+        "num_tests": sum(len(row.against) for row in findings.rows),
+        "plots": {game: _plot(findings, game) for game in results.games},
+        "plot_size": (PLOT_WIDTH, PLOT_HEIGHT),
         "query_plots": {game: _query_plots(findings, game) for game in GAMES},
-        "plots": {game: _plots(findings, game) for game in results.games},
         "best": {game: "higher" if HIGHER_IS_BETTER[game] else "lower" for game in results.games},
-        "cards": _cards(findings, picks, photographs=photographs),
-        "rule": rule(order, num_gallery),
+        "cards": make_cards(findings, picks, photographs=photographs) if picks else [],
+        "rule": rule(judge.label, order, num_gallery),
         "photographs": photographs,
+        "by_agreement": _by_agreement(findings),
         "errors": errors(findings),
-        "sources": [
-            {"title": scored.label, "hash": scored.config_hash, "text": _pretty(scored.config)}
-            for scored in results.methods
-        ],
-        "scores": [
-            {"uri": readable(uri), "text": _pretty({k: v for k, v in config.items() if k != "maps"})}
-            for uri, config in zip(results.uris, results.configs, strict=True)
-        ],
+        "commands": commands(findings),
+        "sources": _sources(findings),
     }
 
 
-def _plots(findings: Findings, game: str) -> dict[str, str]:
-    results = findings.results
-    curves = {
-        row.scored.label: results.curves[row.scored.label, game]
-        for row in findings.rows
-        if (row.scored.label, game) in results.curves
-    }
-    styles = line_styles(results.methods, results.main)
-    return {theme: plot_curves(game, curves, styles, theme=theme) for theme in ("light", "dark")} if curves else {}
+def _groups(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """List the parts of the table that have columns."""
+    parts = [(name, title, [column for column in columns if column.group == name]) for name, title in GROUPS.items()]
+    return [{"name": name, "title": title, "columns": own} for name, title, own in parts if own]
+
+
+def _count(findings: Findings, column: Column) -> str:
+    """Say on how many images a column stands, where that is not all that have a score."""
+    found = {(row.values[column.name].num, row.gap.num) for row in findings.rows if column.name in row.values}
+    counts = {num for num, _ in found if num}
+    if column.group == "games" or all(num in (0, scored) for num, scored in found):
+        return ""
+    return f"{min(counts)} to {max(counts)} images" if len(counts) > 1 else f"{max(counts)} images"
+
+
+def _plot(findings: Findings, game: str) -> CurvePlot | None:
+    results, labels = findings.results, [row.scored.label for row in findings.rows]
+    curves = {label: results.curves[label, game] for label in labels if (label, game) in results.curves}
+    return plot_curves(curves) if curves else None
 
 
 def _query_plots(findings: Findings, game: str) -> dict[str, str]:
@@ -87,12 +106,40 @@ def _query_plots(findings: Findings, game: str) -> dict[str, str]:
     return {theme: plot_query_curves(game, findings.rows, theme=theme) for theme in ("light", "dark")}
 
 
-def _cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photographs: bool) -> list[Card]:
-    if not picks:
-        return []
-    return make_cards(
-        findings.results, picks, images=findings.images, student=findings.student, photographs=photographs
-    )
+def _by_agreement(findings: Findings) -> dict[str, Interval] | None:
+    """Split the main method's insertion minus deletion AUC by whether the student agrees on the image."""
+    main, differing = findings.results.main, findings.disagreements
+    gaps = findings.results.measure("gap")
+    if main is None or gaps is None or not differing.differing:
+        return None
+    own, agreed = gaps[main.label], differing.known - differing.differing
+    parts = {"agree": agreed, "differ": differing.differing}
+    return {name: interval(own[own.index.isin(list(ids))]) for name, ids in parts.items()}
+
+
+def _sources(findings: Findings) -> list[dict[str, str]]:
+    """List the configurations behind the page: what they are of, and their text."""
+    results = findings.results
+    folders = {
+        **{
+            ("Scores", config["protocol_hash"], uri): config
+            for uri, config in zip(results.uris, results.configs, strict=True)
+        },
+        **{("Measures", "", uri): config for uri, config in findings.measured.items()},
+    }
+    found = [
+        {
+            "title": f"{what} in {readable(uri)}",
+            "hash": mark,
+            "text": _pretty({k: v for k, v in config.items() if k != "maps"}),
+        }
+        for (what, mark, uri), config in folders.items()
+    ]
+    maps = [
+        {"title": f"Maps of {scored.label}", "hash": scored.config_hash, "text": _pretty(scored.config)}
+        for scored in results.methods
+    ]
+    return found + maps
 
 
 def bars(intervals: Sequence[Interval | None], *, zero: bool = False) -> list[dict[str, float] | None]:
@@ -147,7 +194,7 @@ def _pretty(config: Any) -> str:
 
 def breakable(text: str) -> Markup:
     """Escape a name and let it break after its underscores on a narrow screen."""
-    return Markup(str(escape(text)).replace("_", "_<wbr>"))  # noqa: S704 (escaped one step before)
+    return Markup(str(escape(visible(text))).replace("_", "_<wbr>"))  # noqa: S704 (escaped one step before)
 
 
 def script_hash(script: str) -> str:
@@ -163,8 +210,3 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or math.isnan(value):
         return "–"  # noqa: RUF001
     return f"{value:.{digits}f}".replace("-", "−")  # noqa: RUF001
-
-
-def p_value(value: float) -> str:
-    """Write a p value: three digits, or `< 0.001`."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

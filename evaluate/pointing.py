@@ -5,7 +5,6 @@ et al. 2020, section 4.3), with object masks where there are any. Neither asks t
 beside the object, where the black box looks.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,48 +71,14 @@ def pointing_game(saliency: np.ndarray, mask: np.ndarray, *, tolerance_px: float
     return float(near[saliency == saliency.max()].mean())
 
 
-class MaskShares:
-    """Measure maps folders against a data set's masks; each mask is read once and kept as bits."""
+def any_masks(images: "ImageSet") -> bool:
+    """Tell whether a data set has masks or boxes, by asking for those of some of the images, spread over them."""
+    every = max(1, len(images.image_ids) // NUM_PROBES)
+    return any(_has_mask(images, image_id) for image_id in images.image_ids[::every])
 
-    def __init__(self, images: "ImageSet") -> None:
-        self._images = images
-        self._bits: dict[tuple[str, tuple[int, int]], np.ndarray | None] = {}
 
-    def any_masks(self, image_ids: Sequence[str]) -> bool:
-        """Tell whether the data set has masks or boxes, by asking for those of some of the images, spread over them."""
-        every = max(1, len(image_ids) // NUM_PROBES)
-        return any(self._has_mask(image_id) for image_id in image_ids[::every])
-
-    def _has_mask(self, image_id: str) -> bool:
-        try:
-            return self._images.mask(image_id) is not None
-        except ValueError:  # broken, which its own row will say
-            return True
-
-    def of(self, maps: str) -> dict[str, float]:
-        """Compute `mass_inside` of each map in the folder `maps` whose image has a mask, by image_id."""
-        from explain.schema import map_parts, read_part, saliency_maps
-
-        shares = {}
-        for part in map_parts(maps):
-            table = read_part(maps, part, ["image_id", "map_height", "map_width", "saliency"])
-            for image_id, saliency in zip(table["image_id"].to_pylist(), saliency_maps(table), strict=True):
-                mask = None if saliency is None else self.mask(image_id, saliency.shape)
-                if mask is not None and saliency is not None:
-                    shares[image_id] = mass_inside(saliency, mask)
-        return shares
-
-    def mask(self, image_id: str, size: tuple[int, int]) -> np.ndarray | None:
-        """Return the mask of an image at `size` (H, W); None where it has none."""
-        key = (image_id, size)
-        if key not in self._bits:
-            mask = self._images.mask(image_id, size)
-            self._bits[key] = None if mask is None else np.packbits(mask)
-        bits = self._bits[key]
-        return None if bits is None else np.unpackbits(bits, count=size[0] * size[1]).reshape(size).astype(bool)
-
-    def area(self) -> float:
-        """Compute the mean share of the image that the masks read so far cover: what a uniform map would get."""
-        sizes = {key: bits for key, bits in self._bits.items() if bits is not None}
-        shares = [np.unpackbits(bits, count=size[0] * size[1]).mean() for (_, size), bits in sizes.items()]
-        return float(np.mean(shares)) if shares else float("nan")
+def _has_mask(images: "ImageSet", image_id: str) -> bool:
+    try:
+        return images.mask(image_id) is not None
+    except ValueError:  # broken, which its own row will say
+        return True

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from evaluate.findings import readable
 from evaluate.method_rows import interval
 from evaluate.protocol import RankedBy
 from evaluate.results import Results, load_results
+from evaluate.shown import readable
 from evaluate.statistics import Interval, kendall, win_rate
 
 # What the score folders must have in common: the key in `_config.json`, and what it is called in the error.

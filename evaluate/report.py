@@ -9,13 +9,20 @@ from evaluate.texts import comma_separated, console_text, markdown, table_stem, 
 
 
 def write_report(
-    scores: Sequence[str], out: str, *, photographs: bool = True, num_gallery: int = 8, tables: str | None = None
+    scores: Sequence[str],
+    out: str,
+    *,
+    measures: Sequence[str] = (),
+    photographs: bool = True,
+    num_gallery: int = 8,
+    tables: str | None = None,
 ) -> str:
     """Write the page, and the tables where asked for; keep both as artifacts of an MLflow run `report`.
 
     Args:
         scores: folders of `python -m evaluate games`; one protocol, one teacher, one data set.
         out: HTML file on this machine.
+        measures: folders of `python -m evaluate measures`, of the same maps and black box.
         photographs: False leaves every input image out, for publication: maps alone.
         num_gallery: images in the gallery, 0 or more.
         tables: file name ending in .md or .csv; both are written beside each other.
@@ -27,19 +34,14 @@ def write_report(
         ValueError: the scores cannot stand in one report, or an argument is out of range.
     """
     page, stem = _check(out, num_gallery, tables)
-    findings = gather(scores)
+    findings = gather(scores, measures)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render(findings, photographs=photographs, num_gallery=num_gallery), encoding="utf-8")
     written = [page]
     if stem is not None:
-        written += write_tables(stem, markdown(findings), comma_separated(findings.rows))
+        written += write_tables(stem, markdown(findings), comma_separated(findings))
     _track(findings, written)
     return console_text(findings, page)
-
-
-def summary(scores: Sequence[str]) -> str:
-    """Write the result for a console: both AUCs, mass inside the mask and Sim1 where known. Raises: ValueError."""
-    return console_text(gather(scores), None)
 
 
 def _check(out: str, num_gallery: int, tables: str | None) -> tuple[Path, Path | None]:

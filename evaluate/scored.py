@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from explain.registry import METHODS
 
 MAIN_METHOD = "mal_grad_cam"
+Kind = Literal["student", "asks", "teacher", "control", "unknown"]
+MARKS: dict[Kind, str] = {
+    "student": "explains the student, scored on the teacher",
+    "asks": "asks the black box",
+    "teacher": "looks into the black box",
+    "control": "control",
+    "unknown": "not a registered method",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +39,14 @@ class Scored:
         """Return "student", "teacher", "nothing" (a control), or "unknown"."""
         registered = METHODS[self.method].explains if self.method in METHODS else "unknown"
         return self.config.get("explains", registered)
+
+    @property
+    def kind(self) -> Kind:
+        """Return what the method looks at, as every table marks it."""
+        if self.explains == "teacher":
+            return "asks" if self.method in METHODS and METHODS[self.method].asks else "teacher"
+        kinds: dict[str, Kind] = {"student": "student", "nothing": "control"}
+        return kinds.get(self.explains, "unknown")
 
     @property
     def is_control(self) -> bool:

@@ -29,6 +29,10 @@ class Interval:
     num: int
     """Number of values."""
 
+    def __neg__(self) -> "Interval":
+        """Return the interval of the values with their signs changed."""
+        return Interval(mean=-self.mean, low=-self.high, high=-self.low, num=self.num)
+
 
 def mean_interval(
     values: Sequence[float] | np.ndarray, *, level: float = 0.95, num_resamples: int | None = None, seed: int = 0

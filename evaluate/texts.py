@@ -5,25 +5,26 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from evaluate.findings import Findings, readable
-from evaluate.gains import MIN_SPAN
-from evaluate.method_rows import MethodRow, PairRow
-from evaluate.page import p_value
+from evaluate.columns import Column
+from evaluate.findings import Findings
+from evaluate.method_rows import Comparison, MethodRow
+from evaluate.scored import MARKS
+from evaluate.shown import readable, visible
 from evaluate.statistics import Interval
 from evaluate.tables import interval_text
 
-COLUMNS = ("method", "explains", "config_hash", "num_images", "num_errors")
-INTERVALS = ("deletion", "insertion", "gap", "mass", "insertion_normalised", "deletion_gain", "insertion_gain")
-GAINS = {"deletion_gain": "SRG deletion ↑", "insertion_gain": "SRG insertion ↑"}
+FIXED = ("method", "kind", "config_hash", "num_images", "num_errors", "num_flat")
 COSTS = ("tied_share", "teacher_queries", "student_passes", "seconds")
+ARROWS = {True: " ↑", False: " ↓", None: ""}
 SUMMARY_WIDTH = 220  # wider than any table: nothing is cut off
 
 
 def markdown(findings: Findings) -> str:
-    """Write headline, table of methods and paired differences as Markdown."""
+    """Write headline, table of methods, comparisons and agreement as Markdown."""
     results = findings.results
     lines = [
         f"{results.num_images} images of {_cell(findings.data_name)}, scored on "
@@ -34,73 +35,68 @@ def markdown(findings: Findings) -> str:
         *(f"- {_cell(sentence)}" for sentence in findings.headline),
         "",
         *markdown_table(*_method_cells(findings)),
-        "",
-        *_explanations(findings),
     ]
-    if findings.pairs:
-        lines += ["", "Paired differences, mal_grad_cam minus the other method; wins are images, ties half:", ""]
-        lines += markdown_table(
-            ["against", "game", "difference", "wins", "Wilcoxon p", "Holm p", "mal_grad_cam is"],
-            [_pair_cells(pair) for pair in findings.pairs],
-        )
+    explained = [f"{column.heading}: {column.about}." for column in findings.columns if column.about]
+    lines += ["", " ".join(explained)]
+    if any(row.against for row in findings.rows):
+        lines += ["", *_comparison_lines(findings)]
     if findings.student.agreements:
         lines += ["", "Agreement of the student with the black box:", "", *_agreement_lines(findings)]
     return "\n".join(lines) + "\n"
 
 
 def _method_cells(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    heads = ["method", "explains", "deletion AUC ↓", "insertion AUC ↑", "insertion − deletion", "tied"]  # noqa: RUF001
-    heads += ["teacher queries", "student passes", "s / map", "images", "errors"]
-    masks = any(row.mass for row in findings.rows)
-    derived = {"insertion_normalised": "normalised insertion ↑", **_gains(findings)}
+    heads = ["method", "kind", *map(_heading, findings.columns), "tied", "teacher queries", "student passes"]
     cells = [
-        [row.scored.label, _explains(row), *(interval_text(getattr(row, name)) for name in INTERVALS[:3])]
-        + [f"{row.tied_share:.1%}", f"{row.teacher_queries:g}", f"{row.student_passes:g}", f"{row.seconds:.3g}"]
-        + [str(row.gap.num), str(row.num_errors)]
-        + ([_maybe(row.mass)] if masks else [])
-        + [_maybe(getattr(row, name)) + _left_out(row, name) for name in derived]
+        [row.scored.label, MARKS[row.scored.kind], *(_value(row, column) for column in findings.columns), *_costs(row)]
         for row in findings.rows
     ]
-    return heads + (["mass in mask"] if masks else []) + list(derived.values()), cells
+    return [*heads, "s / map", "images", "errors"], cells
 
 
-def _gains(findings: Findings) -> dict[str, str]:
-    """List the gains that were played, with their headings."""
-    return {name: head for name, head in GAINS.items() if any(getattr(row, name) for row in findings.rows)}
+def _costs(row: MethodRow) -> list[str]:
+    made = [f"{row.tied_share:.1%}", f"{row.teacher_queries:g}", f"{row.student_passes:g}", f"{row.seconds:.3g}"]
+    return [*made, str(row.gap.num), str(row.num_errors)]
 
 
-def _maybe(value: Interval | None) -> str:
-    return interval_text(value) if value else "-"
+def _heading(column: Column) -> str:
+    return column.heading + ARROWS[column.higher_is_better]
 
 
-def _left_out(row: MethodRow, name: str) -> str:
-    return f" ({row.num_flat} flat)" if name == "insertion_normalised" and row.num_flat else ""
+def _value(row: MethodRow, column: Column) -> str:
+    value = row.values.get(column.name)
+    flat = f" ({row.num_flat} flat)" if column.name == "insertion_normalised" and row.num_flat else ""
+    return ("-" if value is None else interval_text(value)) + flat
 
 
-def _explanations(findings: Findings) -> list[str]:
-    lines = [
-        "Normalised insertion: the AUC of (curve - start) / (end - start) of each image; images whose curve ends less "
-        f"than {MIN_SPAN:g} from its start are left out and counted as flat."
-    ]
-    if _gains(findings):
-        lines.append(
-            "SRG, the symmetric relevance gain: in deletion the AUC with the least relevant first minus the AUC with "
-            "the most relevant first, in insertion the other way round; 0 for a random order."
-        )
-    return [" ".join(lines)]
+def _comparison_lines(findings: Findings) -> list[str]:
+    assert findings.results.main is not None
+    main, columns = findings.results.main.label, [c for c in findings.columns if c.is_compared]
+    rows = [row for row in findings.rows if row.against]
+    number = sum(len(row.against) for row in rows)
+    about = (
+        f"Each method minus {main}, paired on the images that both have: mean difference with its 95 % interval, the "
+        f"share of images on which the method is better (ties half), and the p value of Wilcoxon's signed rank test, "
+        f"Holm-adjusted over these {number} comparisons. `better` and `worse` stand where the interval leaves zero out "
+        "and p < 0.05."
+    )
+    cells = [[row.scored.label, *(_comparison(row.against.get(column.name)) for column in columns)] for row in rows]
+    return [about, "", *markdown_table(["method", *map(_heading, columns)], cells)]
 
 
-def _explains(row: MethodRow) -> str:
-    return "control" if row.scored.is_control else row.scored.explains
-
-
-def _pair_cells(pair: PairRow) -> list[str]:
-    texts = [_signed(pair.difference), f"{pair.win_rate:.1%}", p_value(pair.p_value), p_value(pair.p_holm)]
-    return [pair.scored.label, pair.game, *texts, pair.verdict]
+def _comparison(found: Comparison | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found.verdict}: {_signed(found.difference)}, wins {found.win_rate:.1%}, p {p_value(found.p_holm)}"
 
 
 def _signed(value: Interval) -> str:
     return f"{value.mean:+.4f}" + (f" [{value.low:+.4f}, {value.high:+.4f}]" if value.num > 1 else "")
+
+
+def p_value(value: float) -> str:
+    """Write a p value: three digits, or `< 0.001`."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _agreement_lines(findings: Findings) -> list[str]:
@@ -141,53 +137,62 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return visible(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")
 
 
-def comma_separated(rows: Sequence[MethodRow]) -> str:
+def comma_separated(findings: Findings) -> str:
     """Write the table of methods as CSV with full precision; empty where a number is unknown."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    ends = [f"{name}{end}" for name in INTERVALS for end in ("", "_low", "_high")]
-    writer.writerow([*COLUMNS, *ends, *COSTS, "num_flat"])
-    for row in rows:
-        fixed = [row.scored.label, _explains(row), row.scored.config_hash, row.gap.num, row.num_errors]
-        found = [getattr(row, name) for name in INTERVALS]
-        values = [v for i in found for v in ((i.mean, i.low, i.high) if i else (None,) * 3)]
-        values += [getattr(row, name) for name in COSTS]
-        writer.writerow([*fixed, *("" if v is None or v != v else f"{v:.6g}" for v in values), row.num_flat])  # noqa: PLR0124
+    records = [_record(row, findings.columns) for row in findings.rows]
+    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     return buffer.getvalue()
 
 
+def _record(row: MethodRow, columns: Sequence[Column]) -> dict[str, str | int]:
+    fixed = (row.scored.label, row.scored.kind, row.scored.config_hash, row.gap.num, row.num_errors, row.num_flat)
+    numbers: dict[str, float | None] = {}
+    for column in columns:
+        value, found = row.values.get(column.name), row.against.get(column.name)
+        for name, one in ((column.name, value), (f"{column.name}_difference", found and found.difference)):
+            numbers |= {name: one and one.mean, f"{name}_low": one and one.low, f"{name}_high": one and one.high}
+        numbers |= {
+            f"{column.name}_{name}": found and getattr(found, name) for name in ("win_rate", "p_value", "p_holm")
+        }
+    numbers |= {name: getattr(row, name) for name in COSTS}
+    texts = {name: "" if number is None or np.isnan(number) else f"{number:.6g}" for name, number in numbers.items()}
+    return dict(zip(FIXED, fixed, strict=True)) | texts
+
+
 def console_text(findings: Findings, page: Path | None) -> str:
-    """Write both AUCs, relevance gains, mass inside the mask and Sim1 where known, headline, and where the page is."""
+    """Write both AUCs, relevance gains, measures and Sim1 where known, headline, and where the page is."""
     results = findings.results
-    masks = any(row.mass for row in findings.rows)
-    gains = _gains(findings)
+    shown = [
+        c for c in findings.columns if c.name in ("deletion", "insertion") or c.group == "measures" or "gain" in c.name
+    ]
     table = Table(
-        title=f"{findings.data_name}: {results.num_images} images, scored on the black box", title_justify="left"
+        title=visible(f"{findings.data_name}: {results.num_images} images, scored on the black box"),
+        title_justify="left",
     )
-    marks = ["mass in mask"] if masks else []
-    for heading in ("method", "deletion AUC ↓", "insertion AUC ↑", *gains.values(), *marks, "s / map"):
+    for heading in ("method", *map(_heading, shown), "s / map"):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for row in findings.rows:
-        texts = [_maybe(getattr(row, name)) for name in ("deletion", "insertion", *gains)]
-        mass = [_maybe(row.mass)] if masks else []
-        name = row.scored.label + (" (control)" if row.scored.is_control else "")
-        table.add_row(name, *texts, *mass, f"{row.seconds:.3g}")
+        name = visible(row.scored.label) + (" (control)" if row.scored.is_control else "")
+        table.add_row(name, *(_value(row, column) for column in shown), f"{row.seconds:.3g}")
     console = Console(file=io.StringIO(), width=SUMMARY_WIDTH, markup=False, highlight=False, emoji=False)
     console.print(table)
     for line in [*findings.headline, *_last_lines(findings, page)]:
-        console.print(line, soft_wrap=True)
+        console.print(visible(line), soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().rstrip("\n")
 
 
 def _last_lines(findings: Findings, page: Path | None) -> list[str]:
-    sim1 = findings.student.sim1
+    sim1, differing = findings.student.sim1, findings.disagreements
     lines = []
     if sim1 is not None:
         lines.append(f"Student and black box agree on the first class (Sim1): {_sim_text(sim1)}")
-    if findings.masses.shares:
-        lines.append(f"A uniform map would have {findings.masses.area:.3f} of its mass inside the masks.")
+    if differing.measured:
+        lines.append(f"They disagree on {len(differing.differing)} of {len(differing.known)} explained images.")
     return lines if page is None else [*lines, f"Report: {page}"]

@@ -1,0 +1,107 @@
+"""The commands that made a report, rebuilt from the configurations that lie beside the results."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from distill.recipes import RECIPES
+from evaluate.findings import Findings
+from evaluate.measures import FIELDS, Settings
+from evaluate.protocol import Protocol
+from evaluate.shown import readable
+from explain.registry import METHODS
+
+OUT = "report.html"
+
+
+def commands(findings: Findings) -> list[str]:
+    """List the commands in their order, to be run from the folder that the shown paths are relative to."""
+    results, student = findings.results, findings.student
+    lines = [] if not student.config else [distil(student.config, str(student.uri))]
+    lines += [explain(scored.config, scored.maps) for scored in results.methods if scored.config]
+    lines += [games(config, uri) for uri, config in zip(results.uris, results.configs, strict=True)]
+    lines += [measures(config, uri) for uri, config in findings.measured.items()]
+    lines += [similarity(found.settings, str(student.uri)) for found in student.agreements if not found.doubt]
+    return [*lines, _command("evaluate report", scores=results.uris, measures=list(findings.measured) or None, out=OUT)]
+
+
+def distil(config: Mapping[str, Any], out: str) -> str:
+    """Rebuild `python -m distill` from a student's configuration, by the recipe that is nearest to its own."""
+    recipe = config["recipe"]
+    changes = {name: _changed(recipe, known) for name, (_, known) in RECIPES.items()}
+    name = min(changes, key=lambda name: len(changes[name]))
+    return _command("distill " + name, data=config["data"], teacher=config["teacher"], out=out, **changes[name])
+
+
+def explain(config: Mapping[str, Any], out: str) -> str:
+    """Rebuild `python -m explain` from the configuration of maps."""
+    method, teacher, target = config["method"], config.get("teacher"), config.get("target")
+    defaults = METHODS[method].options() if method in METHODS else None
+    by_default = "teacher" if teacher else "student"
+    return _command(
+        f"explain {shlex.quote(method)}",
+        data=config.get("data"),
+        student=config.get("student"),
+        teacher=teacher,
+        out=out,
+        target=None if target == by_default else target,
+        split=config.get("split"),
+        limit=config.get("limit"),
+        seed=config.get("seed") or None,
+        **_changed(config.get("options") or {}, defaults),
+    )
+
+
+def games(config: Mapping[str, Any], out: str) -> str:
+    """Rebuild `python -m evaluate games` from the configuration of scores."""
+    names = {field.name for field in dataclasses.fields(Protocol)} - {"target"}
+    protocol = {name: value for name, value in config["protocol"].items() if name in names}
+    return _judging("evaluate games", config, out, **_changed(protocol, Protocol()))
+
+
+def measures(config: Mapping[str, Any], out: str) -> str:
+    """Rebuild `python -m evaluate measures` from the configuration of measures."""
+    found = config["measures"]
+    settings = {name: fields[name] for measure, fields in found.items() for name in FIELDS.get(measure, ())}
+    own = {"measures": list(found), "student": config.get("student"), "boxes": config.get("boxes")}
+    return _judging("evaluate measures", config, out, **own, **_changed(settings, Settings()))
+
+
+def similarity(settings: Mapping[str, Any], student: str) -> str:
+    """Rebuild `python -m evaluate similarity` from one of its results."""
+    own = {name: settings.get(name) for name in ("teacher", "data", "split", "limit", "view")}
+    return _command("evaluate similarity", student=student, **own)
+
+
+def _judging(name: str, config: Mapping[str, Any], out: str, **flags: Any) -> str:
+    maps = [entry["uri"] for entry in config["maps"]]
+    same = {"data": config["data"], "teacher": config["teacher"], "out": out, "limit": config.get("limit")}
+    return _command(name, maps=maps, **same, **flags)
+
+
+def _changed(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
+    """Keep what differs from the defaults, a dataclass that JSON would store as `values`; without one, everything."""
+    known = {} if defaults is None else json.loads(json.dumps(dataclasses.asdict(defaults)))
+    return {name: value for name, value in values.items() if name not in known or value != known[name]}
+
+
+def _command(name: str, **flags: Any) -> str:
+    words = [f"python -m {name}", *(word for flag, value in flags.items() for word in _words(flag, value))]
+    return " ".join(words)
+
+
+def _words(flag: str, value: Any) -> Iterator[str]:
+    option = flag.replace("_", "-")
+    if isinstance(value, bool):
+        yield f"--{option}" if value else f"--no-{option}"
+    elif value is not None:
+        items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        yield from (f"--{option}", *map(_quoted, items))
+
+
+def _quoted(item: Any) -> str:
+    """Quote one word for a shell; a text that begins with a dash is a path here, and no option."""
+    text = readable(str(item))
+    return shlex.quote(f"./{text}" if isinstance(item, str) and text.startswith("-") else text)
