@@ -72,9 +72,9 @@ GAMES: dict[RankedBy, tuple[str, str, str]] = {  # heading, name in MLflow, expl
     ),
 }
 NAMED: dict[str, tuple[str, str]] = {  # heading, explanation
-    "road_gap": ("ROAD, difference", "half of the next two columns' difference"),
-    "road_lerf": ("ROAD, least relevant first", "mean probability of the target when these pixels are imputed"),
-    "road_morf": ("ROAD, most relevant first", "mean probability of the target when these pixels are imputed"),
+    "road_gap": ("ROAD, gap", "half of the next two columns' difference"),
+    "road_lerf": ("ROAD, least first", "mean probability of the target while the least relevant pixels are imputed"),
+    "road_morf": ("ROAD, most first", "mean probability of the target while the most relevant pixels are imputed"),
     "mu_fidelity": (
         "μ-fidelity",
         "correlation of the map's sum over a random subset of cells with the drop when that subset is hidden",

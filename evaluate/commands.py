@@ -14,6 +14,7 @@ from evaluate.shown import readable
 from explain.registry import METHODS
 
 OUT = "report.html"
+MAX_CHARS = 160  # of a command on one line
 
 
 def commands(findings: Findings) -> list[str]:
@@ -88,8 +89,10 @@ def _changed(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
 
 
 def _command(name: str, **flags: Any) -> str:
-    words = [f"python -m {name}", *(word for flag, value in flags.items() for word in _words(flag, value))]
-    return " ".join(words)
+    """Write a command, a line of it for each option where it would be long."""
+    parts = [f"python -m {name}", *(" ".join(words) for flag, value in flags.items() if (words := [*_words(flag, value)]))]
+    line = " ".join(parts)
+    return line if len(line) <= MAX_CHARS else " \\\n    ".join(parts)
 
 
 def _words(flag: str, value: Any) -> Iterator[str]:

@@ -114,13 +114,18 @@ def track_outcomes(
         outcomes: the methods.
         stored: the scores' configuration.
     """
-    store = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]  # a URI may hold a password
     made = folder.read_json(RUNS_FILE) if folder.exists(RUNS_FILE) else {}
     for outcome in outcomes:
-        key = f"{store}/{outcome.source.config_hash}/{stored['protocol_hash']}"
+        key = run_key(outcome.source.config_hash, stored["protocol_hash"])
         if key not in made:
             made[key] = _track(experiment, outcome, stored, folder.uri)
             folder.write_json(RUNS_FILE, made)
+
+
+def run_key(config_hash: str, protocol_hash: str) -> str:
+    """Name a method's run in this store, as `RUNS_FILE` notes it."""
+    store = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]  # a URI may hold a password
+    return f"{store}/{config_hash}/{protocol_hash}"
 
 
 def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str) -> str | None:

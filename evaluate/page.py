@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -169,23 +168,30 @@ def _ends(interval: Interval | None) -> tuple[float, float, float] | None:
 
 
 def errors(findings: Findings) -> dict[str, Any]:
-    """Count the images without a score by method and reason, and list the first of them."""
+    """Count the images without a score by reason, and list the commonest reasons with their methods."""
     bad: Any = findings.results.rows
-    bad = bad[bad["error"].notna()].drop_duplicates(["image_id", "name"])
-    groups = bad.groupby(["name", "error"], sort=True)["image_id"].agg(["count", "min"]).reset_index()
+    bad = bad.loc[bad["error"].notna(), ["image_id", "name", "error"]].drop_duplicates(["image_id", "name"])
+    groups = bad.groupby("error", observed=True)["image_id"].nunique().sort_values(ascending=False, kind="stable")
+    listed = [(error, bad[bad["error"] == error]) for error in groups.index[:MAX_ERRORS]]
     return {
         "num": len(bad),
-        "num_images": len(set(bad["image_id"])),
-        "groups": _records(groups.sort_values("count", ascending=False, kind="stable").head(MAX_ERRORS)),
-        "num_left_out": max(0, len(groups) - MAX_ERRORS),
+        "num_images": bad["image_id"].nunique(),
+        "groups": [
+            {
+                "error": readable(error),
+                "num_images": int(groups[error]),
+                "methods": _methods(findings, set(own["name"])),
+                "first": min(own["image_id"]),
+            }
+            for error, own in listed
+        ],
+        "num_left_out": len(groups) - len(listed),
     }
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {"name": row["name"], "error": readable(row["error"]), "count": int(row["count"]), "first": row["min"]}
-        for row in frame.to_dict("records")
-    ]
+def _methods(findings: Findings, labels: set[str]) -> str:
+    every = [row.scored.label for row in findings.rows]
+    return "all" if len(labels) == len(every) else ", ".join(label for label in every if label in labels)
 
 
 def _pretty(config: Any) -> str:

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from cluster.storage import Folder
+from evaluate.columns import Column
 from evaluate.findings import Findings, gather
+from evaluate.method_rows import MethodRow
+from evaluate.outcome import RUNS_FILE, run_key
 from evaluate.page import render
 from evaluate.texts import comma_separated, console_text, markdown, table_stem, write_tables
 
@@ -55,11 +61,45 @@ def _check(out: str, num_gallery: int, tables: str | None) -> tuple[Path, Path |
 
 
 def _track(findings: Findings, written: Sequence[Path]) -> None:
+    """Keep the files in a run `report`, and the table's figures in the runs of the methods' games.
+
+    So one run holds all that is known of a method, and MLflow's compare page ranks methods by any measure. A method
+    whose games this store has no run of is left out.
+    """
     from cluster.tracking import Tracker
 
     config = findings.results.config
     kept = ("protocol_hash", "teacher", "teacher_fingerprint", "data", "data_fingerprint", "split")
-    params = {name: config.get(name) for name in kept} | {"scores": ", ".join(findings.results.uris)}
+    folders = {"scores": ", ".join(findings.results.uris), "measures": ", ".join(findings.measured)}
+    params = {name: config.get(name) for name in kept} | folders
     with Tracker(findings.data_name, "report", params=params, tags={"stage": "report"}) as tracker:
         for path in written:
             tracker.artifact(path)
+    runs = _games_runs(findings)
+    for row in findings.rows:
+        method, config_hash = row.scored.method, row.scored.config_hash
+        if config_hash in runs:
+            own = {"method": method, "config_hash": config_hash}
+            with Tracker(findings.data_name, method, params=own, run_id=runs[config_hash]) as tracker:
+                tracker.log(metrics(row, findings.columns))
+
+
+def _games_runs(findings: Findings) -> dict[str, str]:
+    """Find the runs of the games in this store, by the maps' configuration hash."""
+    folders = [Folder(uri) for uri in findings.results.uris]
+    made = {k: v for folder in folders if folder.exists(RUNS_FILE) for k, v in folder.read_json(RUNS_FILE).items()}
+    hashes = [row.scored.config_hash for row in findings.rows]
+    keys = {own: run_key(own, findings.results.config["protocol_hash"]) for own in hashes}
+    return {own: made[key] for own, key in keys.items() if made.get(key)}
+
+
+def metrics(row: MethodRow, columns: Sequence[Column]) -> dict[str, float]:
+    """List a method's figures by their MLflow names; what is not a number is left out."""
+    named: dict[str, float] = {}
+    for column in columns:
+        name, value, against = column.metric, row.values.get(column.name), row.against.get(column.name)
+        if value is not None:
+            named |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+        if against is not None:
+            named |= {f"{name}_win_rate": against.win_rate, f"{name}_p_holm": against.p_holm}
+    return {name: value for name, value in named.items() if np.isfinite(value)}

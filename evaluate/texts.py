@@ -69,6 +69,10 @@ def _value(row: MethodRow, column: Column) -> str:
     return ("-" if value is None else interval_text(value)) + flat
 
 
+def _mean(value: Interval | None) -> str:
+    return "-" if value is None or not value.num else f"{value.mean:.3f}"
+
+
 def _comparison_lines(findings: Findings) -> list[str]:
     assert findings.results.main is not None
     main, columns = findings.results.main.label, [c for c in findings.columns if c.is_compared]
@@ -167,19 +171,23 @@ def _record(row: MethodRow, columns: Sequence[Column]) -> dict[str, str | int]:
 
 def console_text(findings: Findings, page: Path | None) -> str:
     """Write both AUCs, relevance gains, measures and Sim1 where known, headline, and where the page is."""
-    results = findings.results
-    shown = [
-        c for c in findings.columns if c.name in ("deletion", "insertion") or c.group == "measures" or "gain" in c.name
+    results, columns = findings.results, findings.columns
+    played = [
+        column for column in columns if column.name in ("deletion", "insertion", "deletion_gain", "insertion_gain")
     ]
+    measured = [column for column in columns if column.group == "measures"]
     table = Table(
         title=visible(f"{findings.data_name}: {results.num_images} images, scored on the black box"),
         title_justify="left",
     )
-    for heading in ("method", *map(_heading, shown), "s / map"):
+    for heading in ("method", *map(_heading, played)):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    for heading in (*map(_heading, measured), "s / map"):
+        table.add_column(heading, justify="right")
     for row in findings.rows:
         name = visible(row.scored.label) + (" (control)" if row.scored.is_control else "")
-        table.add_row(name, *(_value(row, column) for column in shown), f"{row.seconds:.3g}")
+        means = [_mean(row.values.get(column.name)) for column in measured]
+        table.add_row(name, *(_value(row, column) for column in played), *means, f"{row.seconds:.3g}")
     console = Console(file=io.StringIO(), width=SUMMARY_WIDTH, markup=False, highlight=False, emoji=False)
     console.print(table)
     for line in [*findings.headline, *_last_lines(findings, page)]:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from cluster.storage import Folder, config_hash
 from distill.rendering import CLASSES, render
+from evaluate.measures import MEASURES, ROWS, Settings, settings_hash
+from evaluate.measures_schema import measures_schema
 from evaluate.protocol import ALL_GAMES, GAMES, Protocol, is_deletion
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
 from explain.schema import maps_table
@@ -29,6 +31,8 @@ SKILLS = {
 }
 COSTS = {"random": (0, 0.0002), "centre_gaussian": (0, 0.0001), "mal_grad_cam": (1, 0.041)}
 BROKEN = "the file is no image that can be read"
+FIDELITY = ("fidelity_clean_agreement", "fidelity_clean_kl", "fidelity_frames_agreement")
+DIFFERING = 5  # every fifth image has another class from the student
 
 
 @dataclass(frozen=True)
@@ -234,3 +238,52 @@ def write_part(folder: Folder, name: str, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     folder.write_bytes(name, sink.getvalue().to_pybytes())
+
+
+def write_measures(
+    world: World,
+    out: Path,
+    names: Sequence[str] = tuple(MEASURES),
+    *,
+    limit: int | None = None,
+    **changes: Any,
+) -> str:
+    """Write a measures folder of the world's maps: `names` of measures, `fidelity` among those that may be named.
+
+    Max-sensitivity has values for the methods that explain the student only.
+    """
+    scores = Folder(world.scores).config()
+    fields: dict[str, Any] = {name: {"measure": name} for name in names}
+    fields |= {name: Settings().fields(name, target="teacher", objects="masks") for name in MEASURES if name in names}
+    kept = ("teacher", "teacher_fingerprint", "data", "data_name", "data_fingerprint", "split", "maps")
+    config = {"schema_version": "1", "measures": fields, "student": str(world.run), "student_fingerprint": "student0"}
+    config |= {**{name: scores[name] for name in kept}, "boxes": None, "limit": limit, **changes}
+    folder = Folder(str(out))
+    folder.claim(config, what="measures")
+    rows = []
+    for entry in config["maps"]:
+        for image_id in world.image_ids[:limit]:
+            same = {"image_id": image_id, "method": entry["method"], "config_hash": entry["config_hash"], "target": 0}
+            for measure, own in fields.items():
+                for name in ROWS.get(measure, FIDELITY):  # pyright: ignore[reportArgumentType, reportCallIssue]
+                    cost = {"teacher_queries": 1.0, "seconds": 0.1}
+                    row = {**same, **cost, "measure": name, "protocol_hash": settings_hash(own)}
+                    value = measured_value(name, image_id, entry)
+                    rows.append(row | ({"error": "no student"} if value is None else {"value": value}))
+    write_part(folder, "part-00000.parquet", pa.Table.from_pylist(rows, schema=measures_schema(config, "x")))
+    folder.finish({"rows": len(rows)})
+    return folder.uri
+
+
+def measured_value(name: str, image_id: str, entry: Mapping[str, Any]) -> float | None:
+    """Make a measure's value: better with the method's skill; None where the method has no such value."""
+    method, number = entry["method"], int(image_id[-8:-4])
+    if name == "fidelity_clean_agreement":
+        return float(number % DIFFERING != 0)
+    if name == "max_sensitivity" and entry["config"]["student"] is None:
+        return None
+    own = np.random.default_rng([number, *method.encode(), *name.encode()]).normal(0, 0.1)
+    good = float(np.clip(SKILLS.get(method, 0.3) + own, 0, 1))
+    if name == "pointing_game":
+        return float(good > 0.5)
+    return 1 - good if name in ("max_sensitivity", "road_morf") or name.endswith("_kl") else good

@@ -1,6 +1,7 @@
 """The report: numbers against the scores, honest sentences, hostile names, missing pieces, refusals."""
 
 import csv
+import dataclasses
 import html
 import io
 import re
@@ -13,19 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluate_scores import SKILLS, World, make_world
+from evaluate_scores import DIFFERING, FIDELITY, SKILLS, World, make_world, measured_value, write_measures
 from rich.console import Console
 
 from cluster.storage import Folder
-from evaluate.findings import Findings, gather, readable
-from evaluate.gallery import choose, ranking
-from evaluate.outcome import read_outcomes
+from evaluate.columns import game_columns, measure_columns
+from evaluate.findings import Findings, gather
+from evaluate.measures import HIGHER_IS_BETTER, ROWS
+from evaluate.method_rows import MethodRow
+from evaluate.outcome import RUNS_FILE, read_outcomes, run_key
 from evaluate.page import bars, render
 from evaluate.protocol import Protocol
-from evaluate.report import summary, write_report
+from evaluate.report import metrics, write_report
 from evaluate.schema import read_scores
 from evaluate.sources import Source
-from evaluate.statistics import Interval
+from evaluate.statistics import Interval, holm, wilcoxon
 from evaluate.tables import print_games
 from evaluate.texts import comma_separated, console_text, markdown
 
@@ -45,6 +48,20 @@ def page(found: Findings) -> str:
     return render(found, photographs=True, num_gallery=5)
 
 
+MEASURES = ("road", "mu_fidelity", "pointing", "energy", "max_sensitivity", "fidelity")
+LIMIT = 15  # images that are measured
+
+
+@pytest.fixture(scope="module")
+def measured(world: World) -> str:
+    return write_measures(world, world.run.parent / "measures", MEASURES, limit=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def full(world: World, measured: str) -> Findings:
+    return gather([world.scores], [measured])
+
+
 class FakeTracker:
     """Stand in for MLflow; notes what it is given."""
 
@@ -52,6 +69,7 @@ class FakeTracker:
 
     def __init__(self, experiment: str, run_name: str, **given: Any) -> None:
         self.experiment, self.run_name, self.given, self.files = experiment, run_name, given, []
+        self.logged: dict[str, float] = {}
         FakeTracker.made.append(self)
 
     def __enter__(self) -> "FakeTracker":
@@ -62,6 +80,9 @@ class FakeTracker:
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self.files.append(path.name)
+
+    def log(self, metrics: dict[str, float]) -> None:
+        self.logged |= metrics
 
 
 @pytest.fixture
@@ -90,7 +111,7 @@ def test_means_equal_the_stored_scores(world: World, found: Findings) -> None:
             aucs = [
                 s["auc"] for s in stored if s["method"] == row.scored.method and s["game"] == game and not s["error"]
             ]
-            interval = getattr(row, game)
+            interval = row.values[game]
             assert interval.num == len(aucs) == 22
             assert interval.mean == pytest.approx(sum(aucs) / len(aucs))
             assert interval.low < interval.mean < interval.high
@@ -112,19 +133,84 @@ def test_methods_are_sorted_best_first(found: Findings) -> None:
     assert found.rows[0].scored.label == "mal_grad_cam"
 
 
-def test_paired_differences_are_over_the_same_images(found: Findings) -> None:
-    assert len(found.pairs) == 2 * (len(SKILLS) - 1)
-    for pair in found.pairs:
-        auc = found.results.auc(pair.game)
-        assert pair.difference.mean == pytest.approx((auc["mal_grad_cam"] - auc[pair.scored.label]).mean())
-        assert pair.p_holm >= pair.p_value
+def text_of(page: str) -> str:
+    """Return what a reader sees, in one line."""
+    body = page[page.index("</style>") : page.index("<script>")]
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body.replace("<wbr>", ""))).split())
 
 
-def test_wins_are_counted_image_by_image(found: Findings) -> None:
-    for pair in found.pairs:
-        auc = found.results.auc(pair.game)[["mal_grad_cam", pair.scored.label]].dropna().to_numpy()
-        wins = sum(0.5 if a == b else float((a > b) == (pair.game == "insertion")) for a, b in auc)
-        assert pair.win_rate == pytest.approx(wins / len(auc))
+def test_comparisons_are_paired_and_adjusted_over_the_whole_table(full: Findings) -> None:
+    """Each again from the plain values, with SciPy's test and Holm over all of them."""
+    tables = {name: full.results.measure(name) for name in ("gap", "deletion", "insertion", "insertion_normalised")}
+    entries = {entry["method"]: entry for entry in full.results.config["maps"]}
+    names = [*tables, *(name for name in HIGHER_IS_BETTER if not name.startswith("fidelity"))]
+    assert {name for row in full.rows for name in row.against} == set(names)
+    plain = {}
+    for row in full.rows:
+        method = row.scored.method
+        for name in names:
+            if (table := tables.get(name)) is not None:
+                own, mains = table[[method, "mal_grad_cam"]].dropna().to_numpy().T
+            else:
+                ids = full.results.auc("deletion").index[:LIMIT]
+                pairs = [[measured_value(name, i, entries[m]) for m in (method, "mal_grad_cam")] for i in ids]
+                own, mains = np.array([pair for pair in pairs if None not in pair], dtype=float).reshape(-1, 2).T
+            if method != "mal_grad_cam" and len(own):
+                plain[method, name] = own, mains
+    assert sum(len(row.against) for row in full.rows) == len(plain) > 2 * (len(SKILLS) - 1)
+    adjusted = dict(zip(plain, holm([wilcoxon(*pair) for pair in plain.values()]), strict=True))
+    for row in full.rows:
+        for name, found in row.against.items():
+            own, mains = plain[row.scored.method, name]
+            better = -1 if name in ("deletion", "road_morf", "max_sensitivity") else 1
+            assert found.difference.mean == pytest.approx(np.mean(own - mains))
+            assert found.win_rate == pytest.approx(np.mean([(np.sign(better * (a - b)) + 1) / 2 for a, b in zip(own, mains, strict=True)]))
+            assert found.p_value == pytest.approx(wilcoxon(own, mains))
+            assert found.p_holm == pytest.approx(adjusted[row.scored.method, name])
+            if found.verdict != "unclear":
+                assert (found.verdict == "better") == (better * found.difference.mean > 0)
+
+
+def test_measured_columns_are_the_measures_means(full: Findings) -> None:
+    ids = full.results.auc("deletion").index[:LIMIT]
+    entries = {entry["method"]: entry for entry in full.results.config["maps"]}
+    names = {*(name for own in ROWS.values() for name in own if not name.startswith("fidelity")), *FIDELITY}
+    for row in full.rows:
+        for name in names:
+            plain = [v for i in ids if (v := measured_value(name, i, entries[row.scored.method])) is not None]
+            assert row.values[name].num == len(plain)
+            assert row.values[name].mean == pytest.approx(np.mean(plain)) if plain else np.isnan(row.values[name].mean)
+    assert row_of(full, "random").values["max_sensitivity"].num == 0
+
+
+def row_of(findings: Findings, method: str) -> MethodRow:
+    return next(row for row in findings.rows if row.scored.method == method)
+
+
+def test_the_students_own_figures_are_not_tested(full: Findings) -> None:
+    """They are the same for every map of a student."""
+    assert {name for name in full.rows[0].values if name.startswith("fidelity")} == set(FIDELITY)
+    assert not any(name.startswith("fidelity") for row in full.rows for name in row.against)
+
+
+def test_every_measure_has_a_column_with_its_direction() -> None:
+    names = [name for own in ROWS.values() for name in own]
+    columns = measure_columns([*names, "something_new"])
+    assert {column.name for column in columns} == {*names, "something_new"}
+    assert columns[-1].heading == "Something new"
+    assert not columns[-1].is_compared
+    for column in columns[:-1]:
+        assert column.higher_is_better == HIGHER_IS_BETTER[column.name]
+        assert column.heading != column.name.replace("_", " ").capitalize() or column.name == "pointing_game"
+    assert [column.name for column in game_columns(["insertion", "gap"])] == ["gap", "insertion"]
+
+
+def test_marks_stand_beside_every_method(tmp_path: Path) -> None:
+    skills = {"mal_grad_cam": 0.7, "rise": 0.6, "random": 0.1, "stranger": 0.3}
+    text = text_of(render(gather([make_world(tmp_path, num_images=4, skills=skills).scores]), photographs=False, num_gallery=0))
+    for mark in ("mal_grad_cam explains the student, scored on the teacher", "rise asks the black box", "random control"):
+        assert mark in text
+    assert "stranger not a registered method" in text
 
 
 def test_normalised_insertion_is_made_from_the_stored_curves(world: World, found: Findings) -> None:
@@ -133,9 +219,9 @@ def test_normalised_insertion_is_made_from_the_stored_curves(world: World, found
         own = [s for s in stored if s["method"] == row.scored.method and s["game"] == "insertion" and not s["error"]]
         curves = [np.array(s["curve"], dtype=np.float64) for s in own]
         plain = [np.trapezoid((c - c[0]) / (c[-1] - c[0]), dx=1 / (len(c) - 1)) for c in curves]
-        assert row.insertion_normalised.mean == pytest.approx(np.mean(plain))
-        assert (row.insertion_normalised.num, row.num_flat) == (22, 0)
-        assert row.deletion_gain is row.insertion_gain is None
+        assert row.values["insertion_normalised"].mean == pytest.approx(np.mean(plain))
+        assert (row.values["insertion_normalised"].num, row.num_flat) == (22, 0)
+        assert not {"deletion_gain", "insertion_gain"} & set(row.values)
     assert found.results.games == ("deletion", "insertion")
 
 
@@ -151,36 +237,35 @@ def test_gains_are_differences_of_stored_areas(four: tuple[World, Findings]) -> 
     stored = {(s["method"], s["image_id"], s["game"]): s["auc"] for s in read_scores(Folder(world.scores)).to_pylist()}
     assert len(stored) == 10 * len(SKILLS) * 4
     for row in found.rows:
-        for game, sign, gain in (("deletion", 1, row.deletion_gain), ("insertion", -1, row.insertion_gain)):
+        for game, sign in (("deletion", 1), ("insertion", -1)):
+            gain = row.values[f"{game}_gain"]
             plain = [
                 sign * (stored[row.scored.method, image_id, f"{game}_least"] - auc)
                 for (method, image_id, name), auc in stored.items()
                 if method == row.scored.method and name == game and auc is not None
             ]
-            assert gain is not None
             assert gain.num == len(plain) == 9
             assert gain.mean == pytest.approx(np.mean(plain))
-    gains = {row.scored.label: row.deletion_gain.mean for row in found.rows if row.deletion_gain}
+    gains = {row.scored.label: row.values["deletion_gain"].mean for row in found.rows}
     assert gains["mal_grad_cam"] > gains["random"]
-    assert len(found.pairs) == 2 * (len(SKILLS) - 1)  # the two main games
+    assert {len(row.against) for row in found.rows} == {0, 6}
 
 
 def test_four_games_are_shown_everywhere(four: tuple[World, Findings], page: str, found: Findings) -> None:
     _, more = four
-    text = html.unescape(re.sub(r"<[^>]+>", "", render(more, photographs=False, num_gallery=0)))
-    for expected in ("SRG, deletion", "SRG, insertion", "Deletion, least relevant first, higher is better", "Wins"):
+    text = text_of(render(more, photographs=False, num_gallery=0))
+    for expected in ("SRG, deletion", "SRG, insertion", "Deletion, least relevant first , higher is better"):
         assert expected in text
-    assert "Insertion, least relevant first, lower is better" in text
+    assert "Insertion, least relevant first , lower is better" in text
     assert "rise(patches=14, least_relevant=True)" in text
     assert "SRG" not in page
     assert "least relevant first" not in page
-    assert "SRG deletion" in markdown(more)
+    assert "SRG, deletion ↑" in markdown(more)
     assert "SRG" not in markdown(found)
-    assert "SRG insertion" in console_text(more, None)
-    row = next(csv.DictReader(io.StringIO(comma_separated(more.rows))))
-    assert more.rows[0].deletion_gain is not None
-    assert float(row["deletion_gain"]) == pytest.approx(more.rows[0].deletion_gain.mean, rel=1e-5)
-    assert next(csv.DictReader(io.StringIO(comma_separated(found.rows))))["deletion_gain"] == ""
+    assert "SRG, insertion ↑" in console_text(more, None)
+    row = next(csv.DictReader(io.StringIO(comma_separated(more))))
+    assert float(row["deletion_gain"]) == pytest.approx(more.rows[0].values["deletion_gain"].mean, rel=1e-5)
+    assert "deletion_gain" not in next(csv.DictReader(io.StringIO(comma_separated(found))))
 
 
 def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, Findings], found: Findings) -> None:
@@ -188,14 +273,16 @@ def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, Findings],
     folder = Folder(world.scores)
     sources = open_maps(folder)
     (outcome,) = [o for o in read_outcomes(folder, sources) if o.source.method == "mal_grad_cam"]
-    row, metrics = more.rows[0], outcome.metrics()
+    row, logged = more.rows[0], outcome.metrics()
     assert row.scored.label == "mal_grad_cam"
-    assert row.insertion_gain is not None
-    assert metrics["symmetric_relevance_gain_insertion"] == pytest.approx(row.insertion_gain.mean)
-    assert metrics["symmetric_relevance_gain_deletion_low"] < metrics["symmetric_relevance_gain_deletion"]
-    assert metrics["insertion_normalised_auc"] == pytest.approx(row.insertion_normalised.mean)
-    assert metrics["deletion_least_auc"] == pytest.approx(more.results.auc("deletion_least")["mal_grad_cam"].mean())
-    assert (metrics["num_images"], metrics["num_errors"], metrics["num_insertion_flat"]) == (9, 1, 0)
+    ours = metrics(row, more.columns)
+    assert set(ours) - set(logged) == {f"insertion_minus_deletion_auc{end}" for end in ("", "_low", "_high")}
+    assert {name: ours[name] for name in logged if name in ours} == pytest.approx(
+        {name: logged[name] for name in ours if name in logged}
+    )
+    assert "symmetric_relevance_gain_deletion_low" in logged
+    assert logged["deletion_least_auc"] == pytest.approx(more.results.auc("deletion_least")["mal_grad_cam"].mean())
+    assert (logged["num_images"], logged["num_errors"], logged["num_insertion_flat"]) == (9, 1, 0)
     assert set(outcome.curves) == {"deletion", "insertion", "deletion_least", "insertion_least"}
     two = Folder(found.results.uris[0])
     plain = read_outcomes(two, open_maps(two))[0].metrics()
@@ -220,7 +307,7 @@ def test_flat_insertion_curves_are_counted_not_averaged(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(flat, schema=rows.schema), part)
     found = gather([world.scores])
     row = next(row for row in found.rows if row.scored.label == "mal_grad_cam")
-    assert (row.num_flat, row.insertion_normalised.num, row.insertion.num) == (2, 4, 6)
+    assert (row.num_flat, row.values["insertion_normalised"].num, row.insertion.num) == (2, 4, 6)
     assert "(2 flat)" in markdown(found)
     assert "2 flat curves left out" in render(found, photographs=False, num_gallery=0)
 
@@ -241,7 +328,7 @@ def test_headline_says_when_it_loses(tmp_path: Path) -> None:
     assert found.headline[1].startswith("centre_gaussian has the highest insertion AUC")
     assert any("loses to the control centre_gaussian in both games" in line for line in found.headline)
     assert not any("beats" in line for line in found.headline)
-    assert {pair.verdict for pair in found.pairs if pair.scored.label == "centre_gaussian"} == {"worse"}
+    assert {one.verdict for one in row_of(found, "centre_gaussian").against.values()} == {"better"}
 
 
 def test_without_controls_nothing_is_claimed(tmp_path: Path) -> None:
@@ -249,26 +336,23 @@ def test_without_controls_nothing_is_claimed(tmp_path: Path) -> None:
     assert "No control was scored" in found.headline[-1]
 
 
-def test_mass_inside_the_mask_follows_the_maps(found: Findings) -> None:
-    mass = {row.scored.label: row.mass.mean for row in found.rows if row.mass}
-    assert mass["mal_grad_cam"] > mass["matt"] > mass["random"]
-    assert mass["random"] == pytest.approx(found.masses.area, abs=0.03)
-
-
 def test_page_asks_nobody_for_anything(page: str) -> None:
     for tag, attributes in Tags(page).found:
         assert tag not in ("link", "iframe", "object", "base")
         for name in ("src", "srcset", "href"):
-            assert (attributes.get(name) or "data:").startswith("data:"), (tag, name)
+            assert (attributes.get(name) or "data:").startswith(("data:", "#under-")), (tag, name)
     assert "url(" not in page
     assert "default-src 'none'" in html.unescape(page)
 
 
 def test_page_shows_the_numbers(page: str, found: Findings) -> None:
-    text = html.unescape(re.sub(r"<[^>]+>", "", page))
+    text = text_of(page)
     for row in found.rows:
         assert f"{row.deletion.mean:.3f}" in text
         assert f"[{row.insertion.low:.3f}, {row.insertion.high:.3f}]" in text
+        for one in row.against.values():
+            wins = f"{one.verdict}, wins {100 * one.win_rate:.0f} % p"
+            assert wins in text
     for expected in (
         found.results.config["protocol_hash"],
         "teacher0",
@@ -302,26 +386,49 @@ def test_photographs_can_be_left_out(found: Findings) -> None:
     assert ">Input<" not in page
 
 
+EVIL = '<img src=x onerror="alert(1)">'
+TURNED = "photo\u202egpj.exe"  # shown as photoexe.jpg by what takes the mark for real
+LONG = "x" * 200
+
+
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    evil = '<img src=x onerror="alert(1)">'
-    skills = {"mal_grad_cam": 0.7, "</th><script>alert(2)</script>": 0.3}
     world = make_world(
-        tmp_path / "w", skills={"mal_grad_cam": 0.7, "matt": 0.4}, class_names=[evil, "b'&$x_{"], num_images=8
+        tmp_path / "w",
+        skills={"mal_grad_cam": 0.7, "matt": 0.4},
+        class_names=[EVIL, "b'&$x_{", TURNED, LONG],
+        num_images=8,
     )
     other = make_world(
         tmp_path / "v",
         num_images=8,
-        skills={name.replace("/", "|"): skill for name, skill in skills.items()},
+        skills={"mal_grad_cam": 0.7, "<|th><script>alert(2)<|script>": 0.3, f"{TURNED}{LONG}": 0.2, "'; alert(3)//": 0.1},
         num_errors=1,
-        data_name=evil,
-        teacher=f"onnx:{evil}",
+        data_name=EVIL,
+        teacher=f"onnx:{EVIL}",
     )
-    for scores in (world.scores, other.scores):
-        page = render(gather([scores]), photographs=True, num_gallery=4)
+    for one in (world, other):
+        measured = write_measures(one, tmp_path / one.run.parent.name, ("fidelity", EVIL), teacher=EVIL)
+        page = render(gather([one.scores], [measured]), photographs=True, num_gallery=8)
         tags = Tags(page).found
         assert [tag for tag, _ in tags].count("script") == 1
         assert not any(name.startswith("on") for _, attributes in tags for name in attributes)
-        assert html.escape(evil, quote=True).replace("&quot;", "&#34;") in page
+        assert html.escape(EVIL, quote=True).replace("&quot;", "&#34;") in page
+        assert "\u202e" not in page
+        assert r"photo\u202egpj.exe" in page
+        assert LONG in page
+
+
+def test_hostile_names_stay_text_in_the_tables(tmp_path: Path) -> None:
+    skills = {"mal_grad_cam": 0.7, "a|b\n<b>": 0.3, TURNED: 0.2, "=1+1": 0.1}
+    found = gather([make_world(tmp_path, num_images=6, skills=skills).scores])
+    lines = [line for line in markdown(found).splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in lines[:6]}) == 1
+    assert "<b>" not in markdown(found)
+    for text in (markdown(found), console_text(found, None)):
+        assert "\u202e" not in text
+    assert [row["method"] for row in csv.DictReader(io.StringIO(comma_separated(found)))] == [
+        row.scored.label for row in found.rows
+    ]
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
@@ -330,13 +437,13 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     shutil.rmtree(world.run)
     shutil.rmtree(tmp_path / "maps")
     page = render(gather([world.scores]), photographs=True, num_gallery=3)
-    text = html.unescape(re.sub(r"<[^>]+>", "", page))
+    text = text_of(page)
     for expected in (
         "The data set cannot be opened",
         "The image cannot be read.",
-        "No map is stored any more.",
-        "ml_grad_cam was not scored.",
+        "No map is stored.",
         "run folder is not there any more",
+        "python -m evaluate measures --measures fidelity",
     ):
         assert expected in text, expected
 
@@ -347,15 +454,24 @@ def test_without_the_main_method_or_a_student(tmp_path: Path) -> None:
     page = render(found, photographs=True, num_gallery=3)
     assert "mal_grad_cam is not among these scores" in page
     assert "No map was made with a student." in page
-    assert "the data set has no object masks" in page
-    assert found.pairs == []
+    assert "ordered by centre_gaussian&#39;s insertion minus deletion AUC" in page
+    assert not any(row.against for row in found.rows)
+    assert "Each method minus" not in markdown(found)
+    assert next(csv.DictReader(io.StringIO(comma_separated(found))))["deletion_win_rate"] == ""
+
+
+def test_one_method_alone(tmp_path: Path) -> None:
+    found = gather([make_world(tmp_path, num_images=6, skills={"mal_grad_cam": 0.7}).scores])
+    assert "it is the only method" in found.headline[0]
+    assert "1 of 1" not in render(found, photographs=True, num_gallery=3)
+    assert "| mal_grad_cam |" in markdown(found)
 
 
 @pytest.mark.parametrize("num_images", [1, 2])
 def test_very_few_images(tmp_path: Path, num_images: int) -> None:
     found = gather([make_world(tmp_path, num_images=num_images).scores])
     assert "mal_grad_cam" in render(found, photographs=True, num_gallery=8)
-    assert {pair.verdict for pair in found.pairs} == {"unclear"}
+    assert {one.verdict for row in found.rows for one in row.against.values()} == {"unclear"}
 
 
 def test_all_images_broken(tmp_path: Path) -> None:
@@ -392,20 +508,73 @@ def test_folders_without_scores_are_refused(tmp_path: Path) -> None:
         gather([str(tmp_path)])
 
 
-def test_gallery_takes_best_middle_and_worst(found: Findings) -> None:
-    order = ranking(found.results)
-    assert len(order) == 22
-    assert choose(list("abcdefghij"), 5) == [
-        ("a", "best, 1 of 10"),
-        ("b", "best, 2 of 10"),
-        ("e", "middle, 5 of 10"),
-        ("i", "worst, 9 of 10"),
-        ("j", "worst, 10 of 10"),
-    ]
-    for total in range(12):
-        for num in range(12):
-            picked = [image_id for image_id, _ in choose([str(i) for i in range(total)], num)]
-            assert len(set(picked)) == len(picked) == min(num, total)
+def test_scores_without_a_row_are_refused(tmp_path: Path) -> None:
+    world = make_world(tmp_path, num_images=2, skills={"random": 0.1})
+    part = Path(world.scores) / "part-00000.parquet"
+    pq.write_table(pq.read_table(part).slice(0, 0), part)
+    with pytest.raises(ValueError, match="holds no scores"):
+        gather([world.scores])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher_fingerprint": "another"}, "measure the maps on that black box"),
+        ({"maps": "others"}, "are of maps that have no scores, first random"),
+        ({"images": 2}, "2 images without scores, first val/"),
+    ],
+)
+def test_measures_of_something_else_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    skills = {"mal_grad_cam": 0.7, "random": 0.1}
+    world = make_world(tmp_path / "a", num_images=6, skills=skills)
+    more = dataclasses.replace(world, image_ids=(*world.image_ids, "val/new/0007.png", "val/new/0008.png"))
+    given = {name: value for name, value in changes.items() if name == "teacher_fingerprint"}
+    if "maps" in changes:
+        maps = Folder(world.scores).config()["maps"]
+        given["maps"] = [maps[0], {**maps[1], "config_hash": "f" * 12}]
+    folder = write_measures(more if "images" in changes else world, tmp_path / "m", ("energy",), **given)
+    with pytest.raises(ValueError, match=message):
+        gather([world.scores], [folder])
+
+
+def test_scores_are_no_measures(world: World) -> None:
+    with pytest.raises(ValueError, match="holds no measures"):
+        gather([world.scores], [world.scores])
+
+
+def test_how_many_images_a_measure_is_of_is_said(full: Findings, page: str) -> None:
+    assert f"higher is better, {LIMIT} images" in text_of(render(full, photographs=False, num_gallery=0))
+    assert f"{LIMIT} images" not in page
+
+
+def test_disagreements_are_counted_flagged_and_never_hidden(world: World, full: Findings) -> None:
+    ids = full.results.auc("deletion").index[:LIMIT]
+    differing = {image_id for image_id in ids if int(image_id[-8:-4]) % DIFFERING == 0}
+    assert full.disagreements.differing == differing
+    assert full.disagreements.known == set(ids)
+    page = render(full, photographs=True, num_gallery=22)
+    text = text_of(page)
+    assert f"disagrees on {len(differing)} of {LIMIT} explained images" in text
+    cards = {re.findall(r"<code><bdi>(.*?)</bdi>", card)[0]: card for card in page.split('<article class="card">')[1:]}
+    assert len(cards) == 22
+    for image_id, card in cards.items():
+        own = image_id in differing
+        explained = [row for row in full.rows if row.scored.kind == "student"]
+        assert card.count("student disagrees") == own * (1 + len(explained))
+        assert card.count("<image href") >= len(full.rows)
+        assert card.count("% of frames") == (image_id in ids) * len(explained)
+    gap = full.results.measure("gap")
+    assert gap is not None
+    for part, ids_of in (("agree", set(ids) - differing), ("do not", differing)):
+        mean = gap.loc[sorted(ids_of), "mal_grad_cam"].mean()
+        assert f"{mean:.3f}" in text[text.index("Their maps stay in all means") :], part
+
+
+def test_without_fidelity_the_page_says_how_to_measure_it(page: str) -> None:
+    assert "not measured; python -m evaluate measures --measures fidelity --student RUN does" in text_of(page)
+    assert "student disagrees" not in text_of(page)
 
 
 def test_bars_share_one_axis() -> None:
@@ -419,28 +588,57 @@ def test_bars_share_one_axis() -> None:
     assert second["mean"] == pytest.approx(3 + 94 * 0.75)
 
 
-def test_write_report_keeps_page_and_tables(world: World, tmp_path: Path, tracker: list[FakeTracker]) -> None:
-    text = write_report([world.scores], str(tmp_path / "new" / "r.html"), num_gallery=2, tables=str(tmp_path / "t.md"))
+def test_write_report_keeps_page_and_tables(
+    world: World, measured: str, tmp_path: Path, tracker: list[FakeTracker]
+) -> None:
+    out = tmp_path / "new" / "r.html"
+    text = write_report([world.scores], str(out), measures=[measured], num_gallery=2, tables=str(tmp_path / "t.md"))
+    assert [one.run_name for one in tracker] == ["report"]  # the store has no run of the games
     assert tracker[0].experiment == "shapes"
-    assert tracker[0].run_name == "report"
     assert tracker[0].files == ["r.html", "t.md", "t.csv"]
     assert "Sim1): 0.800" in text
-    assert "mass in mask" in text
-    assert text.endswith(f"Report: {tmp_path / 'new' / 'r.html'}")
-    assert summary([world.scores]) in text
+    assert f"They disagree on 3 of {LIMIT} explained images" in text
+    assert "Energy on the object" in " ".join(text.split())
+    assert text.endswith(f"Report: {out}")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
     assert rows[0]["method"] == "mal_grad_cam"
     lines = [line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("| mal_grad_cam")]
     assert f"{float(rows[0]['deletion']):.4f}" in lines[0]
 
 
-def test_tables_agree(found: Findings) -> None:
-    rows = list(csv.DictReader(io.StringIO(comma_separated(found.rows))))
-    masses = [row.mass.mean for row in found.rows if row.mass]
-    assert [float(row["mass"]) for row in rows] == pytest.approx(masses, rel=1e-4)
-    lines = [line for line in markdown(found).splitlines() if line.startswith("| ")]
+def test_the_runs_of_the_games_get_every_figure(
+    world: World, measured: str, full: Findings, tmp_path: Path, tracker: list[FakeTracker]
+) -> None:
+    """One run a method holds games, measures and comparisons, by one name in every run."""
+    scores = tmp_path / "scores"
+    shutil.copytree(world.scores, scores)
+    entries = {entry["method"]: entry["config_hash"] for entry in full.results.config["maps"]}
+    protocol_hash = full.results.config["protocol_hash"]
+    noted = {run_key(own, protocol_hash): f"run of {name}" for name, own in entries.items() if name != "matt"}
+    Folder(str(scores)).write_json(RUNS_FILE, noted | {"another store/x/y": "not this one"})
+    write_report([str(scores)], str(tmp_path / "r.html"), measures=[measured], num_gallery=0)
+    found = {one.run_name: one for one in tracker[1:]}
+    assert set(found) == set(SKILLS) - {"matt"}
+    for name, one in found.items():
+        assert (one.experiment, one.given["run_id"]) == ("shapes", f"run of {name}")
+        row = row_of(full, name)
+        for metric, column in (("deletion_auc", "deletion"), ("road_gap", "road_gap"), ("mu_fidelity", "mu_fidelity")):
+            assert one.logged[metric] == row.values[column].mean
+            assert (f"{metric}_win_rate" in one.logged) == (name != "mal_grad_cam")
+        assert all(np.isfinite(value) for value in one.logged.values())
+    assert "max_sensitivity" not in found["random"].logged
+
+
+def test_tables_agree(full: Findings) -> None:
+    rows = list(csv.DictReader(io.StringIO(comma_separated(full))))
+    masses = [row.values["energy_inside"].mean for row in full.rows]
+    assert [float(row["energy_inside"]) for row in rows] == pytest.approx(masses, rel=1e-4)
+    wins = [row.against["energy_inside"].win_rate for row in full.rows if row.against]
+    assert [float(row["energy_inside_win_rate"]) for row in rows if row["energy_inside_win_rate"]] == pytest.approx(wins)
+    lines = [line for line in markdown(full).splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in lines[2:8]] == [f"| {row['method']}" for row in rows]
     assert len({line.count("|") for line in lines[:8]}) == 1
+    assert len(lines) == 8 + 2 + 5 + 2 + len(full.student.agreements)
 
 
 @pytest.mark.parametrize(
@@ -455,8 +653,3 @@ def test_tables_agree(found: Findings) -> None:
 def test_bad_arguments_are_refused_before_any_work(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_report(["no such scores"], **{"out": "r.html", **given})
-
-
-def test_shown_paths_hide_passwords_and_this_machine() -> None:
-    assert readable(f"onnx:{Path.cwd()}/models/m.onnx") == "onnx:models/m.onnx"
-    assert readable("s3://key:secret@bucket/run") == "s3://bucket/run"
