@@ -112,21 +112,6 @@ def _measured(scored: Any, measure: str, rows: Any) -> Measured:
     )
 
 
-def disagreeing_images(uri: str) -> set[str]:
-    """List the images, by id, on which the student's top-1 is not the black box's; maps of them are flagged.
-
-    Raises:
-        ValueError: the folder holds no measures, or fidelity was not among them.
-    """
-    folder = Folder(uri)
-    if "fidelity" not in _config(folder)["measures"]:
-        raise ValueError(
-            f"{folder.uri} has no fidelity; give a folder of `python -m evaluate measures --measures fidelity`"
-        )
-    frame = read_measures(folder).to_pandas()
-    return set(frame[(frame["measure"] == "fidelity_clean_agreement") & (frame["value"] == 0)]["image_id"])
-
-
 def track_measured(folder: Folder, experiment: str, measured: Sequence[Measured], stored: Mapping[str, Any]) -> None:
     """Make one MLflow run per method, unless the measures folder notes that this store has it already.
 

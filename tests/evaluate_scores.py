@@ -31,7 +31,6 @@ SKILLS = {
 }
 COSTS = {"random": (0, 0.0002), "centre_gaussian": (0, 0.0001), "mal_grad_cam": (1, 0.041)}
 BROKEN = "the file is no image that can be read"
-FIDELITY = ("fidelity_clean_agreement", "fidelity_clean_kl", "fidelity_frames_agreement")
 DIFFERING = 5  # every fifth image has another class from the student
 
 
@@ -248,9 +247,9 @@ def write_measures(
     limit: int | None = None,
     **changes: Any,
 ) -> str:
-    """Write a measures folder of the world's maps: `names` of measures, `fidelity` among those that may be named.
+    """Write a measures folder of the world's maps; a name that is no measure has one row a map, of its own name.
 
-    Max-sensitivity has values for the methods that explain the student only.
+    Max-sensitivity and fidelity have values for the methods that explain the student only.
     """
     scores = Folder(world.scores).config()
     fields: dict[str, Any] = {name: {"measure": name} for name in names}
@@ -265,7 +264,7 @@ def write_measures(
         for image_id in world.image_ids[:limit]:
             same = {"image_id": image_id, "method": entry["method"], "config_hash": entry["config_hash"], "target": 0}
             for measure, own in fields.items():
-                for name in ROWS.get(measure, FIDELITY):  # pyright: ignore[reportArgumentType, reportCallIssue]
+                for name in ROWS.get(measure, (measure,)):  # pyright: ignore[reportArgumentType, reportCallIssue]
                     cost = {"teacher_queries": 1.0, "seconds": 0.1}
                     row = {**same, **cost, "measure": name, "protocol_hash": settings_hash(own)}
                     value = measured_value(name, image_id, entry)
@@ -278,10 +277,10 @@ def write_measures(
 def measured_value(name: str, image_id: str, entry: Mapping[str, Any]) -> float | None:
     """Make a measure's value: better with the method's skill; None where the method has no such value."""
     method, number = entry["method"], int(image_id[-8:-4])
+    if (name == "max_sensitivity" or name.startswith("fidelity")) and entry["config"]["student"] is None:
+        return None
     if name == "fidelity_clean_agreement":
         return float(number % DIFFERING != 0)
-    if name == "max_sensitivity" and entry["config"]["student"] is None:
-        return None
     own = np.random.default_rng([number, *method.encode(), *name.encode()]).normal(0, 0.1)
     good = float(np.clip(SKILLS.get(method, 0.3) + own, 0, 1))
     if name == "pointing_game":

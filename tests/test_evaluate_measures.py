@@ -27,7 +27,7 @@ from evaluate.__main__ import main
 from evaluate.explaining import check_student
 from evaluate.games import rank_pixels
 from evaluate.max_sensitivity import max_sensitivity
-from evaluate.measured import disagreeing_images, metrics, read_measured
+from evaluate.measured import metrics, read_measured
 from evaluate.measures import FIELDS, HIGHER_IS_BETTER, MEASURES, ROWS, Settings, row_names, settings_hash
 from evaluate.measures_batch import MeasuresWorker, image_items
 from evaluate.measuring import FUNCTIONS, Subject
@@ -398,15 +398,6 @@ def test_a_student_that_answers_with_nothing_has_a_row_that_says_so(place):
             SETTINGS,
             load_teacher(TEACHER),
         )
-
-
-def test_images_that_the_student_sees_otherwise_are_listed(place, tmp_path, table):
-    rows = table[(table["measure"] == "fidelity_clean_agreement") & (table["method"] == "mal_grad_cam")]
-    wanted = {row["image_id"] for row in rows.to_dict("records") if row["value"] == 0}
-    assert 0 < len(wanted) < NUM_IMAGES - 1
-    assert disagreeing_images(write_measured(place, tmp_path / "out", ("fidelity",))) == wanted
-    with pytest.raises(ValueError, match="has no fidelity"):
-        disagreeing_images(write_measured(place, tmp_path / "other", ("road",)))
 
 
 def test_an_image_alone_is_the_same_as_in_a_shard(place, table):

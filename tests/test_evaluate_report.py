@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluate_scores import DIFFERING, FIDELITY, SKILLS, World, make_world, measured_value, write_measures
+from evaluate_scores import DIFFERING, SKILLS, World, make_world, measured_value, write_measures
 from rich.console import Console
 
 from cluster.storage import Folder
@@ -48,13 +48,12 @@ def page(found: Findings) -> str:
     return render(found, photographs=True, num_gallery=5)
 
 
-MEASURES = ("road", "mu_fidelity", "pointing", "energy", "max_sensitivity", "fidelity")
 LIMIT = 15  # images that are measured
 
 
 @pytest.fixture(scope="module")
 def measured(world: World) -> str:
-    return write_measures(world, world.run.parent / "measures", MEASURES, limit=LIMIT)
+    return write_measures(world, world.run.parent / "measures", limit=LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +173,7 @@ def test_comparisons_are_paired_and_adjusted_over_the_whole_table(full: Findings
 def test_measured_columns_are_the_measures_means(full: Findings) -> None:
     ids = full.results.auc("deletion").index[:LIMIT]
     entries = {entry["method"]: entry for entry in full.results.config["maps"]}
-    names = {*(name for own in ROWS.values() for name in own if not name.startswith("fidelity")), *FIDELITY}
+    names = [name for own in ROWS.values() for name in own]
     for row in full.rows:
         for name in names:
             plain = [v for i in ids if (v := measured_value(name, i, entries[row.scored.method])) is not None]
@@ -189,7 +188,7 @@ def row_of(findings: Findings, method: str) -> MethodRow:
 
 def test_the_students_own_figures_are_not_tested(full: Findings) -> None:
     """They are the same for every map of a student."""
-    assert {name for name in full.rows[0].values if name.startswith("fidelity")} == set(FIDELITY)
+    assert {name for name in full.rows[0].values if name.startswith("fidelity")} == set(ROWS["fidelity"])
     assert not any(name.startswith("fidelity") for row in full.rows for name in row.against)
 
 
