@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.recipes import RECIPES
 from evaluate.findings import Findings
-from evaluate.measures import FIELDS, Settings
+from evaluate.measures import FIELDS, MEASURES, Settings
 from evaluate.protocol import Protocol
 from evaluate.shown import readable
 from explain.registry import METHODS
@@ -66,7 +66,8 @@ def measures(config: Mapping[str, Any], out: str) -> str:
     """Rebuild `python -m evaluate measures` from the configuration of measures."""
     found = config["measures"]
     settings = {name: fields[name] for measure, fields in found.items() for name in FIELDS.get(measure, ())}
-    own = {"measures": list(found), "student": config.get("student"), "boxes": config.get("boxes")}
+    names = [name for name in MEASURES if name in found]
+    own = {"measures": names, "student": config.get("student"), "boxes": config.get("boxes")}
     return _judging("evaluate measures", config, out, **own, **_changed(settings, Settings()))
 
 
@@ -90,7 +91,10 @@ def _changed(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
 
 def _command(name: str, **flags: Any) -> str:
     """Write a command, a line of it for each option where it would be long."""
-    parts = [f"python -m {name}", *(" ".join(words) for flag, value in flags.items() if (words := [*_words(flag, value)]))]
+    parts = [
+        f"python -m {name}",
+        *(" ".join(words) for flag, value in flags.items() if (words := [*_words(flag, value)])),
+    ]
     line = " ".join(parts)
     return line if len(line) <= MAX_CHARS else " \\\n    ".join(parts)
 

@@ -5,6 +5,7 @@ The three maps of its figure 5 (ML-Grad-CAM, MATT and their product) are the fir
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -39,7 +40,7 @@ class Tile:
     note: str
     """AUCs of this map, or why there is no picture."""
     differs: bool | None
-    """Whether the student disagrees with the black box on this image; None where nobody knows, or no student matters."""
+    """Whether its student disagrees with the black box on this image; None where nobody knows, or it has none."""
     on_frames: float
     """Share of this map's frames on which they agree; NaN likewise."""
 
@@ -106,12 +107,13 @@ def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photogra
     """Draw the chosen images, (image_id, place) each; without photographs the maps stand alone."""
     results, images = findings.results, findings.images
     ids = [image_id for image_id, _ in picks]
-    rows = results.rows[results.rows["image_id"].isin(ids)].drop_duplicates("image_id").set_index("image_id")
+    own: Any = results.rows[results.rows["image_id"].isin(ids)]
+    rows = own.drop_duplicates("image_id").set_index("image_id")
     methods = side_by_side(findings)
     maps = {scored.label: _read_maps(scored.maps, ids) for scored in methods}
     cards = []
     for image_id, place in picks:
-        found = {label: own.get(image_id) for label, own in maps.items()}
+        found = {label: drawn.get(image_id) for label, drawn in maps.items()}
         size = _size(found)
         frame = _frame(images, image_id, size) if photographs else None
         over = frame is not None

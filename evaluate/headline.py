@@ -51,7 +51,7 @@ def _against(main: str, row: MethodRow) -> str:
     found = {game: row.against[game] for game in GAMES if game in row.against}
     if not found:
         return f"{main} and the control {control} have no image in common."
-    verdicts = {one.verdict for one in found.values()}
+    verdicts: set[Verdict] = {one.verdict for one in found.values()}
     if len(verdicts) == 1:
         numbers = "; ".join(f"{game} {_signed(-one.difference)}" for game, one in found.items())
         where = "in both games" if len(found) == 2 else f"in {next(iter(found))}"

@@ -12,7 +12,7 @@ from evaluate.columns import GROUPS, Column
 from evaluate.commands import commands
 from evaluate.figures import PLOT_HEIGHT, PLOT_WIDTH, CurvePlot, line_styles, plot_curves
 from evaluate.findings import Findings
-from evaluate.gallery import Card, choose, make_cards, ranking, rule
+from evaluate.gallery import choose, make_cards, ranking, rule
 from evaluate.method_rows import interval
 from evaluate.protocol import GAMES, HIGHER_IS_BETTER
 from evaluate.query_curve import plot_query_curves

@@ -132,8 +132,10 @@ def load_results(uris: Sequence[str]) -> Results:
     methods = name_methods([maps for config in configs for maps in config["maps"]])
     labels = {scored.config_hash: scored.label for scored in methods}
     curves: dict[tuple[str, str], MeanCurve] = {}
-    blocks = [_read_block(batch, labels, curves) for folder in folders for batch in _batches(folder)]
-    rows = pd.concat([block for block in blocks if len(block)], ignore_index=True)
+    blocks = [_read_block(batch, labels, curves) for folder in folders for batch in _batches(folder) if batch.num_rows]
+    if not blocks:
+        raise ValueError(f"{folders[0].uri} holds no scores of any image; play the games again into another --out")
+    rows = pd.concat(blocks, ignore_index=True)
     _refuse_strangers(rows)
     _refuse_doubles(rows)
     _refuse_other_hashes(rows, configs[0]["protocol_hash"])

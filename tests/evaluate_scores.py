@@ -103,7 +103,7 @@ def write_student(run: Path, class_names: Sequence[str]) -> None:
     folder = Folder(str(run))
     folder.write_json("student.json", {"depth": 18, "num_classes": len(class_names), "class_names": None})
     sims = {f"sim{n}": {"mean": 0.9 - 0.1 * n, "low": 0.86 - 0.1 * n, "high": 0.94 - 0.1 * n} for n in range(1, 5)}
-    same = {"num_images": 400, "num_errors": 0, "split": "val", "limit": None, "teacher": "onnx:box.onnx"}
+    same = {"num_images": 400, "num_errors": 0, "split": "val", "limit": None, "teacher": "onnx:box.onnx", "data": "d"}
     same |= {"teacher_fingerprint": "teacher0", "student_fingerprint": "student0", "view": "centre_crop"}
     folder.write_json("similarity-aaaa.json", {**sims, **same})
     folder.write_json("similarity-bbbb.json", {**sims, **same, "view": "resize", "student_fingerprint": "older"})

@@ -11,8 +11,8 @@ from evaluate_scores import make_world, write_measures
 
 from cluster.storage import Folder
 from distill.__main__ import Distil
-from distill.training import recipe_fields, recipe_from
 from distill.recipes import RECIPES
+from distill.training import recipe_fields, recipe_from
 from evaluate.__main__ import Command, Games, Measures, Report, Similarity
 from evaluate.commands import commands, distil, explain, games, measures
 from evaluate.findings import Findings, gather
@@ -103,7 +103,15 @@ def test_explain_keeps_what_is_not_the_default(changes: dict[str, Any]) -> None:
 def test_measures_keep_their_settings() -> None:
     settings = Settings(percentages=(20, 60), num_subsets=16, grid=4, tolerance_px=2, seed=5)
     fields = {name: settings.fields(name, target="teacher", objects="boxes") for name in MEASURES}
-    config = {"measures": fields, "data": "d", "teacher": "t:x", "limit": None, "student": "run", "boxes": "-boxes", "maps": []}
+    config = {
+        "measures": fields,
+        "data": "d",
+        "teacher": "t:x",
+        "limit": None,
+        "student": "run",
+        "boxes": "-boxes",
+        "maps": [],
+    }
     asked = evaluated(measures({**config, "maps": [{"uri": "m"}]}, "out"))
     assert asked.settings == settings
     assert (asked.student, asked.boxes, asked.measures) == ("run", "./-boxes", MEASURES)
@@ -121,7 +129,9 @@ def test_distil_finds_the_recipe_and_its_changes(name: str) -> None:
     for fields in (recipe_fields(recipe), changed):
         args = words(distil({"recipe": fields, "data": "d", "teacher": "t:x"}, "out"), "distill")
         missing: Any = tyro.MISSING
-        known = {n: (line, Distil(data=missing, teacher=missing, out=missing, recipe=r)) for n, (line, r) in RECIPES.items()}
+        known = {
+            n: (line, Distil(data=missing, teacher=missing, out=missing, recipe=r)) for n, (line, r) in RECIPES.items()
+        }
         asked = tyro.extras.overridable_config_cli(known, args=args)
         assert asked.recipe == recipe_from(fields)
         assert (asked.data, asked.teacher, asked.out) == ("d", "t:x", "out")

@@ -60,7 +60,9 @@ def test_every_method_stands_beside_the_input_the_papers_first_the_controls_last
     one = card(found, ranking(found.results, found.rows[0].scored)[0])
     assert [tile.scored.label for tile in one.tiles] == [scored.label for scored in side_by_side(found)]
     for tile in one.tiles:
-        deletion, insertion = (found.results.auc(g).at[one.image_id, tile.scored.label] for g in ("deletion", "insertion"))
+        deletion, insertion = (
+            found.results.auc(g).at[one.image_id, tile.scored.label] for g in ("deletion", "insertion")
+        )
         assert tile.note == f"deletion {deletion:.3f}, insertion {insertion:.3f}"
 
 
@@ -71,7 +73,9 @@ def test_tiles_are_the_stored_maps_and_the_photograph_is_there_once(found: Findi
     assert [picture(uri).size for uri in one.photographs] == [(224, 149)] * 2
     assert [picture(uri).mode for uri in one.photographs] == ["RGB", "L"]
     for tile in one.tiles:
-        stored = saliency(one.image_id, SKILLS[tile.scored.method], tile.scored.method, Path(found.results.config["data"]))
+        stored = saliency(
+            one.image_id, SKILLS[tile.scored.method], tile.scored.method, Path(found.results.config["data"])
+        )
         drawn = picture(tile.source)
         assert drawn.size == SIZE[::-1]
         unit = (stored - stored.min()) / np.ptp(stored)
@@ -97,7 +101,9 @@ def test_a_constant_map_is_dark(value: float) -> None:
     assert set(np.asarray(picture(draw_map(np.full((3, 4), value, np.float32), over_photograph=False))).ravel()) == {0}
 
 
-@pytest.mark.parametrize(("shape", "size"), [((1, 1), (1, 1)), ((224, 448), (56, 112)), ((1, 500), (1, 112)), ((112, 7), (112, 7))])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 1), (1, 1)), ((224, 448), (56, 112)), ((1, 500), (1, 112)), ((112, 7), (112, 7))]
+)
 def test_large_maps_are_averaged_down_and_small_ones_stay(shape: tuple[int, int], size: tuple[int, int]) -> None:
     checks = (np.indices(shape).sum(axis=0) % 2).astype(np.float32)
     drawn = picture(draw_map(checks, over_photograph=False))

@@ -23,19 +23,13 @@ def row(method: str, queries: float, auc: float, **options: Any) -> MethodRow:
     one = Interval(mean=auc, low=auc - 0.01, high=auc + 0.01, num=9)
     return MethodRow(
         scored=scored(method, **options),
-        deletion=one,
-        insertion=replace(one, mean=1 - auc),
-        gap=one,
-        insertion_normalised=one,
+        values={"deletion": one, "insertion": replace(one, mean=1 - auc), "gap": one},
+        against={},
         num_flat=0,
-        deletion_gain=None,
-        insertion_gain=None,
         tied_share=0.0,
         teacher_queries=queries,
         student_passes=0.0,
         seconds=1.0,
-        mass=None,
-        num_constant=0,
         num_errors=0,
     )
 
