@@ -55,14 +55,15 @@ demo-steps:
 	done
 	@echo "== 4/6 play insertion and deletion on the black box"
 	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 384
-	@echo "== 5/6 compare student and black box"
+	@echo "== 5/6 compare student and black box, and the maps with the object masks"
 	@$(RUN) -m evaluate similarity --student $(DEMO)/student --teacher $(TEACHER) --data $(DEMO)/data
+	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 20
 	@echo "== 6/6 report"
-	@$(RUN) -m evaluate report --scores $(DEMO)/scores --out $(DEMO)/report.html --table $(DEMO)/report.md
+	@$(RUN) -m evaluate report --scores $(DEMO)/scores --measures $(DEMO)/measures --out $(DEMO)/report.html --table $(DEMO)/report.md
 	@echo
 	@echo "Where to look:"
-	@echo "  $(DEMO)/report.html          methods, curves, gallery, agreement: open it in a browser"
-	@echo "  $(DEMO)/maps, $(DEMO)/scores  Parquet, for pyarrow, pandas or DuckDB"
+	@echo "  $(DEMO)/report.html          methods, curves, gallery, agreement, commands: open it in a browser"
+	@echo "  $(DEMO)/maps, scores, measures: Parquet, for pyarrow, pandas or DuckDB"
 	@echo "  $(VENV)/bin/mlflow server --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 	@echo "                               then http://127.0.0.1:5000, experiment demo: select the methods' runs, Compare"
 
