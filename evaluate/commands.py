@@ -39,19 +39,21 @@ def distil(config: Mapping[str, Any], out: str) -> str:
 def explain(config: Mapping[str, Any], out: str) -> str:
     """Rebuild `python -m explain` from the configuration of maps."""
     method, teacher, target = config["method"], config.get("teacher"), config.get("target")
-    defaults = METHODS[method].options() if method in METHODS else None
+    known = METHODS.get(method)
     by_default = "teacher" if teacher else "student"
+    asks_student = known is not None and known.asks and config.get("explains") == "student"
     return _command(
         f"explain {shlex.quote(method)}",
         data=config.get("data"),
         student=config.get("student"),
         teacher=teacher,
         out=out,
+        ask="student" if asks_student else None,
         target=None if target == by_default else target,
         split=config.get("split"),
         limit=config.get("limit"),
         seed=config.get("seed") or None,
-        **_changed(config.get("options") or {}, defaults),
+        **_changed(config.get("options") or {}, known and known.options()),
     )
 
 

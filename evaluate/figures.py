@@ -102,7 +102,9 @@ def svg_figure(size: tuple[float, float] = (4.9, 3.5)) -> "Iterator[tuple[Figure
 
     uri: list[str] = []
     # A fixed salt and no date: the same scores give the same bytes.
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "report", "font.size": 10}):
+    with mpl.rc_context(
+        {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "report", "font.size": 10}
+    ):
         figure = Figure(figsize=size, layout="constrained")
         yield figure, uri
         buffer = io.BytesIO()

@@ -21,7 +21,7 @@ from evaluate.results import Results
 from evaluate.scored import MAIN_METHOD, Scored
 from explain.schema import saliency_maps
 
-FIRST = (MAIN_METHOD, "ml_grad_cam", "matt")
+SHOWN = ("ml_grad_cam", "matt", MAIN_METHOD)  # in the order of the paper's figure 5
 LONG_SIDE_PX = 224
 RULE = (
     "Images are ordered by {label}'s insertion minus deletion AUC (then by name); the {best} best, the {middle} "
@@ -91,16 +91,16 @@ def rule(label: str, order: Sequence[str], num: int) -> str:
 
 
 def ranking(results: Results, judge: Scored) -> list[str]:
-    """Order the images from best to worst for one method; those without both scores are left out."""
+    """Order the images from best to worst for a method; those without both scores are left out."""
     gap = (results.auc("insertion") - results.auc("deletion"))[judge.label].dropna()
     return sorted(gap.index, key=lambda image_id: (-gap[image_id], image_id))
 
 
 def side_by_side(findings: Findings) -> list[Scored]:
-    """Order the methods: the paper's map and its parts, then the table's order, the controls last."""
+    """Order the methods: the paper's figure 5 first, then as in the table, the controls last."""
     order = [row.scored for row in findings.rows]
-    place = {name: k for k, name in enumerate(FIRST)}
-    return sorted(order, key=lambda scored: (scored.is_control, place.get(scored.method, len(FIRST))))
+    place = {name: k for k, name in enumerate(SHOWN)}
+    return sorted(order, key=lambda scored: (scored.is_control, place.get(scored.method, len(SHOWN))))
 
 
 def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photographs: bool) -> list[Card]:

@@ -94,4 +94,6 @@ def _dress(axes: "Axes", game: str, ink: str) -> None:
     axes.grid(color=ink, alpha=0.18, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink)
-    axes.legend(fontsize=6.5, frameon=False, labelcolor=ink, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend = axes.legend(fontsize=6.5, frameon=False, labelcolor=ink, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar sign in a name is one

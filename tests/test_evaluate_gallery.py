@@ -56,7 +56,7 @@ def test_gallery_takes_best_middle_and_worst() -> None:
 
 
 def test_every_method_stands_beside_the_input_the_papers_first_the_controls_last(found: Findings) -> None:
-    assert [scored.label for scored in side_by_side(found)] == ["mal_grad_cam", "ml_grad_cam", "matt", "rise", "random"]
+    assert [scored.label for scored in side_by_side(found)] == ["ml_grad_cam", "matt", "mal_grad_cam", "rise", "random"]
     one = card(found, ranking(found.results, found.rows[0].scored)[0])
     assert [tile.scored.label for tile in one.tiles] == [scored.label for scored in side_by_side(found)]
     for tile in one.tiles:

@@ -60,6 +60,11 @@ def test_a_method_that_is_not_registered_keeps_its_options():
     assert curve_label(stranger) == "x (a=1)"
 
 
+def test_a_dollar_sign_in_a_name_is_one(rows):
+    plot = plot_query_curves("deletion", [*rows, row("b'&$x_{$<", 100, 0.2)], theme="light")
+    assert b"$x_{$&lt;" in base64.b64decode(plot.partition(",")[2])
+
+
 @pytest.mark.parametrize("game", ["deletion", "insertion"])
 def test_plots_are_pictures_and_the_same_each_time(rows, game):
     plot = plot_query_curves(game, rows, theme="light")
