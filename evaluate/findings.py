@@ -117,5 +117,5 @@ def _open_images(results: Results) -> tuple[ImageSet | None, str]:
         images = open_images(data, split=results.config["split"])
     except (OSError, ValueError) as error:
         return None, f"The data set cannot be opened: {readable(str(error))}"
-    gone = set(results.rows["image_id"]) - set(images.image_ids)
+    gone = set(results.rows["image_id"].unique()) - set(images.image_ids)
     return images, f"{len(gone)} scored images are not in the data folder any more." if gone else ""

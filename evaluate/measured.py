@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,6 @@ class Measured:
     """The row's name, a key of `evaluate.measures.HIGHER_IS_BETTER`."""
     protocol_hash: str
     """Hash of the measure's settings."""
-    value: Interval
-    """Mean value with its 95 % bootstrap interval over images."""
     values: pd.Series = field(compare=False, repr=False)
     """The values of the images that have one, by image_id."""
     num_errors: int
@@ -45,6 +44,11 @@ class Measured:
     """Mean per map, shared work divided; NaN without a value."""
     maps: str
     """Folder of the maps."""
+
+    @cached_property
+    def value(self) -> Interval:
+        """Return the mean value with its 95 % bootstrap interval over images."""
+        return mean_interval(self.values.to_numpy())
 
 
 def read_measured(folders: Sequence[str]) -> list[Measured]:
@@ -61,7 +65,7 @@ def read_measured(folders: Sequence[str]) -> list[Measured]:
     named = {scored.config_hash: scored for scored in name_methods([e for c in configs for e in c["maps"]])}
     found: dict[tuple[str, str], Measured] = {}
     for folder in opened:
-        frame: Any = read_measures(folder, COLUMNS).to_pandas(strings_to_categorical=True)
+        frame: Any = read_measures(folder, COLUMNS).to_pandas()
         for (config_hash, measure), rows in frame.groupby(["config_hash", "measure"], sort=False, observed=True):
             if (config_hash, measure) in found:
                 raise ValueError(
@@ -104,7 +108,6 @@ def _measured(scored: Any, measure: str, rows: Any) -> Measured:
         config_hash=scored.config_hash,
         measure=measure,
         protocol_hash=rows["protocol_hash"].iloc[0],
-        value=mean_interval(valued["value"].to_numpy()),
         values=pd.Series(valued["value"].to_numpy(), index=pd.Index(valued["image_id"].astype(object))),
         num_errors=len(rows) - len(valued),
         maps=scored.maps,

@@ -36,7 +36,7 @@ def measures_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
 
 
 def read_measures(folder: "Folder", columns: Sequence[str] | None = None) -> pa.Table:
-    """Read all parts of a measures folder, in the order of the parts, all columns or some.
+    """Read all parts of a measures folder, in the order of the parts: all columns, or some with texts kept once each.
 
     Raises:
         ValueError: the folder holds no part, or a part of another schema or version.
@@ -47,7 +47,10 @@ def read_measures(folder: "Folder", columns: Sequence[str] | None = None) -> pa.
             f"no measures in {folder.uri}; make them with `python -m evaluate measures --out {folder.uri}`"
         )
     wanted = None if columns is None else list(columns)
-    tables = [pq.read_table(pa.BufferReader(folder.read_bytes(name)), columns=wanted) for name in names]
+    texts = [field.name for field in COLUMNS if field.name in (columns or ()) and pa.types.is_string(field.type)]
+    tables = [
+        pq.read_table(pa.BufferReader(folder.read_bytes(name)), columns=wanted, read_dictionary=texts) for name in names
+    ]
     for name, table in zip(names, tables, strict=True):
         found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
         if found != SCHEMA_VERSION or "measure" not in table.column_names:

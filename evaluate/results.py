@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -61,7 +62,7 @@ class Results:
     @property
     def num_images(self) -> int:
         """Count the images that anything was scored on."""
-        return len(set(self.rows["image_id"]))
+        return self.rows["image_id"].nunique()
 
     @property
     def main(self) -> Scored | None:
@@ -71,7 +72,7 @@ class Results:
     @functools.cached_property
     def games(self) -> tuple[Game, ...]:
         """Return the games that were played: the two main ones, or all four."""
-        found = set(self.rows["game"])
+        found = set(self.rows["game"].unique())
         return tuple(game for game in ALL_GAMES if game in found)
 
     def auc(self, game: str) -> pd.DataFrame:
@@ -135,11 +136,12 @@ def load_results(uris: Sequence[str]) -> Results:
     blocks = [_read_block(batch, labels, curves) for folder in folders for batch in _batches(folder) if batch.num_rows]
     if not blocks:
         raise ValueError(f"{folders[0].uri} holds no scores of any image; play the games again into another --out")
-    rows = pd.concat(blocks, ignore_index=True)
+    rows: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
+    rows["name"] = rows["config_hash"].map(labels)
     _refuse_strangers(rows)
     _refuse_doubles(rows)
     _refuse_other_hashes(rows, configs[0]["protocol_hash"])
-    found = set(rows["name"])
+    found = set(rows["name"].unique())
     return Results(
         uris=tuple(folder.uri for folder in folders),
         configs=configs,
@@ -173,20 +175,25 @@ def _batches(folder: Folder) -> Iterator[pa.RecordBatch]:
     return dataset.to_batches(columns=[*SCALARS, "curve"], batch_size=4096)
 
 
-def _read_block(
-    batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[tuple[str, str], MeanCurve]
-) -> pd.DataFrame:
-    table = pa.Table.from_batches([batch])
-    rows = table.select(SCALARS).to_pandas()
-    rows["name"] = rows["config_hash"].map(labels)
-    rows["start"], rows["end"] = float("nan"), float("nan")
+def _read_block(batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[tuple[str, str], MeanCurve]) -> pa.Table:
+    """Add a batch's curves to the sums, and return the rest of it with the curves' ends in `start` and `end`."""
+    table, ends = pa.Table.from_batches([batch]), np.full((batch.num_rows, 2), np.nan)
     whole = table["curve"].is_valid().to_numpy()
-    for key, index in rows[whole].groupby(["name", "game"], sort=False).groups.items():
-        picked = table["curve"].take(pa.array(index.to_numpy())).combine_chunks()
+    hashes, games = (batch[name].dictionary_encode() for name in ("config_hash", "game"))
+    codes = hashes.indices.to_numpy() * len(games.dictionary) + games.indices.to_numpy()
+    for code in np.unique(codes[whole]):
+        config_hash, game = (
+            found.dictionary[int(k)].as_py()
+            for found, k in zip((hashes, games), divmod(code, len(games.dictionary)), strict=True)
+        )
+        index = np.flatnonzero(whole & (codes == code))
+        picked = table["curve"].take(pa.array(index)).combine_chunks()
         points = picked.flatten().to_numpy().reshape(len(picked), -1)
-        rows.loc[index, ["start", "end"]] = points[:, [0, -1]].astype("float64")
-        curves.setdefault(key, MeanCurve()).add(points)
-    return rows
+        ends[index] = points[:, [0, -1]]
+        if config_hash in labels:
+            curves.setdefault((labels[config_hash], game), MeanCurve()).add(points)
+    scalars = table.select(SCALARS)
+    return scalars.append_column("start", [ends[:, 0]]).append_column("end", [ends[:, 1]])
 
 
 def _refuse_strangers(rows: pd.DataFrame) -> None:
@@ -210,8 +217,8 @@ def _refuse_doubles(rows: pd.DataFrame) -> None:
 
 
 def _refuse_other_hashes(rows: pd.DataFrame, protocol_hash: str) -> None:
-    others = sorted(set(rows["protocol_hash"]) - {protocol_hash})
-    unknown = sorted(set(rows["game"]) - set(ALL_GAMES))
+    others = sorted(set(rows["protocol_hash"].unique()) - {protocol_hash})
+    unknown = sorted(set(rows["game"].unique()) - set(ALL_GAMES))
     if others or unknown:
         raise ValueError(
             f"the scores hold rows of other protocols {others} or games {unknown} than their configuration "

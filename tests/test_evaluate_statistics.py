@@ -43,7 +43,8 @@ def test_interval_is_seeded_and_leaves_global_state_alone():
 def test_resampled_means_are_those_of_plainly_drawn_images(monkeypatch, chunk_draws):
     values = np.random.default_rng(1).random(1000)
     drawn = np.random.default_rng(0).integers(0, 1000, (200, 1000))
-    monkeypatch.setattr("evaluate.statistics.CHUNK_DRAWS", chunk_draws)
+    for name in ("CHUNK_DRAWS", "PRODUCT_DRAWS"):
+        monkeypatch.setattr(f"evaluate.statistics.{name}", chunk_draws)
     statistics._resample_counts.cache_clear()
     assert statistics._resampled_means(values, 200, 0) == pytest.approx(values[drawn].mean(axis=1), rel=1e-12)
 
