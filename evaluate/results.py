@@ -62,7 +62,7 @@ class Results:
     @property
     def num_images(self) -> int:
         """Count the images that anything was scored on."""
-        return self.rows["image_id"].nunique()
+        return len(self.rows["image_id"].unique())
 
     @property
     def main(self) -> Scored | None:
@@ -136,7 +136,7 @@ def load_results(uris: Sequence[str]) -> Results:
     blocks = [_read_block(batch, labels, curves) for folder in folders for batch in _batches(folder) if batch.num_rows]
     if not blocks:
         raise ValueError(f"{folders[0].uri} holds no scores of any image; play the games again into another --out")
-    rows: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
+    rows: Any = pa.concat_tables(blocks).to_pandas()
     rows["name"] = rows["config_hash"].map(labels)
     _refuse_strangers(rows)
     _refuse_doubles(rows)
