@@ -4,17 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
-from cluster.storage import Folder
 from distill.images import ImageSet
 from distill.images.decode import decode, resize
 from evaluate.agreement import StudentFacts
 from evaluate.figures import draw_map, draw_overlay, encode
 from evaluate.results import Results
 from evaluate.scored import MAIN_METHOD, Scored
-from explain.schema import saliency_maps
+from explain.schema import maps_of
 
 SHOWN = {"ml_grad_cam": "ML-Grad-CAM", "matt": "MATT", MAIN_METHOD: "MAL-Grad-CAM"}
 LONG_SIDE_PX = 224
@@ -102,7 +99,7 @@ def make_cards(
     rows = results.rows.drop_duplicates("image_id").set_index("image_id")
     columns = _columns(results)
     ids = [image_id for image_id, _ in picks]
-    maps = {name: _read_maps(scored.maps, ids) for name, scored in columns.items() if scored is not None}
+    maps = {name: maps_of(scored.maps, ids) for name, scored in columns.items() if scored is not None}
     cards = []
     for image_id, place in picks:
         found = {name: maps.get(name, {}).get(image_id) for name in SHOWN}
@@ -120,19 +117,6 @@ def make_cards(
 def _columns(results: Results) -> dict[str, Scored | None]:
     found = {name: next((s for s in results.methods if s.method == name), None) for name in SHOWN}
     return {**found, MAIN_METHOD: results.main}
-
-
-def _read_maps(uri: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read only the maps of some images; none where the folder is gone."""
-    folder = Folder(uri)
-    columns = ["image_id", "map_height", "map_width", "saliency"]
-    try:
-        dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet")
-        table = dataset.to_table(columns=columns, filter=pc.field("image_id").isin(list(image_ids)))
-    except (OSError, ValueError):
-        return {}
-    read = zip(table["image_id"].to_pylist(), saliency_maps(table), strict=True)
-    return {image_id: saliency for image_id, saliency in read if saliency is not None}
 
 
 def _size(found: Mapping[str, np.ndarray | None]) -> tuple[int, int]:
