@@ -85,11 +85,15 @@ def draw(
     grid = figure.subplots(len(picks), len(titles), squeeze=False)
     for row, (image_id, place) in zip(grid, picks, strict=True):
         pixels = None if inputs is None else inputs.get(image_id)
+        found = {title: own.get(image_id) for title, own in maps.items()}
+        height, width = next((saliency.shape for saliency in found.values() if saliency is not None), (1, 1))
         for axes, title in zip(row, titles, strict=True):
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0), aspect="equal")
             axes.spines[:].set_visible(False)
-            _draw_tile(axes, pixels, maps[title].get(image_id) if title in maps else None, is_input=title not in maps)
+            if title in maps:
+                _draw_map(axes, pixels, found[title], (0, width, height, 0))
+            elif pixels is not None:
+                axes.imshow(pixels, extent=(0, width, height, 0))
         row[0].set_ylabel(place, fontsize=7)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=8, parse_math=False)
@@ -98,13 +102,12 @@ def draw(
     return buffer.getvalue()
 
 
-def _draw_tile(axes: "Axes", pixels: np.ndarray | None, saliency: np.ndarray | None, *, is_input: bool) -> None:
-    if is_input and pixels is not None:
-        axes.imshow(pixels)
+def _draw_map(
+    axes: "Axes", pixels: np.ndarray | None, saliency: np.ndarray | None, extent: tuple[float, float, float, float]
+) -> None:
+    """Draw a map from its minimum to its maximum, over the image in grey where there is one."""
     if saliency is None or not np.isfinite(saliency).all():
         return
-    height, width = saliency.shape
-    extent = (0.0, float(width), float(height), 0.0)
     if pixels is not None:
         axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255, extent=extent)
     alpha = None if pixels is None else OVERLAY_SHARE

@@ -43,7 +43,7 @@ class Line:
     teacher: str = ""
     """The black box, with its fingerprint."""
     num_images: int | None = None
-    """Images that were scored; None where nothing was measured."""
+    """Images that have a score; None where nothing was measured."""
     cells: Mapping[str, Cell] = field(default_factory=dict)
     """Our numbers by column."""
     printed: Mapping[str, float] = field(default_factory=dict)
@@ -127,13 +127,14 @@ def _name(found: Mapping[str, Any]) -> str:
 
 def _refuse_other_images(data_set: DataSet) -> None:
     found = {
-        config.get("data_fingerprint"): uri for config, uri in zip(data_set.results.configs, data_set.results.uris)
+        config.get("data_fingerprint"): uri
+        for config, uri in zip(data_set.results.configs, data_set.results.uris, strict=True)
     }
     if len(found) > 1:
         listed = "; ".join(f"{fingerprint} in {uri}" for fingerprint, uri in found.items())
         raise ValueError(
-            f"the scores of {data_set.name} are of {len(found)} choices of images ({listed}); a row is of one: give the "
-            "folders of one, or play the games again with the same --limit"
+            f"the scores of {data_set.name} are of {len(found)} choices of images ({listed}); a row is of one: give "
+            "the folders of one, or play the games again with the same --limit"
         )
 
 
@@ -148,8 +149,8 @@ def game_table(game: Game, data_sets: Sequence[DataSet], beside: Mapping[str, Pr
     better = "higher" if HIGHER_IS_BETTER[game] else "lower"
     return PaperTable(
         number=2 if game == "deletion" else 3,
-        caption=f"{game.capitalize()} AUC on the black box, {better} is better: means with 95 % bootstrap intervals over "
-        f"images, protocol {config['protocol']['name']} ({config['protocol_hash']}).",
+        caption=f"{game.capitalize()} AUC on the black box, {better} is better: means with 95 % bootstrap intervals "
+        f"over images, protocol {config['protocol']['name']} ({config['protocol_hash']}).",
         columns=METHODS | {key: title for key, title in (others | controls).items() if key not in METHODS},
         lines=_in_order(lines, game, [data_set.name for data_set in data_sets], beside),
         notes=(*_common_notes([d.name for d in data_sets], beside), *_method_notes(data_sets)),
@@ -163,7 +164,7 @@ def _game_line(game: Game, data_set: DataSet, printed: Printed | None) -> Line:
     return Line(
         data_set=data_set.name,
         teacher=_teacher(results.config),
-        num_images=results.num_images,
+        num_images=max(value.num for _, value in found.values()),
         cells={key: Cell(value=value, explains=s.explains) for key, (s, value) in found.items() if value.num},
         printed=printed.numbers(game) if printed else {},
     )
@@ -186,11 +187,9 @@ def _in_order(
 
 
 def _common_notes(names: Sequence[str], beside: Mapping[str, Printed]) -> list[str]:
-    placed = [
-        f"{name} stands beside the paper's {beside[name].title}" for name in dict.fromkeys(names) if name in beside
-    ]
-    about = "its black boxes and images are its own, so only the order of columns compares" + "; ".join(["", *placed])
-    return [f"Paper: {REFERENCE}; {about}."]
+    about = "its black boxes and images are not these, so compare the order of methods rather than numbers"
+    placed = [f"{name} stands beside its {beside[name].title}" for name in dict.fromkeys(names) if name in beside]
+    return [f"Paper: {REFERENCE}; {'; '.join([about, *placed])}."]
 
 
 def _method_notes(data_sets: Sequence[DataSet]) -> list[str]:
@@ -222,8 +221,8 @@ def similarity_table(
     lines = [_with_printed(line, beside) for line in lines]
     return PaperTable(
         number=1,
-        caption="Sim N: share of images on which student and black box agree on the top N classes in the same order; means "
-        "with 95 % bootstrap intervals over images.",
+        caption="Sim N: share of images on which student and black box agree on the top N classes in the same order; "
+        "means with 95 % bootstrap intervals over images.",
         columns=SIMS,
         lines=_in_order(lines, "sims", names, beside),
         notes=(*_common_notes(names, beside), *notes),
@@ -248,7 +247,7 @@ def _read_sims(folder: Folder, *, given: bool) -> tuple[list[Line], list[str]]:
     found = [folder.read_json(name) for name in names]
     lines = [_sim_line(one) for one in found if one.get("student_fingerprint") == current]
     stale = len(found) - len(lines)
-    problems = [f"{stale} measurements of another state of the student in {shown} are left out."] if stale else []
+    problems = [f"Measurements of another state of the student in {shown} are left out: {stale}."] if stale else []
     missing = (
         []
         if lines

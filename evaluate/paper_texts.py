@@ -18,7 +18,7 @@ def markdown(table: PaperTable) -> str:
     """Write caption, table and notes as Markdown."""
     heads, rows = lay_out(table)
     joined = [", ".join(part for part in head if part) for head in heads]
-    notes = [line for note in table.notes for line in ("", note)]
+    notes = [line for note in table.notes for line in ("", note.replace("<", "&lt;"))]
     return "\n".join([f"Table {table.number}. {table.caption}", "", *markdown_table(joined, rows), *notes]) + "\n"
 
 
@@ -29,14 +29,14 @@ def lay_out(table: PaperTable) -> tuple[list[tuple[str, str]], list[list[str]]]:
         fixed["view"] = lambda line: line.view
     fixed["images"] = lambda line: "" if line.num_images is None else str(line.num_images)
     fixed["black box"] = lambda line: line.teacher
-    printed = printed_columns(table)
+    printed, digits = printed_columns(table), 3 if table.number == 1 else 4  # as the paper prints them
     heads = [(name, "") for name in fixed]
     heads += [(title, part) for key, title in table.columns.items() for part in ("", PAPER)[: 1 + (key in printed)]]
     rows = []
     for line in table.lines:
         row = [text(line) for text in fixed.values()]
         for key in table.columns:
-            row += [_cell(line, key)] + ([_number(line.printed, key)] if key in printed else [])
+            row += [_cell(line, key)] + ([_number(line.printed, key, digits)] if key in printed else [])
         rows.append(row)
     return heads, rows
 
@@ -55,8 +55,8 @@ def _cell(line: Line, key: str) -> str:
     return f"{interval_text(cell.value)}{mark}{fewer}"
 
 
-def _number(printed: Mapping[str, float], key: str) -> str:
-    return f"{printed[key]:.4g}" if key in printed else ""
+def _number(printed: Mapping[str, float], key: str, digits: int) -> str:
+    return f"{printed[key]:.{digits}f}" if key in printed else ""
 
 
 def latex(table: PaperTable) -> str:
