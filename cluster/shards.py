@@ -210,9 +210,7 @@ def _num_errors(table: "pa.Table") -> int:
 
 
 def _sum(table: "pa.Table", column: str | None) -> int:
-    import pyarrow.compute as pc
-
-    return 0 if column is None else pc.sum(table.column(column)).as_py() or 0
+    return 0 if column is None else sum(number or 0 for number in table.column(column).to_pylist())
 
 
 def _existing(folder: Folder, rows: dict[str, int]) -> dict[str, int]:

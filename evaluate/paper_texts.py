@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -63,7 +64,7 @@ def latex(table: PaperTable) -> str:
     """Write the table as a LaTeX float with booktabs rules, as wide as the page; names are escaped."""
     heads, rows = lay_out(table)
     frame = pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(heads), dtype=str)
-    styled = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    styled: Any = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     text = styled.to_latex(
         hrules=True,
         multicol_align="c",
@@ -81,7 +82,7 @@ def latex(table: PaperTable) -> str:
 
 def escape(text: str) -> str:
     """Escape a text for LaTeX, as pandas escapes cells."""
-    styled = pd.DataFrame([[text]]).style.hide(axis="index").hide(axis="columns").format(escape="latex")
+    styled: Any = pd.DataFrame([[text]]).style.hide(axis="index").hide(axis="columns").format(escape="latex")
     return styled.to_latex().split("\n", 1)[1].rsplit(" \\\\", 1)[0]
 
 
