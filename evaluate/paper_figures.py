@@ -13,7 +13,7 @@ from distill.images import ImageSet, open_images
 from distill.images.decode import decode, resize
 from evaluate.gallery import LONG_SIDE_PX, SHOWN, choose, ranking
 from evaluate.paper import METHODS
-from evaluate.paper_tables import DataSet
+from evaluate.paper_scores import DataSet
 from evaluate.scored import Scored
 from explain.schema import maps_of
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from cluster.storage import Folder
 from evaluate.paper import rows_beside
 from evaluate.paper_figures import figures
-from evaluate.paper_tables import make_tables, read_data_sets
+from evaluate.paper_scores import read_data_sets
+from evaluate.paper_tables import make_tables
 from evaluate.paper_texts import FORMATS
 
 

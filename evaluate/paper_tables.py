@@ -5,7 +5,6 @@ A cell without data is empty. Rows of several data sets share one protocol, each
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from cluster.storage import Folder
@@ -13,9 +12,8 @@ from evaluate.agreement import PREFIX
 from evaluate.findings import readable
 from evaluate.method_rows import interval
 from evaluate.paper import METHODS, PRINTED, REFERENCE, SIMS, Printed
+from evaluate.paper_scores import DataSet, data_name
 from evaluate.protocol import GAMES, HIGHER_IS_BETTER, Game
-from evaluate.results import Results, load_results
-from evaluate.scored import Scored
 from evaluate.statistics import Interval
 
 PAPERS_VIEW = "centre_crop"  # of Sim N: resized to 256 pixels, the middle 224 of them
@@ -68,76 +66,6 @@ class PaperTable:
     """Of every number of ours; empty for Table 1, which plays no game."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """One data set's scores."""
-
-    name: str
-    """Its name."""
-    results: Results
-    """The scores."""
-
-    @property
-    def columns(self) -> dict[str, Scored]:
-        """Return the methods by column: the paper's first, then others, controls last.
-
-        Of several settings of one of its methods the first one given stands in the paper's column.
-        """
-        methods = sorted(self.results.methods, key=lambda scored: scored.is_control)
-        own = {scored.method: scored for scored in reversed(methods) if scored.method in METHODS}
-        others = {scored.label: scored for scored in methods if scored not in own.values()}
-        return {method: own[method] for method in METHODS if method in own} | others
-
-
-def read_data_sets(scores: Sequence[str]) -> list[DataSet]:
-    """Read score folders, any number of each data set.
-
-    Raises:
-        ValueError: there are none, two differ in their protocol, or two of one data set in teacher or images.
-    """
-    groups: dict[tuple[str, str], list[str]] = {}
-    seen: dict[str, str] = {}
-    for uri in dict.fromkeys(scores):
-        config = Folder(uri).config()
-        seen.setdefault(str(config.get("protocol_hash")), uri)
-        groups.setdefault((_name(config), str(config.get("data"))), []).append(uri)
-    if len(seen) > 1:
-        listed = "; ".join(f"{found} in {uri}" for found, uri in seen.items())
-        raise ValueError(
-            f"the scores were made under {len(seen)} protocols ({listed}); a table holds one: write one each"
-        )
-    names = [name for name, _ in groups]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        places = "; ".join(data for name, data in groups if name in twice)
-        raise ValueError(
-            f"two data sets are named {' and '.join(sorted(twice))} ({places}); give one, or rename a folder"
-        )
-    found = [DataSet(name=name, results=load_results(uris)) for (name, _), uris in groups.items()]
-    if not found:
-        raise ValueError("no scores given; give one or more --out folders of `python -m evaluate games`")
-    for data_set in found:
-        _refuse_other_images(data_set)
-    return found
-
-
-def _name(found: Mapping[str, Any]) -> str:
-    return found.get("data_name") or Path(str(found.get("data", ""))).name
-
-
-def _refuse_other_images(data_set: DataSet) -> None:
-    found = {
-        config.get("data_fingerprint"): uri
-        for config, uri in zip(data_set.results.configs, data_set.results.uris, strict=True)
-    }
-    if len(found) > 1:
-        listed = "; ".join(f"{fingerprint} in {uri}" for fingerprint, uri in found.items())
-        raise ValueError(
-            f"the scores of {data_set.name} are of {len(found)} choices of images ({listed}); a row is of one: give "
-            "the folders of one, or play the games again with the same --limit"
-        )
-
-
 def game_table(game: Game, data_sets: Sequence[DataSet], beside: Mapping[str, Printed]) -> PaperTable:
     """Make Table 2 (deletion) or 3 (insertion)."""
     config = data_sets[0].results.config
@@ -177,12 +105,14 @@ def _teacher(found: Mapping[str, Any]) -> str:
 def _in_order(
     lines: Sequence[Line], table: str, names: Sequence[str], beside: Mapping[str, Printed]
 ) -> tuple[Line, ...]:
-    """Put the lines (of data sets `names`) beside the paper's rows, in its order; a row without a line is empty."""
+    """Put the lines (of data sets `names`) beside the paper's rows, in its order; one without a line is empty."""
     ordered: list[Line] = []
     for printed in PRINTED:
         own = [line for line, name in zip(lines, names, strict=True) if beside.get(name) == printed]
         numbers = printed.numbers(table)
-        ordered += own or ([Line(data_set=printed.title, printed=numbers)] if numbers else [])
+        if numbers and not any(line.printed for line in own):
+            ordered.append(Line(data_set=printed.title, printed=numbers))
+        ordered += own
     return (*ordered, *(line for line, name in zip(lines, names, strict=True) if name not in beside))
 
 
@@ -248,19 +178,16 @@ def _read_sims(folder: Folder, *, given: bool) -> tuple[list[Line], list[str]]:
     lines = [_sim_line(one) for one in found if one.get("student_fingerprint") == current]
     stale = len(found) - len(lines)
     problems = [f"Measurements of another state of the student in {shown} are left out: {stale}."] if stale else []
-    missing = (
-        []
-        if lines
-        else [f"No Sim N is stored for the student in {shown}; `python -m evaluate similarity` measures it."]
-    )
-    return sorted(lines, key=lambda line: line.view), problems + missing
+    if not lines:
+        problems.append(f"No Sim N is stored for the student in {shown}; `python -m evaluate similarity` measures it.")
+    return sorted(lines, key=lambda line: line.view), problems
 
 
 def _sim_line(found: Mapping[str, Any]) -> Line:
     limit = f", first {found['limit']}" if found.get("limit") else ""
     num = int(found["num_images"])
     return Line(
-        data_set=_name(found),
+        data_set=data_name(found),
         view=f"{found.get('view', PAPERS_VIEW)}, split {found.get('split') or 'whole set'}{limit}",
         teacher=_teacher(found),
         num_images=num,

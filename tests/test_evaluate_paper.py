@@ -17,7 +17,8 @@ from cluster.storage import Folder
 from evaluate.__main__ import main
 from evaluate.paper import METHODS, PRINTED, rows_beside
 from evaluate.paper_report import write_paper
-from evaluate.paper_tables import make_tables, read_data_sets
+from evaluate.paper_scores import read_data_sets
+from evaluate.paper_tables import make_tables
 from evaluate.paper_texts import comma_separated, escape, latex, lay_out, markdown
 from evaluate.protocol import Protocol
 from tests.evaluate_scores import SKILLS, World, make_world
@@ -197,6 +198,14 @@ def test_sims_are_the_students_own_beside_the_papers_view_only(cars: World):
     resized = next(line for line in tables(cars, beside=("cars=imagenet",))[0].lines if "resize" in line.view)
     run.write_json("similarity-bbbb.json", kept)
     assert not resized.printed
+    sims = run.read_json("similarity-aaaa.json")
+    run.write_json("similarity-aaaa.json", sims | {"view": "resize"})
+    lines = tables(cars, beside=("cars=imagenet",))[0].lines
+    run.write_json("similarity-aaaa.json", sims)
+    assert [(line.data_set, len(line.cells), len(line.printed)) for line in lines] == [
+        ("ImageNet", 0, 5),
+        ("cars", 4, 0),
+    ]
 
 
 def test_what_cannot_share_a_table_is_refused(tmp_path: Path, cars: World, hostile: World):
@@ -215,6 +224,9 @@ def test_what_cannot_share_a_table_is_refused(tmp_path: Path, cars: World, hosti
         pq.write_table(pa.Table.from_pandas(rows, schema=pq.read_schema(file), preserve_index=False), file)
     with pytest.raises(ValueError, match="cars are of 2 choices of images"):
         read_data_sets([cars.scores, str(more)])
+    Folder(str(more)).delete("_manifest.json")
+    with pytest.raises(ValueError, match="are not complete; run the same"):
+        read_data_sets([str(more)])
     with pytest.raises(ValueError, match="no scores given"):
         read_data_sets([])
     with pytest.raises(ValueError, match="holds no student"):
