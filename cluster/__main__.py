@@ -44,8 +44,7 @@ def plan(
 
     Args:
         recipe: The recipe's name, as of python -m distill.
-        rates: Folders of finished jobs, whose manifests say how fast they went and on what machine (a student's, maps,
-            scores), or .json files of such rates.
+        rates: Folders of finished jobs (a student's, maps, scores), whose manifests hold rates; or .json files.
         gpus: How many workers, each as the measured one; a worker has a GPU where there are any.
         epochs: Other than the recipe's.
         num_train: Training images, other than the data set's.

@@ -155,9 +155,10 @@ def _totals(found: Sequence[Cost], gpus: Sequence[int]) -> list[str]:
 
 def _measured(cost: Cost) -> str:
     rate = cost.rate
-    what = f"{rate.items / rate.worker_seconds:.4g} items/s a worker, {rate.per_image} an image"
+    several = f", {rate.per_image} for each image" if rate.per_image > 1 else ""
+    what = f"{rate.items / rate.worker_seconds:.4g} items/s a worker{several}"
     over = f"{rate.items:,} items in {rate.worker_seconds:,.1f} s of {rate.num_workers} worker(s)"
-    device = f"one {rate.machine} each" if rate.gpus else f"{rate.cpus} cores each of {rate.machine}"
+    device = f"one {rate.machine} each" if rate.gpus else f"{rate.cpus} core(s) each of {rate.machine}"
     settings = "".join(f", {name} {value}" for name, value in rate.settings.items())
     return f"{what}: {over}, {device}{settings}; {cost.source}"
 

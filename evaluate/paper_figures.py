@@ -11,7 +11,7 @@ import numpy as np
 
 from distill.images import ImageSet, open_images
 from distill.images.decode import decode, resize
-from evaluate.gallery import LONG_SIDE_PX, SHOWN, choose, ranking
+from evaluate.gallery import LONG_SIDE_PX, choose, ranking
 from evaluate.paper import METHODS
 from evaluate.paper_scores import DataSet
 from evaluate.scored import Scored
@@ -20,13 +20,14 @@ from explain.schema import maps_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+PARTS = {"ml_grad_cam": "ML-Grad-CAM", "matt": "MATT"}  # of figure 5, before their product
 OVERLAY_SHARE = 0.6  # of the map's colours over the grey image
 SIDE_INCHES = 1.5
 DOTS_PER_INCH = 150
 
 
 def figures(data_set: DataSet, *, num_images: int, photographs: bool) -> dict[str, bytes]:
-    """Draw both figures of a data set: "figure5" and "figure6" -> PNG; empty where MAL-Grad-CAM was not scored.
+    """Draw both figures of a data set: "figure5" and "figure6" -> PNG; empty where MAL-Grad-CAM has no score.
 
     Args:
         data_set: Its scores; the maps are read from where they were scored.
@@ -34,15 +35,14 @@ def figures(data_set: DataSet, *, num_images: int, photographs: bool) -> dict[st
         photographs: False leaves out the input, also under the maps.
     """
     results = data_set.results
-    if results.main is None:
+    picks = choose(ranking(results), num_images) if results.main else []
+    if results.main is None or not picks:
         return {}
-    picks = choose(ranking(results), num_images)
     inputs = read_inputs(data_set, [image_id for image_id, _ in picks]) if photographs else None
-    columns = data_set.columns
-    parts = {SHOWN[name]: next((s for s in results.methods if s.method == name), None) for name in SHOWN}
-    sides = {METHODS.get(key, key): scored for key, scored in columns.items()}
+    parts = {title: next((s for s in results.methods if s.method == name), None) for name, title in PARTS.items()}
+    sides = {METHODS.get(key, key): scored for key, scored in data_set.columns.items()}
     return {
-        "figure5": draw(picks, parts | {SHOWN[results.main.method]: results.main}, inputs),
+        "figure5": draw(picks, parts | {METHODS[results.main.method]: results.main}, inputs),
         "figure6": draw(picks, sides, inputs),
     }
 

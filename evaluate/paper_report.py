@@ -52,7 +52,7 @@ def write_paper(
             written.append(f"{name}-{_file_name(data_set.name)}.png")
             folder.write_bytes(written[-1], png)
         if not drawn:
-            remarks.append(f"no figures of {data_set.name}: mal_grad_cam was not scored")
+            remarks.append(f"no figures of {data_set.name}: mal_grad_cam has no score")
     return [*(f"{folder.uri}/{name}" for name in written), *remarks]
 
 

@@ -271,3 +271,11 @@ def test_a_figure_leaves_a_missing_method_empty(tmp_path: Path, hostile: World):
     pixels = np.asarray(Image.open(five).convert("RGB"))
     quarters = np.array_split(pixels[60:], 4, axis=1)  # input, ML-Grad-CAM, MATT, MAL-Grad-CAM, below the titles
     assert [bool((quarter[:, 30:-30] < 250).any()) for quarter in quarters] == [True, False, False, True]
+
+
+def test_a_data_set_whose_images_all_failed_has_empty_cells_and_no_figures(tmp_path: Path):
+    world = make_world(tmp_path / "world", skills={"mal_grad_cam": 0.7}, num_images=4, num_errors=4)
+    written = write_paper([as_data_set(world, "cub").scores], str(tmp_path / "out"))
+    assert written[-1] == "no figures of cub: mal_grad_cam has no score"
+    (line,) = [line for line in tables(world)[1].lines if line.data_set == "cub"]
+    assert (line.num_images, dict(line.cells)) == (0, {})
