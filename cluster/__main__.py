@@ -1,4 +1,4 @@
-"""Plumbing: one Ray for several commands, and tracking records that an MLflow store has missed."""
+"""Plumbing: one Ray for several commands, records that MLflow has missed, what a run at full size costs."""
 
 import sys
 from pathlib import Path
@@ -31,9 +31,35 @@ def run(command: Annotated[tyro.conf.Positional[list[str]], tyro.conf.arg(metava
     sys.exit(run_with_ray(command))
 
 
+def plan(
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")],
+    *,
+    rates: tuple[str, ...],
+    gpus: tuple[int, ...] = (1, 8, 64),
+    epochs: int | None = None,
+    num_train: int | None = None,
+    num_images: int | None = None,
+) -> None:
+    """Say what a recipe costs at full size, as Markdown: hours, queries and storage of each job that was measured.
+
+    Args:
+        recipe: The recipe's name, as of python -m distill.
+        rates: Folders of finished jobs (a student's, maps, scores), whose manifests hold rates; or .json files.
+        gpus: How many workers, each as the measured one; a worker has a GPU where there are any.
+        epochs: Other than the recipe's.
+        num_train: Training images, other than the data set's.
+        num_images: Images to explain and score, other than the data set's.
+    """
+    from cluster.plan import costs, find_workload, plan_text
+
+    workload = find_workload(recipe, epochs=epochs, num_train=num_train, num_images=num_images)
+    print(plan_text(workload, costs(workload, rates), gpus))
+
+
 def main() -> None:
     """Run the command line; a user's error is a line on stderr and exit status 2."""
     app = tyro.extras.SubcommandApp()
+    app.command(plan)
     app.command(run)
     app.command(upload)
     try:

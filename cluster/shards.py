@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import WorkError
 from cluster.progress import Progress
+from cluster.rates import Rate, machine
 from cluster.session import WorkerResources
 from cluster.storage import PART_SUFFIX, Folder
 
@@ -48,6 +49,8 @@ class Summary:
     """Rows that stood before this start."""
     seconds: float
     """Time of this start."""
+    rate: Rate | None = None
+    """What this start measured; None where it had nothing to do."""
 
 
 def make_shards(items: Sequence[dict[str, Any]], size: int) -> list[Shard]:
@@ -67,6 +70,8 @@ def run_shards(
     resources: WorkerResources,
     description: str,
     rows_per_item: int = 1,
+    items_per_image: int = 1,
+    queries: str | None = None,
 ) -> Summary:
     """Run `worker(config)` in every actor over the shards that have no part yet; needs a running Ray session.
 
@@ -78,6 +83,8 @@ def run_shards(
         resources: Actors, and what each has.
         description: Shown beside the progress.
         rows_per_item: Rows that each item gives.
+        items_per_image: Items that each image gives, for the rate.
+        queries: Column that counts what a row asked of a model outside, for the rate.
 
     Raises:
         ValueError: The folder holds parts that do not belong to these shards.
@@ -89,8 +96,10 @@ def run_shards(
     left = [shard for shard in shards if shard.name not in skipped]
     skipped_rows = sum(rows[name] for name in skipped)
     errors = sum(skipped.values())
+    parts: list[dict[str, Any]] = []
     with Progress(description, sum(rows.values()), unit="rows", done=skipped_rows) as progress:
-        for part in _write_parts(_Job(worker, config, folder, rows_per_item, resources), left):
+        for part in _write_parts(_Job(worker, config, folder, rows_per_item, queries, resources), left):
+            parts.append(part)
             errors += int(part["errors"])
             progress.advance(int(part["rows"]), errors=errors)
     folder.sweep()
@@ -98,7 +107,31 @@ def run_shards(
     missing = sorted(set(rows) - set(done))
     if missing:
         raise RuntimeError(f"{folder.uri} lacks {len(missing)} parts, {missing[0]} first; run the command again")
-    return Summary(sum(rows.values()), sum(done.values()), skipped_rows, time.monotonic() - started_s)
+    rate = _rate(parts, description, resources, rows_per_item, items_per_image)
+    return Summary(sum(rows.values()), sum(done.values()), skipped_rows, time.monotonic() - started_s, rate)
+
+
+def _rate(
+    parts: Sequence[dict[str, Any]], job: str, resources: WorkerResources, rows_per_item: int, items_per_image: int
+) -> Rate | None:
+    """Add up what the parts of a start measured; None where no row came to anything."""
+    total = {key: sum(part[key] for part in parts) for key in ("rows", "errors", "seconds", "num_bytes", "queries")}
+    items = int(total["rows"] - total["errors"]) // rows_per_item
+    if not items:
+        return None
+    return Rate(
+        job=job,
+        kind="images",
+        items=items,
+        worker_seconds=float(total["seconds"]),
+        num_workers=min(resources.num_workers, len(parts)),
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        machine=" and ".join(sorted({str(part["machine"]) for part in parts})),
+        per_image=items_per_image,
+        num_bytes=int(total["num_bytes"]),
+        queries=int(total["queries"]),
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +140,7 @@ class _Job:
     config: dict[str, Any]
     folder: Folder
     rows_per_item: int
+    queries: str | None
     resources: WorkerResources
 
 
@@ -117,17 +151,21 @@ class _PartWriter:
         import torch
 
         torch.set_num_threads(job.resources.cpus)
-        self._job, self._run = job, job.worker(job.config)
+        self._job, self._run, self._machine = job, job.worker(job.config), machine()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        started_s = time.monotonic()
         part, items = str(batch["part"][0]), json.loads(batch["items"][0])
         try:
             table = self._run(items)
         except WorkError as error:  # as a row: Ray Data would wrap it, and drop it when it is sent
-            return {"part": [part], "rows": [0], "errors": [0], "stopped_by": [str(error)]}
+            return {"part": [part], "stopped_by": [str(error)]}
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
-        self._job.folder.write_bytes(part + PART_SUFFIX, _parquet(table))
-        return {"part": [part], "rows": [table.num_rows], "errors": [_num_errors(table)], "stopped_by": [""]}
+        data = _parquet(table)
+        self._job.folder.write_bytes(part + PART_SUFFIX, data)
+        counts = {"rows": table.num_rows, "errors": _num_errors(table), "queries": _sum(table, self._job.queries)}
+        measured = {"seconds": time.monotonic() - started_s, "num_bytes": len(data), "machine": self._machine}
+        return {name: [value] for name, value in ({"part": part, "stopped_by": ""} | counts | measured).items()}
 
 
 def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
@@ -177,6 +215,10 @@ def _num_errors(table: "pa.Table") -> int:
     if "error" not in table.column_names:
         return 0
     return table.num_rows - table.column("error").null_count
+
+
+def _sum(table: "pa.Table", column: str | None) -> int:
+    return 0 if column is None else sum(number or 0 for number in table.column(column).to_pylist())
 
 
 def _existing(folder: Folder, rows: dict[str, int]) -> dict[str, int]:

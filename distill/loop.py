@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from cluster.rates import Meter, Rate, machine
 from cluster.remote_progress import RemoteProgress, remote_progress
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
@@ -75,7 +77,8 @@ def distil(
     with ray_session():
         resources = worker_resources(num_workers)
         with remote_progress(f"distill {name}", num_images) as progress:
-            job = config | {"name": name, "experiment": train.name, "out": folder.uri, "cpus": resources.cpus}
+            job = config | {"name": name, "experiment": train.name, "out": folder.uri}
+            job |= {"cpus": resources.cpus, "gpus": resources.gpus}
             _trainer(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources).fit()
     manifest = folder.finished()
     if manifest is None:
@@ -123,7 +126,26 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         metrics = metrics or training.validate()  # killed between the last checkpoint and the end
         if training.rank == 0:
             save_student(folder, training.result())
-            folder.finish({"metrics": metrics, "errors": training.errors})
+            rate = _rate(config, training, record.meter)
+            folder.finish({"metrics": metrics, "errors": training.errors, "rate": rate and asdict(rate)})
+
+
+def _rate(config: dict[str, Any], training: Training, meter: Meter) -> Rate | None:
+    """Say how fast this start trained, validation and checkpoints included; None where it took a single step."""
+    items, seconds = meter.measured()
+    if not items:
+        return None
+    return Rate(
+        job=f"distill {config['name']}",
+        kind="training",
+        items=items,
+        worker_seconds=seconds * training.num_workers,
+        num_workers=training.num_workers,
+        cpus=config["cpus"],
+        gpus=config["gpus"],
+        machine=machine(),
+        settings={name: config["recipe"][name] for name in ("depth", "input_size", "compile")},
+    )
 
 
 def _build(config: dict[str, Any], recipe: Recipe, folder: Folder) -> Training:
@@ -154,9 +176,11 @@ class _Recorder:
     def __init__(self, training: Training, tracker: Tracker | None, progress: RemoteProgress) -> None:
         self.training, self.tracker, self.progress = training, tracker, progress
         self.since_log: list[dict[str, float]] = []
+        self.meter = Meter()
 
     def step(self, terms: dict[str, float]) -> None:
         """Count a step; every `log_steps` of them log the mean of their loss terms."""
+        self.meter.count(int(terms["num_images"]))
         if self.tracker is None:
             return
         self.since_log.append(terms)

@@ -1,4 +1,4 @@
-"""`python -m evaluate games | measures | similarity | report | substrates`: maps and students on the black box."""
+"""`python -m evaluate games | measures | similarity | report | substrates | tables`: maps, students, black box."""
 
 import sys
 from collections.abc import Sequence
@@ -182,12 +182,45 @@ class Substrates:
         print(write_stability(self.scores, measure=self.measure, tables=self.table))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Write the paper's tables 1 to 3 and figures 5 and 6 from our scores, beside the paper's printed numbers."""
+
+    scores: tuple[str, ...]
+    """Folders that `python -m evaluate games` wrote, of one or several data sets, under one protocol."""
+    out: str
+    """Folder or URI for table1 ... table3 (.md, .csv, .tex) and the figures (.png)."""
+    student: tuple[str, ...] = ()
+    """RUN folders whose Sim N belongs into Table 1, besides the students of the scored maps."""
+    beside: tuple[str, ...] = ()
+    """NAME=ROW for a data set that stands beside a row of the paper with another name, such as cars_40=cars."""
+    photographs: bool = True
+    """Show the images themselves in the figures."""
+    num_images: int = 4
+    """Images in each figure: best, middle and worst ones by the report's rule."""
+
+    def run(self) -> None:
+        """Write everything, then list it."""
+        from evaluate.paper_report import write_paper
+
+        written = write_paper(
+            self.scores,
+            self.out,
+            students=self.student,
+            beside=self.beside,
+            photographs=self.photographs,
+            num_images=self.num_images,
+        )
+        print("\n".join(written))
+
+
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
     | Annotated[Measures, tyro.conf.subcommand("measures")]
     | Annotated[Similarity, tyro.conf.subcommand("similarity")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Substrates, tyro.conf.subcommand("substrates")]
+    | Annotated[Tables, tyro.conf.subcommand("tables")]
 )
 
 

@@ -98,6 +98,8 @@ def play_games(
             resources=resources,
             description="games",
             rows_per_item=len(protocol.games),
+            items_per_image=len(sources),
+            queries="teacher_queries",
         )
     outcomes = read_outcomes(folder, sources)
     track_outcomes(folder, images.name, outcomes, stored)

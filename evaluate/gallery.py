@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
-from cluster.storage import Folder
 from distill.images import ImageSet
 from distill.images.decode import resize
 from evaluate.agreement import StudentFacts
@@ -19,7 +16,7 @@ from evaluate.figures import draw_map, draw_photographs
 from evaluate.findings import Findings
 from evaluate.results import Results
 from evaluate.scored import MAIN_METHOD, Scored
-from explain.schema import saliency_maps
+from explain.schema import maps_of
 
 SHOWN = ("ml_grad_cam", "matt", MAIN_METHOD)  # in the order of the paper's figure 5
 LONG_SIDE_PX = 224
@@ -110,7 +107,7 @@ def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photogra
     own: Any = results.rows[results.rows["image_id"].isin(ids)]
     rows = own.drop_duplicates("image_id").set_index("image_id")
     methods = side_by_side(findings)
-    maps = {scored.label: _read_maps(scored.maps, ids) for scored in methods}
+    maps = {scored.label: maps_of(scored.maps, ids) for scored in methods}
     cards = []
     for image_id, place in picks:
         found = {label: drawn.get(image_id) for label, drawn in maps.items()}
@@ -124,19 +121,6 @@ def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photogra
         same = {"image_id": image_id, "place": place, "label": label, "target": target, "size": size}
         cards.append(Card(**same, photographs=pictures, tiles=tiles, differs=differs))
     return cards
-
-
-def _read_maps(uri: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read only the maps of some images; none where the folder is gone."""
-    folder = Folder(uri)
-    columns = ["image_id", "map_height", "map_width", "saliency"]
-    try:
-        dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet")
-        table = dataset.to_table(columns=columns, filter=pc.field("image_id").isin(list(image_ids)))
-    except (OSError, ValueError):
-        return {}
-    read = zip(table["image_id"].to_pylist(), saliency_maps(table), strict=True)
-    return {image_id: saliency for image_id, saliency in read if saliency is not None}
 
 
 def _size(found: Mapping[str, np.ndarray | None]) -> tuple[int, int]:

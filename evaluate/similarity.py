@@ -67,7 +67,8 @@ def measure(
     }
     agreed, num_errors = agreements(student, judge, images, view)
     found = {f"sim{n}": _interval(values) for n, values in agreed.items()}
-    result = {**found, "num_images": len(agreed[1]), "num_errors": num_errors, **settings}
+    counts = {"num_images": len(agreed[1]), "num_errors": num_errors}
+    result = {**found, **counts, "data_name": images.name, **settings}
     Folder(run).write_json(f"similarity-{config_hash(settings)}.json", result)
     _track(images.name, run, found, settings, len(agreed[1]))
     return result

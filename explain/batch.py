@@ -55,7 +55,9 @@ def explain(name: str, job: Job) -> Summary:
             "answers": answers_folder(job.out, plan.method, plan.config) if plan.method.asks else None,
         }
         shards = make_shards(items, SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
-        summary = run_shards(MapWorker, config, shards, folder, resources=resources, description=name)
+        summary = run_shards(
+            MapWorker, config, shards, folder, resources=resources, description=name, queries="teacher_queries"
+        )
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         folder.finish({**asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
     return summary

@@ -99,6 +99,22 @@ def read_maps(uri: str, columns: Sequence[str] | None = None) -> "pa.Table":
     return pa.concat_tables([read_part(uri, part, columns) for part in map_parts(uri)])
 
 
+def maps_of(uri: str, image_ids: Sequence[str]) -> "dict[str, np.ndarray]":
+    """Read only the maps of some images; none where an image has an error, or the folder is gone."""
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    folder = Folder(uri)
+    columns = ["image_id", "map_height", "map_width", "saliency"]
+    try:
+        dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet")
+        table = dataset.to_table(columns=columns, filter=pc.field("image_id").isin(list(image_ids)))
+    except (OSError, ValueError):
+        return {}
+    read = zip(table["image_id"].to_pylist(), saliency_maps(table), strict=True)
+    return {image_id: saliency for image_id, saliency in read if saliency is not None}
+
+
 def saliency_maps(table: "pa.Table") -> "Iterator[np.ndarray | None]":
     """Yield each row's map as float32 (map_height, map_width), None in a row with an error."""
     shapes = zip(table["map_height"].to_pylist(), table["map_width"].to_pylist(), strict=True)

@@ -14,6 +14,7 @@ import pytest
 from pyarrow import dataset, parquet
 
 from cluster.errors import WorkError
+from cluster.rates import machine
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.shards import Shard, Summary, make_shards, run_shards
 from cluster.storage import Folder
@@ -106,6 +107,30 @@ def test_rows_are_complete_and_a_rerun_does_what_is_missing(tmp_path: Path, two_
 
     third = run(tmp_path, two_workers)
     assert (third.rows, third.errors, third.skipped_rows) == (22, 2, 22)
+
+
+def test_a_job_measures_itself(tmp_path: Path, two_workers: WorkerResources) -> None:
+    def make(config: dict[str, Any]) -> Any:
+        import time
+
+        def run(items: list[dict[str, Any]]) -> pa.Table:
+            time.sleep(0.1 * len(items))
+            errors = pa.array(["broken" if item["i"] == 0 else None for item in items for _ in range(2)], pa.string())
+            return pa.table({"asked": [7] * 2 * len(items), "error": errors})
+
+        return run
+
+    folder = Folder(str(tmp_path))
+    same: Any = {"resources": two_workers, "description": "ask", "rows_per_item": 2}
+    rate = run_shards(make, {}, SHARDS, folder, queries="asked", items_per_image=3, **same).rate
+    assert run_shards(make, {}, SHARDS, folder, queries="asked", **same).rate is None
+    assert rate is not None
+    assert (rate.job, rate.kind, rate.items, rate.per_image) == ("ask", "images", NUM_ITEMS - 1, 3)
+    assert (rate.num_workers, rate.cpus, rate.gpus) == (two_workers.num_workers, two_workers.cpus, two_workers.gpus)
+    assert 0.1 * NUM_ITEMS <= rate.worker_seconds < 5
+    assert rate.num_bytes == sum(path.stat().st_size for path in tmp_path.glob("*.parquet"))
+    assert rate.queries == sum(dataset.dataset(tmp_path).to_table()["asked"].to_pylist())
+    assert rate.machine == machine()
 
 
 def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, two_workers: WorkerResources) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cluster.rates import rate_from
 from cluster.storage import Folder
 from distill.loop import distil
 from distill.recipes import Recipe
@@ -81,6 +82,9 @@ def test_the_job_leaves_a_student_its_curves_and_its_errors(world, undisturbed):
     assert manifest["metrics"] == metrics
     assert {"val_sim1", "val_sim2", "val_sim3", "val_kl", "val_accuracy"} == set(metrics)
     assert list(manifest["errors"]) == ["train/class1/3.png"]
+    rate = rate_from(manifest["rate"])
+    assert (rate.kind, rate.items, rate.num_workers) == ("training", (NUM_STEPS - 1) * 8, 2)  # all but the first step
+    assert rate.settings == {"depth": 18, "input_size": [32, 32], "compile": False}
     client = mlflow.MlflowClient()
     (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
     (tracked,) = client.search_runs([experiment.experiment_id])

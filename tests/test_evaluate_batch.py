@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cluster.rates import rate_from
 from cluster.session import ray_session
 from cluster.storage import Folder, config_hash
 from distill.images import open_images
@@ -184,6 +185,16 @@ def test_every_image_method_and_game_is_one_row(played):
     assert (scored["protocol_hash"] == Protocol().hash).all()
     assert (scored["map_seconds"] == 0.5).all()
     assert played.result.summary.errors == len(failed)
+
+
+def test_the_manifest_says_how_fast_it_went(played):
+    manifest = Folder(played.scores).finished()
+    assert manifest is not None
+    rate = rate_from(manifest["rate"])
+    assert (rate.job, rate.kind, rate.per_image) == ("games", "images", 2)
+    assert rate.items == 2 * (NUM_IMAGES - 2)  # maps, without the two images that have none
+    assert rate.queries == rate.items * 2 * 13
+    assert rate.num_bytes == sum(path.stat().st_size for path in Path(played.scores).glob("*.parquet"))
 
 
 def test_errors_say_why(played):

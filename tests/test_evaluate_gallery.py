@@ -115,7 +115,7 @@ def test_large_maps_are_averaged_down_and_small_ones_stay(shape: tuple[int, int]
 
 def test_a_map_that_is_not_finite_is_said_to_be(found: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = np.array([[np.nan, 1.0]], np.float32)
-    monkeypatch.setattr("evaluate.gallery._read_maps", lambda uri, ids: dict.fromkeys(ids, broken))
+    monkeypatch.setattr("evaluate.gallery.maps_of", lambda uri, ids: dict.fromkeys(ids, broken))
     one = card(found, ranking(found.results, found.rows[0].scored)[0])
     assert {(tile.source, tile.note) for tile in one.tiles} == {(None, "The map holds values that are not finite.")}
 

@@ -181,7 +181,8 @@ def test_readme_mentions_every_command():
     readme = (ROOT / "README.md").read_text()
     commands = [
         *(f"python -m {command}" for command in ("distill", "explain")),
-        *(f"python -m evaluate {name}" for name in ("games", "similarity", "report")),
+        *(f"python -m evaluate {name}" for name in ("games", "similarity", "report", "tables")),
+        "python -m cluster plan",
         *(f"make {target}" for target in ("demo", "test")),
     ]
     assert [command for command in commands if command not in readme] == []
