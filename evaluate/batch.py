@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cluster.session import ray_session, worker_resources
-from cluster.shards import Summary, make_shards, run_shards
+from cluster.shards import Summary
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.teachers import RefusedImageError, load_teacher
 from evaluate.games import Play, area_over, changed_fractions, play
+from evaluate.job import about, run_job
 from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
 from evaluate.plays import make_plays
 from evaluate.protocol import Protocol
@@ -74,35 +74,21 @@ def play_games(
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol.fields(),
         "protocol_hash": protocol.hash,
-        "teacher": judge.spec,
-        "teacher_fingerprint": judge.fingerprint,
-        "engine": judge.engine,
-        "data": images.root,
-        "data_name": images.name,
-        "data_fingerprint": images.fingerprint,
-        "split": images.split,
-        "limit": limit,
+        **about(judge, images, limit),
         "maps": [source.record() for source in sources],
     }
     folder = Folder(out)
-    folder.claim(stored, what="scores")
     config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_list(images)}
-    shards = make_shards(items, SHARD_MAPS)
-    with ray_session():
-        resources = worker_resources(num_workers)
-        summary = run_shards(
-            GamesWorker,
-            config,
-            shards,
-            folder,
-            resources=resources,
-            description="games",
-            rows_per_item=len(protocol.games),
-        )
-    outcomes = read_outcomes(folder, sources)
-    track_outcomes(folder, images.name, outcomes, stored)
-    if folder.finished() is None or summary.skipped_rows < summary.rows:
-        folder.finish({**dataclasses.asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
+
+    def conclude() -> list[MethodOutcome]:
+        outcomes = read_outcomes(folder, sources)
+        track_outcomes(folder, images.name, outcomes, stored)
+        return outcomes
+
+    options = {"what": "scores", "shard_items": SHARD_MAPS, "rows_per_item": len(protocol.games)}
+    summary, outcomes = run_job(
+        GamesWorker, config, items, folder, num_workers=num_workers, conclude=conclude, **options
+    )
     return Result(summary=summary, outcomes=outcomes)
 
 

@@ -1,10 +1,10 @@
 """The Parquet schema of measures: one row per image, method and measure, readable by any Parquet reader."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from evaluate.parts import parts_schema, read_parts
 
 if TYPE_CHECKING:
     from cluster.storage import Folder
@@ -30,27 +30,9 @@ COLUMNS = pa.schema(
 
 def measures_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
     """Build the schema of one job's measures: the columns, with version and configuration as metadata."""
-    metadata = {"schema_version": SCHEMA_VERSION, "config": json.dumps(config), "config_hash": config_hash}
-    return COLUMNS.with_metadata(metadata)
+    return parts_schema(COLUMNS, SCHEMA_VERSION, config, config_hash)
 
 
 def read_measures(folder: "Folder") -> pa.Table:
-    """Read all parts of a measures folder, in the order of the parts.
-
-    Raises:
-        ValueError: the folder holds no part, or a part of another schema or version.
-    """
-    names = [name for name in folder.names() if name.startswith("part-") and name.endswith(".parquet")]
-    if not names:
-        raise ValueError(
-            f"no measures in {folder.uri}; make them with `python -m evaluate measures --out {folder.uri}`"
-        )
-    tables = [pq.read_table(pa.BufferReader(folder.read_bytes(name))) for name in names]
-    for name, table in zip(names, tables, strict=True):
-        found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
-        if found != SCHEMA_VERSION or "measure" not in table.column_names:
-            raise ValueError(
-                f"{folder.uri}/{name} is not a part of measures of schema version {SCHEMA_VERSION} (it has {found}); "
-                "measure again into another --out"
-            )
-    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    """Read all parts of a measures folder, in the order of the parts. Raises: ValueError, as `read_parts`."""
+    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="measures", command="measures")

@@ -22,7 +22,7 @@ from distill.images.decode import decode, resize
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.batch import GamesWorker, play_games
-from evaluate.outcome import RUNS_FILE
+from evaluate.job import RUNS_FILE
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Protocol, Substrate
 from evaluate.sources import Source, map_items, open_played_images, open_sources
 from evaluate.substrates import SUBSTRATES, image_rng
