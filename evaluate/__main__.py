@@ -1,4 +1,6 @@
-"""`python -m evaluate games | measures | similarity | report | substrates`: maps and students on the black box."""
+"""`python -m evaluate games | measures | sanity | similarity | report | substrates`: maps and students on the black
+box.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -99,6 +101,55 @@ class Measures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sanity:
+    """Check that maps depend on what the student has learnt: redraw its parameters, ask for a wrong class, compare."""
+
+    student: str
+    """RUN folder of `python -m distill` whose maps are checked."""
+    teacher: str
+    """The black box that it was distilled from, KIND:WHERE; its top-1 is explained, its second choice is the wrong
+    class."""
+    data: str
+    """Folder or URI of images."""
+    out: str
+    """Folder or URI for the similarities; the same command again goes on where it stopped."""
+    methods: tuple[str, ...] = ()
+    """Methods that explain a student, with their usual options; without it all of them, of which score_cam and mask
+    take hundreds of passes a map, and there are up to nine maps an image."""
+    other_student: str | None = None
+    """RUN folder of another student to compare with, such as one of `python -m distill ... --shuffled`."""
+    split: str | None = None
+    """Part of the data set: train, val or test; without it val, else test, else everything."""
+    limit: int | None = None
+    """Check only the first so many images."""
+    seed: int = 0
+    """Seed of the redrawn parameters, and of seeded methods."""
+    num_workers: int | None = None
+    """Workers; without it one per GPU, else one per four cores."""
+
+    def run(self) -> None:
+        """Check, then print the table."""
+        split_spec(self.teacher)
+        from evaluate.sanity_batch import check_student
+        from evaluate.tables import print_sanity
+
+        result = check_student(
+            self.student,
+            teacher=self.teacher,
+            data=self.data,
+            out=self.out,
+            methods=self.methods,
+            other_student=self.other_student,
+            split=self.split,
+            limit=self.limit,
+            seed=self.seed,
+            num_workers=self.num_workers,
+        )
+        print_sanity(result.checked)
+        print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Similarity:
     """Measure how often student and teacher rank the same classes first, in the same order (Sim 1 to 5)."""
 
@@ -182,6 +233,7 @@ class Substrates:
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
     | Annotated[Measures, tyro.conf.subcommand("measures")]
+    | Annotated[Sanity, tyro.conf.subcommand("sanity")]
     | Annotated[Similarity, tyro.conf.subcommand("similarity")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Substrates, tyro.conf.subcommand("substrates")]

@@ -7,11 +7,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evaluate.checked import Checked
 from evaluate.measured import Measured
 from evaluate.measures import HIGHER_IS_BETTER
 from evaluate.outcome import MethodOutcome
 from evaluate.protocol import GAMES
 from evaluate.statistics import Interval
+from explain.registry import METHODS
 
 
 def print_games(outcomes: Sequence[MethodOutcome], console: Console | None = None) -> None:
@@ -59,6 +61,35 @@ def print_measures(measured: Sequence[Measured], console: Console | None = None)
         value = interval_text(one.value)
         table.add_row(one.label, one.measure, better, value, str(one.value.num), str(one.num_errors))
     (console or Console()).print(table)
+
+
+def print_sanity(checked: Sequence[Checked], console: Console | None = None) -> None:
+    """Print one line per method, check and stage: the mean similarities with their 95 % intervals, images and errors;
+    then which methods have no line, and why.
+    """
+    table = Table(
+        title="Similarity to the intact student's map (1: the same map, 0: nothing in common), one draw of parameters, "
+        "95 % intervals over images"
+    )
+    for heading in ("method", "check", "redrawn down to"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("rank correlation", "of absolute values", "SSIM", "images", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in checked:
+        texts = [interval_text(found) for found in one.similarities.values()]
+        num = one.similarities["rank_correlation"].num
+        table.add_row(one.method, one.check, one.stage or "", *texts, str(num), str(one.num_errors))
+    shown = console or Console()
+    shown.print(table)
+    for sentence in _beyond_sanity({one.method for one in checked}):
+        shown.print(sentence, highlight=False)
+
+
+def _beyond_sanity(methods: set[str]) -> list[str]:
+    classless = [name for name in METHODS if name in methods and not METHODS[name].class_specific]
+    blind = [method.name for method in METHODS.values() if method.explains != "student"]
+    lines = [f"{name} says nothing of a class: there is no wrong one." for name in classless]
+    return [*lines, f"{', '.join(blind)} do not look into the student: no check here could change their maps."]
 
 
 def print_agreement(found: dict[str, Any], console: Console | None = None) -> None:

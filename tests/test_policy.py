@@ -30,7 +30,7 @@ MATHS = sorted(
     | {"evaluate/games.py", "evaluate/gains.py", "evaluate/substrates.py", "evaluate/statistics.py"}
     | {
         f"evaluate/{name}.py"
-        for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "boxes", "plays", "fidelity")
+        for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "boxes", "plays", "fidelity", "sanity")
     }
 )
 """The formulas: they take a model or a callable, and know nothing of files, clusters or trackers."""
@@ -177,7 +177,7 @@ def test_readme_mentions_every_command():
     readme = (ROOT / "README.md").read_text()
     commands = [
         *(f"python -m {command}" for command in ("distill", "explain")),
-        *(f"python -m evaluate {name}" for name in ("games", "similarity", "report")),
+        *(f"python -m evaluate {name}" for name in ("games", "sanity", "similarity", "report")),
         *(f"make {target}" for target in ("demo", "test")),
     ]
     assert [command for command in commands if command not in readme] == []
