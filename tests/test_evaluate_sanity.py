@@ -68,7 +68,7 @@ def test_ranks_ignore_monotone_changes_and_absolute_ranks_the_sign() -> None:
     assert rank_correlations(np.exp(first), second)[0] == pytest.approx(signed)
     assert rank_correlations(-first, second) == pytest.approx((-signed, absolute))
     ranks = [np.argsort(np.argsort(np.abs(one).ravel())) for one in MAPS]  # no ties
-    assert absolute == pytest.approx(np.corrcoef(ranks)[0, 1])
+    assert absolute == pytest.approx(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def test_ssim_is_wangs_formula() -> None:
