@@ -25,13 +25,13 @@ STAGES: dict[str, tuple[str, ...]] = {
 """The student's stages from the top down, and the modules of each."""
 
 
-def untrained(make: Callable[[], Network], *, seed: int) -> Network:
-    """Make a network whose parameters are drawn from `seed`, ready to explain; the global generator stays as it is.
+def untrained(make: Callable[[], Network], *, seed: int, draw: int) -> Network:
+    """Make a network with new parameters, ready to explain; the global generator stays as it is.
 
-    The draw is a stream of its own: with `seed` as it stands, a student that was trained from the same seed would
-    meet the very parameters that it started from, and much of them is left in it.
+    They are drawn from (seed, draw), hashed: with `seed` as it stands, a student that was trained from the same seed
+    would meet the very parameters that it started from, and much of them is left in it.
     """
-    stream = np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(1, np.uint64)[0]
+    stream = np.random.SeedSequence([seed, draw]).generate_state(1, np.uint64)[0]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(stream))
         return make().eval().requires_grad_(False)

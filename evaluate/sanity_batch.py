@@ -6,7 +6,8 @@ parameters were redrawn, of the black box's second choice, or of another student
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,17 @@ from evaluate.sanity import STAGES, cascade, rank_correlations, scaled, untraine
 from evaluate.sanity_schema import SCHEMA_VERSION, sanity_schema
 from evaluate.similarity import check_pair
 from explain.frames import read_frame, without_list
-from explain.passes import Answer, Request
+from explain.passes import PASS_IMAGES, Answer, Request
 from explain.random import image_seed
 from explain.registry import METHODS, Method, find_method
 
-SHARD_IMAGES = 16  # two passes of eight; ten methods make 90 maps an image
+SHARD_IMAGES = PASS_IMAGES  # they share a draw of parameters, and so their passes; ten methods make 90 maps an image
 Pair = tuple[str, str | None]  # check, and the stage of "randomised"
 # What decides the numbers and is no option.
 CONSTANTS = {
     "target": "the black box's top-1 on the whole image; wrong class: its second choice",
     "redrawn": "parameters and batch norm statistics as in a new student, from the top down, added up: "
-    + ", ".join(STAGES),
+    f"{', '.join(STAGES)}; drawn anew for every {SHARD_IMAGES} images",
     "rank_correlation": "Spearman over pixels, at the student's input size",
     "ssim": "Wang et al. 2004: Gaussian of sigma 1.5 over 11 x 11 pixels, maps min-max scaled to [0, 1]",
 }
@@ -99,7 +100,7 @@ def check_student(
     summary, checked = run_job(
         SanityWorker,
         {"stored": stored, "images": without_list(images)},
-        [{"image_id": image_id} for image_id in images.image_ids],
+        [{"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)],
         folder,
         what="sanity checks",
         shard_items=SHARD_IMAGES,
@@ -178,23 +179,33 @@ class SanityWorker:
     """Check the maps of a shard's images; whatever happens to one, it keeps all its rows."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Load the models and redraw the student, on this worker's cores or GPU, once."""
+        """Load the models on this worker's cores or GPU, once."""
         self.stored, self.images = config["stored"], config["images"]
+        self.num_threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
         self.schema = sanity_schema(self.stored, config_hash(self.stored))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.teacher = load_teacher(self.stored["teacher"], num_threads=torch.get_num_threads(), device=device)
         self.student = load_student(self.stored["student"], device=device)
         self.methods = [METHODS[name] for name in self.stored["methods"]]
         other = self.stored["other_student"]
-        self.compared = redrawn(self.student, self.stored["seed"]) | {("wrong_class", None): self.student}
-        if other is not None:
-            self.compared["other_student", None] = load_student(other, device=device)
+        self.other = None if other is None else load_student(other, device=device)
 
     def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
         """Return, for each item in order, each method's rows in the order of `pairs`."""
+        (draw,) = {item["draw"] for item in items}
         subjects = self._subjects([item["image_id"] for item in items])
-        columns = [rows for method in self.methods for rows in self._columns(method, subjects)]
-        return pa.Table.from_pylist([row for rows in zip(*columns, strict=True) for row in rows], schema=self.schema)
+        compared = {("wrong_class", None): self.student, ("other_student", None): self.other, **self._redrawn(draw)}
+        columns = [rows for method in self.methods for rows in self._columns(method, compared, subjects)]
+        rows = [{**row, "draw": draw} for of_one in zip(*columns, strict=True) for row in of_one]
+        return pa.Table.from_pylist(rows, schema=self.schema)
+
+    def _redrawn(self, draw: int) -> dict[Pair, Student]:
+        """Make the students whose stages are redrawn, the top one first; the intact ones share their weights."""
+        student, seed = self.student, self.stored["seed"]
+        fresh = untrained(lambda: ResCBAM(student.depth, student.num_classes), seed=seed, draw=draw)
+        fresh.to(device=student.model.fc.weight.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        stages = cascade(student.model, fresh)
+        return {("randomised", stage): dataclasses.replace(student, model=model) for stage, model in stages}
 
     def _subjects(self, image_ids: Sequence[str]) -> list[Subject]:
         seen = [read_frame(self.images, image_id, self.teacher.input_size) for image_id in image_ids]
@@ -210,31 +221,29 @@ class SanityWorker:
         classes = tuple(np.argsort(-probs, kind="stable")[:2].tolist())  # the first of equals, as `top_class`
         return Subject(image_id=image_id, frame=frame, classes=classes, error=error)
 
-    def _columns(self, method: Method, subjects: Sequence[Subject]) -> Iterator[list[dict[str, Any]]]:
+    def _columns(
+        self, method: Method, compared: Mapping[Pair, Student | None], subjects: Sequence[Subject]
+    ) -> Iterator[list[dict[str, Any]]]:
         """Yield, for each check and stage of a method, a row per subject."""
-        intact = self._explain(method, self.student, subjects, place=0)
-        for check, stage in pairs(method, other=self.stored["other_student"] is not None):
-            place = 1 if check == "wrong_class" else 0
-            answers = self._explain(method, self.compared[check, stage], subjects, place=place)
+        wanted = pairs(method, other=self.other is not None)
+        asked = [(self.student, 0), *((compared[pair], int(pair[0] == "wrong_class")) for pair in wanted)]
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            intact, *made = pool.map(lambda one: self._explain(method, subjects, *one), asked)
+        for (check, stage), answers in zip(wanted, made, strict=True):
             same = {"method": method.name, "check": check, "stage": stage}
             same["protocol_hash"] = self.stored["protocol_hash"]
             yield [{**same, **_row(*found)} for found in zip(subjects, intact, answers, strict=True)]
 
     def _explain(
-        self, method: Method, student: Student, subjects: Sequence[Subject], *, place: int
+        self, method: Method, subjects: Sequence[Subject], student: Student | None, place: int
     ) -> list[Answer | None]:
+        """Map the black box's choice number `place` of each image: one pass, as a shard is no larger."""
+        assert student is not None, "pairs names another student only where there is one"
         seeds = [image_seed(self.stored["seed"], subject.image_id, method.name) for subject in subjects]
         requests = [subject.request(place, seed) for subject, seed in zip(subjects, seeds, strict=True)]
         options = self.stored["methods"][method.name]
-        return student_passes(student, method.load(), options=options, seeded=method.seeded)(requests)
-
-
-def redrawn(student: Student, seed: int) -> dict[Pair, Student]:
-    """Make the students whose stages are redrawn, the top one first; the intact ones share their weights."""
-    fresh = untrained(lambda: ResCBAM(student.depth, student.num_classes), seed=seed)
-    fresh.to(device=student.model.fc.weight.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    stages = cascade(student.model, fresh)
-    return {("randomised", stage): dataclasses.replace(student, model=model) for stage, model in stages}
+        explainer = student_passes(student, method.load(), options=options, seeded=method.seeded)
+        return dataclasses.replace(explainer, num_threads=1)(requests)
 
 
 def _row(subject: Subject, intact: Answer | None, compared: Answer | None) -> dict[str, Any]:

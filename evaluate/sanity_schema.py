@@ -18,6 +18,7 @@ COLUMNS = pa.schema(
         pa.field("method", pa.string(), nullable=False),
         pa.field("check", pa.string(), nullable=False),  # "randomised", "wrong_class" or "other_student"
         pa.field("stage", pa.string()),  # of "randomised": the stage that was redrawn last, all above it were before
+        pa.field("draw", pa.int32(), nullable=False),  # of parameters; images of one draw met the same redrawn students
         pa.field("protocol_hash", pa.string(), nullable=False),  # of the checks' settings
         pa.field("target", pa.int32()),  # the class of the intact student's map
         pa.field("compared_target", pa.int32()),  # the class of the map that it is compared with

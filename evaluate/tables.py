@@ -68,8 +68,7 @@ def print_sanity(checked: Sequence[Checked], console: Console | None = None) -> 
     then which methods have no line, and why.
     """
     table = Table(
-        title="Similarity to the intact student's map (1: the same map, 0: nothing in common), one draw of parameters, "
-        "95 % intervals over images"
+        title="Similarity to the intact student's map: 1 is the same map, 0 has nothing in common; 95 % intervals"
     )
     for heading in ("method", "check", "redrawn down to"):
         table.add_column(heading, no_wrap=True)
