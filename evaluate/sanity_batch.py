@@ -75,6 +75,8 @@ def check_student(
     wanted = check_methods(methods)
     judge, student = load_teacher(teacher), load_student(run)
     check_pair(run, student, judge)
+    if student.shuffled:
+        raise ValueError(f"student {run} was taught shuffled answers; give it as --other-student")
     other = None if other_student is None else load_other(other_student, student)
     images = open_images(data, split=split, limit=limit)
     settings = {"seed": seed, **CONSTANTS}

@@ -22,7 +22,7 @@ from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.checked import SIMILARITIES, metrics, read_checked
 from evaluate.sanity import STAGES, untrained
-from evaluate.sanity_batch import SanityWorker, Subject, _row, check_methods, load_other, pairs
+from evaluate.sanity_batch import SanityWorker, Subject, _row, check_methods, check_student, load_other, pairs
 from evaluate.statistics import mean_interval
 from explain.frames import without_list
 from explain.mal_grad_cam import mal_grad_cam
@@ -229,6 +229,13 @@ def test_another_student_must_be_another_and_comparable(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load_other(make_student(tmp_path, 0, **changes), load_student(place.run))
+
+
+def test_a_student_of_shuffled_answers_is_only_compared_with(place: SimpleNamespace, tmp_path: Path) -> None:
+    shuffled = make_student(tmp_path / "run", 2, shuffled=True)
+    with pytest.raises(ValueError, match="give it as --other-student"):
+        check_student(shuffled, teacher=TEACHER, data=str(place.data), out=str(tmp_path / "out"))
+    assert load_other(shuffled, load_student(place.run)).shuffled
 
 
 def words_of(place: SimpleNamespace, out: str, **changes: str) -> list[str]:
