@@ -1,6 +1,4 @@
-"""`python -m evaluate games | measures | sanity | similarity | report | substrates`: maps and students on the black
-box.
-"""
+"""`python -m evaluate COMMAND`: maps and students held against the black box."""
 
 import sys
 from collections.abc import Sequence
@@ -29,6 +27,8 @@ class Games:
     """Folder or URI for the scores; the same command again goes on where it stopped."""
     protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
     """The protocol."""
+    cross_teacher: bool = False
+    """Play maps that were made for another black box than --teacher, for `python -m evaluate specificity`."""
     limit: int | None = None
     """Play only the first so many images."""
     num_workers: int | None = None
@@ -46,6 +46,7 @@ class Games:
             teacher=self.teacher,
             out=self.out,
             protocol=self.protocol,
+            cross_teacher=self.cross_teacher,
             limit=self.limit,
             num_workers=self.num_workers,
         )
@@ -230,6 +231,23 @@ class Substrates:
         print(write_stability(self.scores, measure=self.measure, tables=self.table))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Specificity:
+    """Tell whether maps explain their own black box: maps made for two of them, each scored on both."""
+
+    scores: tuple[str, ...]
+    """Folders that `python -m evaluate games` wrote: each black box's maps on itself, and with --cross-teacher on the
+    other one."""
+    table: str | None = None
+    """Also write the tables, as .md or .csv; both are written."""
+
+    def run(self) -> None:
+        """Compare, then print the tables."""
+        from evaluate.specificity_texts import write_specificity
+
+        print(write_specificity(self.scores, tables=self.table))
+
+
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
     | Annotated[Measures, tyro.conf.subcommand("measures")]
@@ -237,6 +255,7 @@ Command = (
     | Annotated[Similarity, tyro.conf.subcommand("similarity")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Substrates, tyro.conf.subcommand("substrates")]
+    | Annotated[Specificity, tyro.conf.subcommand("specificity")]
 )
 
 

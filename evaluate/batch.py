@@ -54,11 +54,15 @@ def play_games(
     teacher: str,
     out: str,
     protocol: Protocol,
+    cross_teacher: bool = False,
     limit: int | None = None,
     num_workers: int | None = None,
 ) -> Result:
     """Play the protocol's games of every map on the teacher and write the scores into `out`; go on where a start
     stopped.
+
+    With `cross_teacher` the maps were made for another teacher. Their class is their own, not this teacher's top-1, so
+    that the protocol is another, and its hash, which every row carries.
 
     Raises:
         ValueError: anything does not fit together, checked before any work starts.
@@ -66,9 +70,11 @@ def play_games(
     """
     judge = load_teacher(teacher)
     protocol.check_size(judge.input_size)
-    sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint)
+    sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint, cross_teacher=cross_teacher)
     images = open_played_images(data, sources[0], limit)
-    protocol = dataclasses.replace(protocol, target=str(sources[0].config["target"]))
+    made = sources[0].config
+    target = f"{made['target']}, of maps made for another teacher" if cross_teacher else str(made["target"])
+    protocol = dataclasses.replace(protocol, target=target)
     items = list(map_items(sources, images))
     stored = {
         "schema_version": SCHEMA_VERSION,
@@ -77,6 +83,8 @@ def play_games(
         **about(judge, images, limit),
         "maps": [source.record() for source in sources],
     }
+    if cross_teacher:
+        stored["made_for"] = {name: made[name] for name in ("teacher", "teacher_fingerprint")}
     folder = Folder(out)
     config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_list(images)}
 

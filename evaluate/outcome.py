@@ -130,8 +130,9 @@ def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], u
     student = {name: source.config[name] for name in ("student", "student_fingerprint", "target")}
     params = {"method": source.method, **options, **student, **{name: stored[name] for name in kept}}
     params |= {f"protocol.{name}": value for name, value in stored["protocol"].items()}
+    params |= {f"made_for.{name}": value for name, value in stored.get("made_for", {}).items()}
     tags = {
-        "stage": "games",
+        "stage": "cross_teacher_games" if "made_for" in stored else "games",
         "method": source.method,
         "config_hash": source.config_hash,
         "protocol_hash": stored["protocol_hash"],

@@ -177,7 +177,7 @@ def test_readme_mentions_every_command():
     readme = (ROOT / "README.md").read_text()
     commands = [
         *(f"python -m {command}" for command in ("distill", "explain")),
-        *(f"python -m evaluate {name}" for name in ("games", "sanity", "similarity", "report")),
+        *(f"python -m evaluate {name}" for name in ("games", "sanity", "similarity", "report", "specificity")),
         *(f"make {target}" for target in ("demo", "test")),
     ]
     assert [command for command in commands if command not in readme] == []
