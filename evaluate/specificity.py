@@ -75,6 +75,8 @@ def compare_teachers(scores: Sequence[str]) -> Specificity:
     Raises:
         ValueError: the scores differ in more than their black boxes, or no method has all four.
     """
+    if not scores:
+        raise ValueError("no scores given; give the --out folders of `python -m evaluate games`")
     parts = [load_results([uri], cross_teacher=True) for uri in dict.fromkeys(scores)]
     _refuse_unlike(parts)
     teachers = {mark: spec for part in parts for mark, spec in (_teacher(_made_for(part)), _teacher(part.config))}
@@ -84,7 +86,7 @@ def compare_teachers(scores: Sequence[str]) -> Specificity:
         _compare(cells, method, game, pair)
         for pair in itertools.combinations(letters.values(), 2)
         for method in dict.fromkeys(label for label, _ in cells)
-        if all((method, place) in cells for place in itertools.product(pair, repeat=2))
+        if all((method, place) in cells for place in _places(pair))
         for game in GAMES
     ]
     named = {letters[mark]: f"{readable(spec)} ({mark})" for mark, spec in teachers.items()}
@@ -143,20 +145,25 @@ def _cells(parts: Sequence[Results], letters: Mapping[str, str]) -> dict[tuple[s
     return cells
 
 
+def _places(pair: tuple[str, str]) -> list[Place]:
+    return [(made, on) for made in pair for on in pair]
+
+
 def _compare(
     cells: Mapping[tuple[str, Place], pd.DataFrame], method: str, game: Game, pair: tuple[str, str]
 ) -> Comparison:
-    own = {place: cells[method, place] for place in itertools.product(pair, repeat=2)}
-    scored = pd.concat([frame[game].rename(place) for place, frame in own.items()], axis=1, join="inner").dropna()
-    first, second = (own[letter, letter]["target"].reindex(scored.index) for letter in pair)
-    aucs = {place: values.to_numpy() for place, values in scored[first == second].items()}
+    frames = {place: cells[method, place] for place in _places(pair)}
+    columns = {place: frame[game] for place, frame in frames.items()}
+    scored = pd.concat(columns.values(), axis=1, join="inner", keys=range(len(columns))).dropna()
+    first, second = (frames[letter, letter]["target"].reindex(scored.index) for letter in pair)
+    aucs = dict(zip(columns, scored[first == second].to_numpy().T, strict=True))
     differences = {on: aucs[on, on] - aucs[made, on] for made, on in (pair, pair[::-1])}
     differences[BOTH] = (differences[pair[0]] + differences[pair[1]]) / 2
     return Comparison(
         method=method,
         game=game,
         teachers=pair,
-        aucs={place: interval(values) for place, values in aucs.items()},  # pyright: ignore[reportArgumentType]
+        aucs={place: interval(values) for place, values in aucs.items()},
         differences={on: interval(values) for on, values in differences.items()},
         num_images=len(differences[BOTH]),
         num_scored=len(scored),

@@ -344,6 +344,48 @@ def test_maps_of_another_teacher_are_refused(place):
         check(place.maps, teacher="python:evaluate_teacher:make_other")
 
 
+OTHER = "python:evaluate_teacher:make_other"
+
+
+def test_crossed_maps_must_be_of_one_other_teacher(place, tmp_path):
+    third = {"teacher": "python:third:make", "teacher_fingerprint": "third"}
+    other = write_maps(place.data, tmp_path / "other", "third", **third)
+    assert [source.method for source in check([place.maps[0]], OTHER, cross_teacher=True)] == ["first"]
+    with pytest.raises(ValueError, match="leave --cross-teacher out"):
+        check(place.maps, cross_teacher=True)
+    nobody = write_maps(place.data, tmp_path / "nobody", "third", teacher=None, teacher_fingerprint=None)
+    with pytest.raises(ValueError, match="made for no teacher"):
+        check([nobody], OTHER, cross_teacher=True)
+    with pytest.raises(ValueError, match="different teachers; cross one at a time"):
+        check([place.maps[0], other], OTHER, cross_teacher=True)
+
+
+def test_maps_are_played_on_another_teacher_where_that_is_asked_for(played, tmp_path, monkeypatch):
+    """The class stays the map's own, and configuration, rows and MLflow say whose maps they were."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
+    out = str(tmp_path / "crossed")
+    play(played, out, teacher=OTHER, cross_teacher=True, limit=2)
+    config = Folder(out).config()
+    own = load_teacher(TEACHER)
+    assert config["made_for"] == {"teacher": TEACHER, "teacher_fingerprint": own.fingerprint}
+    assert config["teacher_fingerprint"] == load_teacher(OTHER).fingerprint
+    assert "made_for" not in Folder(played.scores).config()
+    found = read_table(out)
+    assert set(found["protocol_hash"]) == {config["protocol_hash"]} != {Protocol().hash}
+    targets = read_table(played.scores).set_index("image_id")["target"]
+    for _, row in found.iterrows():
+        assert row["target"] == targets[row["image_id"]].iloc[0]
+        probs = evaluate_teacher.make_other()(frame(played.data, row["image_id"])[None])[0]
+        whole = row["curve"][0 if row["game"] == "deletion" else -1]
+        assert whole == pytest.approx(probs[int(row["target"])], abs=1e-6)
+    _, runs = runs_of(played)
+    crossed = [run for run in runs if run.data.tags["stage"] == "cross_teacher_games"]
+    assert sorted(run.data.tags["method"] for run in crossed) == ["first", "second_one"]
+    assert {run.data.params["made_for.teacher"] for run in crossed} == {TEACHER}
+    with pytest.raises(ValueError, match="another configuration"):
+        play(played, out, limit=2)
+
+
 def test_the_same_maps_twice_are_refused(place):
     with pytest.raises(ValueError, match="same method with the same settings"):
         check([*place.maps, place.maps[0]])
@@ -362,8 +404,8 @@ def test_maps_without_a_target_are_refused(place, tmp_path):
         check([write_maps(place.data, tmp_path / "nobody", "random", **nobody)])
 
 
-def check(maps: list[str], teacher: str = TEACHER) -> list[Source]:
-    return open_sources(maps, teacher=teacher, teacher_fingerprint=load_teacher(teacher).fingerprint)
+def check(maps: list[str], teacher: str = TEACHER, **options: bool) -> list[Source]:
+    return open_sources(maps, teacher=teacher, teacher_fingerprint=load_teacher(teacher).fingerprint, **options)
 
 
 def test_source_hash_is_the_rows_hash(place):
