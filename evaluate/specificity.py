@@ -138,10 +138,9 @@ def _cells(parts: Sequence[Results], letters: Mapping[str, str]) -> dict[tuple[s
             key = labels[settings[scored.config_hash]], place
             if key in cells:
                 raise ValueError(f"{key[0]} in {part.uris[0]} stands in an earlier folder too; give one of them")
-            rows = part.rows[part.rows["name"] == scored.label].drop_duplicates("image_id").set_index("image_id")
-            cells[key] = pd.DataFrame(
-                {game: part.auc(game)[scored.label] for game in GAMES} | {"target": rows["target"]}
-            )
+            rows: Any = part.rows[part.rows["name"] == scored.label]
+            targets = rows.drop_duplicates("image_id").set_index("image_id")["target"]
+            cells[key] = pd.DataFrame({game: part.auc(game)[scored.label] for game in GAMES} | {"target": targets})
     return cells
 
 
@@ -157,7 +156,7 @@ def _compare(
     scored = pd.concat(columns.values(), axis=1, join="inner", keys=range(len(columns))).dropna()
     first, second = (frames[letter, letter]["target"].reindex(scored.index) for letter in pair)
     aucs = dict(zip(columns, scored[first == second].to_numpy().T, strict=True))
-    differences = {on: aucs[on, on] - aucs[made, on] for made, on in (pair, pair[::-1])}
+    differences = {on: aucs[on, on] - aucs[other, on] for on, other in (pair, pair[::-1])}
     differences[BOTH] = (differences[pair[0]] + differences[pair[1]]) / 2
     return Comparison(
         method=method,

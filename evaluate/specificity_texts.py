@@ -70,17 +70,19 @@ def _auc_grid(pair: tuple[str, str], comparisons: Sequence[Comparison]) -> Grid:
 
 def _difference_grid(comparisons: Sequence[Comparison]) -> Grid:
     rows = [
-        [one.method, one.game, "/".join(one.teachers) if on == BOTH else on, _signed(value), one.verdict(on)]
+        [
+            one.method,
+            one.game,
+            "/".join(one.teachers) if on == BOTH else on,
+            interval_text(value, sign="+"),
+            one.verdict(on),
+        ]
         for one in comparisons
         for on, value in one.differences.items()
     ]
     better = ", ".join(f"{'above' if HIGHER_IS_BETTER[game] else 'below'} zero in {game}" for game in GAMES)
     caption = f"AUC of the black box's own maps minus that of the other's, paired on the images; better is {better}"
     return caption, ["method", "game", "scored on", "difference", "verdict"], rows
-
-
-def _signed(value: Interval) -> str:
-    return "-" if not value.num else f"{value.mean:+.4f} [{value.low:+.4f}, {value.high:+.4f}]"
 
 
 def comma_separated(found: Specificity) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -102,10 +102,14 @@ def print_agreement(found: dict[str, Any], console: Console | None = None) -> No
     (console or Console()).print(table)
 
 
-def interval_text(interval: Interval) -> str:
-    """Write a mean with its interval, `0.1234 [0.1200, 0.1270]`; a dash without any value."""
+def interval_text(interval: Interval, *, sign: Literal["", "+"] = "") -> str:
+    """Write a mean with its interval, `0.1234 [0.1200, 0.1270]`; a dash without any value.
+
+    Args:
+        interval: the mean.
+        sign: "+" marks what is above zero too, as a difference needs it.
+    """
     if interval.num == 0:
         return "-"
-    if interval.num == 1:
-        return f"{interval.mean:.4f}"
-    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+    mean, low, high = (f"{value:{sign}.4f}" for value in (interval.mean, interval.low, interval.high))
+    return mean if interval.num == 1 else f"{mean} [{low}, {high}]"

@@ -100,7 +100,7 @@ def _pair_cells(pair: PairRow) -> list[str]:
 
 
 def _signed(value: Interval) -> str:
-    return f"{value.mean:+.4f}" + (f" [{value.low:+.4f}, {value.high:+.4f}]" if value.num > 1 else "")
+    return interval_text(value, sign="+")
 
 
 def _agreement_lines(findings: Findings) -> list[str]:
