@@ -25,6 +25,7 @@ from evaluate.batch import GamesWorker, play_games
 from evaluate.job import RUNS_FILE
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Protocol, Substrate
 from evaluate.sources import Source, map_items, open_played_images, open_sources
+from evaluate.specificity import BOTH, compare_teachers
 from evaluate.substrates import SUBSTRATES, image_rng
 from explain.frames import without_list
 from explain.schema import maps_table
@@ -364,7 +365,7 @@ def test_maps_are_played_on_another_teacher_where_that_is_asked_for(played, tmp_
     """The class stays the map's own, and configuration, rows and MLflow say whose maps they were."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
     out = str(tmp_path / "crossed")
-    play(played, out, teacher=OTHER, cross_teacher=True, limit=2)
+    play(played, out, teacher=OTHER, cross_teacher=True)
     config = Folder(out).config()
     own = load_teacher(TEACHER)
     assert config["made_for"] == {"teacher": TEACHER, "teacher_fingerprint": own.fingerprint}
@@ -373,7 +374,7 @@ def test_maps_are_played_on_another_teacher_where_that_is_asked_for(played, tmp_
     found = read_table(out)
     assert set(found["protocol_hash"]) == {config["protocol_hash"]} != {Protocol().hash}
     targets = read_table(played.scores).set_index("image_id")["target"]
-    for _, row in found.iterrows():
+    for _, row in found[found["error"].isna()].iterrows():
         assert row["target"] == targets[row["image_id"]].iloc[0]
         probs = evaluate_teacher.make_other()(frame(played.data, row["image_id"])[None])[0]
         whole = row["curve"][0 if row["game"] == "deletion" else -1]
@@ -383,7 +384,23 @@ def test_maps_are_played_on_another_teacher_where_that_is_asked_for(played, tmp_
     assert sorted(run.data.tags["method"] for run in crossed) == ["first", "second_one"]
     assert {run.data.params["made_for.teacher"] for run in crossed} == {TEACHER}
     with pytest.raises(ValueError, match="another configuration"):
-        play(played, out, limit=2)
+        play(played, out)
+    assert_specific(played, tmp_path, out)
+
+
+def assert_specific(played: SimpleNamespace, root: Path, crossed: str) -> None:
+    """Maps that are the same for both teachers are specific to neither, and every image counts that has a score."""
+    names = {"teacher": OTHER, "teacher_fingerprint": load_teacher(OTHER).fingerprint}
+    maps = [write_maps(played.data, root / "of_other" / name, name, **names) for name in ("first", "second_one")]
+    others = SimpleNamespace(data=played.data, maps=maps)
+    play(others, str(root / "own"), teacher=OTHER)
+    play(others, str(root / "back"), cross_teacher=True)
+    found = compare_teachers([played.scores, crossed, str(root / "own"), str(root / "back")])
+    assert len(found.comparisons) == 2 * 2
+    for one in found.comparisons:
+        assert (one.num_images, one.num_scored) == (NUM_IMAGES - 2, NUM_IMAGES - 2)
+        assert one.aucs["A", "A"].mean != one.aucs["A", "B"].mean
+        assert one.differences[BOTH].mean == pytest.approx(0, abs=1e-6)
 
 
 def test_the_same_maps_twice_are_refused(place):
