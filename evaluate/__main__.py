@@ -131,10 +131,10 @@ class Sanity:
     def run(self) -> None:
         """Check, then print the table."""
         split_spec(self.teacher)
-        from evaluate.sanity_batch import check_student
+        from evaluate.sanity_batch import check_maps
         from evaluate.tables import print_sanity
 
-        result = check_student(
+        result = check_maps(
             self.student,
             teacher=self.teacher,
             data=self.data,

@@ -30,6 +30,7 @@ from explain.frames import read_frame, without_list
 from explain.passes import PASS_IMAGES, Answer, Request
 from explain.random import image_seed
 from explain.registry import METHODS, Method, find_method
+from explain.targets import answers_or_errors
 
 SHARD_IMAGES = PASS_IMAGES  # they share a draw of parameters, and so their passes; ten methods make 90 maps an image
 Pair = tuple[str, str | None]  # check, and the stage of "randomised"
@@ -53,7 +54,7 @@ class Result:
     """One per method, check and stage."""
 
 
-def check_student(
+def check_maps(
     run: str,
     *,
     teacher: str,
@@ -212,15 +213,17 @@ class SanityWorker:
     def _subjects(self, image_ids: Sequence[str]) -> list[Subject]:
         seen = [read_frame(self.images, image_id, self.teacher.input_size) for image_id in image_ids]
         frames = [frame for frame, _ in seen if frame is not None]
-        probs = iter(self.teacher.probabilities(np.stack(frames)) if frames else ())
+        answers = iter(answers_or_errors(self.teacher, frames))
         return [
-            Subject(image_id=image_id, error=error) if error else self._subject(image_id, next(probs))
-            for image_id, (_, error) in zip(image_ids, seen, strict=True)
+            self._subject(image_id, error if frame is None else next(answers))
+            for image_id, (frame, error) in zip(image_ids, seen, strict=True)
         ]
 
-    def _subject(self, image_id: str, probs: np.ndarray) -> Subject:
+    def _subject(self, image_id: str, answer: np.ndarray | str | None) -> Subject:
+        if not isinstance(answer, np.ndarray):
+            return Subject(image_id=image_id, error=answer)
         frame, error = read_frame(self.images, image_id, self.student.input_size)
-        classes = tuple(np.argsort(-probs, kind="stable")[:2].tolist())  # the first of equals, as `top_class`
+        classes = tuple(np.argsort(-answer, kind="stable")[:2].tolist())  # the first of equals, as `top_class`
         return Subject(image_id=image_id, frame=frame, classes=classes, error=error)
 
     def _columns(

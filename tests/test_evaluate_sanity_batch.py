@@ -18,11 +18,11 @@ from cluster.storage import Folder
 from distill.images import open_images
 from distill.images.decode import decode, resize
 from distill.student import ResCBAM, Student, load_student, save_student
-from distill.teachers import load_teacher
+from distill.teachers import RefusedImageError, load_teacher
 from evaluate.__main__ import main
 from evaluate.checked import SIMILARITIES, metrics, read_checked
 from evaluate.sanity import STAGES, untrained
-from evaluate.sanity_batch import SanityWorker, Subject, _row, check_methods, check_student, load_other, pairs
+from evaluate.sanity_batch import SanityWorker, Subject, _row, check_maps, check_methods, load_other, pairs
 from evaluate.statistics import mean_interval
 from explain.frames import without_list
 from explain.mal_grad_cam import mal_grad_cam
@@ -119,6 +119,25 @@ def test_a_broken_image_says_so_in_all_its_rows(table: Any) -> None:
     assert set(errors[errors["image_id"] != f"{BROKEN:02d}.png"]["error"]) <= {
         "the compared map is constant: it ranks no pixels"
     }
+
+
+def test_an_image_that_the_black_box_refuses_says_so_and_others_are_as_they_were(
+    place: SimpleNamespace, table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = SanityWorker(worker_config(place, methods={"matt": {}}))
+    refused, answer = frame(place, 3, evaluate_teacher.SIZE), worker.teacher.probabilities
+
+    def picky(frames: np.ndarray) -> np.ndarray:
+        if any(np.array_equal(one, refused) for one in frames):
+            raise RefusedImageError("not this one")
+        return answer(frames)
+
+    monkeypatch.setattr(worker.teacher, "probabilities", picky)
+    found = worker(items_of(*range(NUM_IMAGES))).to_pandas().set_index("image_id")
+    assert set(found.loc["03.png", "error"]) == {"not this one"}
+    wanted = table[table["method"] == "matt"].set_index("image_id")
+    for image_id in ("00.png", "02.png", "04.png"):
+        assert found.loc[image_id, "ssim"].to_list() == pytest.approx(wanted.loc[image_id, "ssim"].to_list(), abs=2e-3)
 
 
 def explain(place: SimpleNamespace, model: torch.nn.Module, k: int, target: int) -> np.ndarray:
@@ -234,7 +253,7 @@ def test_another_student_must_be_another_and_comparable(
 def test_a_student_of_shuffled_answers_is_only_compared_with(place: SimpleNamespace, tmp_path: Path) -> None:
     shuffled = make_student(tmp_path / "run", 2, shuffled=True)
     with pytest.raises(ValueError, match="give it as --other-student"):
-        check_student(shuffled, teacher=TEACHER, data=str(place.data), out=str(tmp_path / "out"))
+        check_maps(shuffled, teacher=TEACHER, data=str(place.data), out=str(tmp_path / "out"))
     assert load_other(shuffled, load_student(place.run)).shuffled
 
 
