@@ -23,6 +23,7 @@ from distill.recipes import Recipe, recipe_data
 from distill.student import DESCRIPTION_FILE, save_student
 from distill.teachers import load_teacher
 from distill.training import Training, recipe_fields, recipe_from
+from distill.views import taught_images
 
 CHECKPOINTS = "checkpoints"
 TRACKING = "tracking.json"  # the MLflow run that a resumed job goes on with
@@ -65,6 +66,7 @@ def distil(
     train, val = open_images(data, split="train"), open_images(data, split="val")
     black_box = load_teacher(teacher)
     train.labels(black_box.num_classes)  # raises where the classes do not fit
+    taught_images(len(train.image_ids), recipe)  # raises where there is no other image
     config = {
         "recipe": recipe_fields(recipe),
         "data": train.root,

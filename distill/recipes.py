@@ -58,6 +58,9 @@ class Recipe:
     """Steps between two points of the curves."""
     seed: int = 0
     """Seed of weights, order and views."""
+    shuffled: bool = False
+    """Teach each image the black box's answer to another one, and that one's label; the seed deals them out, once.
+    For a student that sanity checks compare with, never for explaining."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

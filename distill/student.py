@@ -163,6 +163,8 @@ class Student:
     """The fingerprint of that black box."""
     class_names: tuple[str, ...] | None = None
     """Names of the teacher's classes, where known."""
+    shuffled: bool = False
+    """Whether each training image was taught the answer to another one: then no map of it explains the teacher."""
     fingerprint: str = ""
     """12 hex digits over the stored weights; empty before it is stored."""
 

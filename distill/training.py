@@ -23,11 +23,13 @@ from distill.similarity import sim_n
 from distill.soft_labels import SoftLabels, soft_labels_folder
 from distill.student import ResCBAM, Student, normalise
 from distill.teachers import Teacher
-from distill.views import TrainingOrder, Views, collate, validation_order
+from distill.views import TrainingOrder, Views, collate, taught_images, validation_order
 
 STATE_FILE = "state.pt"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIM_NS = (1, 2, 3, 4, 5)
+# Came after runs were stored: at their defaults they are not recorded, so that older work can be resumed.
+LATER_FIELDS = ("shuffled",)
 
 
 class Training:
@@ -40,7 +42,8 @@ class Training:
         on_cores = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.accelerator = Accelerator(mixed_precision="bf16" if uses_bfloat16(recipe) else "no", cpu=on_cores)
         self.rank, self.num_workers = self.accelerator.process_index, self.accelerator.num_processes
-        self.train_views = Views(train, train.labels(teacher.num_classes), recipe, teacher.input_size)
+        taught = taught_images(len(train.image_ids), recipe)
+        self.train_views = Views(train, train.labels(teacher.num_classes), recipe, teacher.input_size, taught)
         self.val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)
         self.soft_labels = soft_labels_folder(soft_labels, teacher.fingerprint, recipe)
         torch.manual_seed(recipe.seed)
@@ -133,7 +136,7 @@ class Training:
         self.errors.update((batch["image_id"][i], error) for i, error in enumerate(batch["error"]) if error is not None)
         if not valid:
             return valid, torch.zeros(0, self.teacher.num_classes, device=self.accelerator.device)
-        ids = [batch["image_id"][i] for i in valid]
+        ids = [batch["taught_id"][i] for i in valid]
         probs = soft.probabilities(ids, batch["teacher"][valid], self.teacher.probabilities)
         return valid, torch.as_tensor(probs, device=self.accelerator.device)
 
@@ -184,6 +187,7 @@ class Training:
             teacher=self.teacher.spec,
             teacher_fingerprint=self.teacher.fingerprint,
             class_names=self.teacher.class_names,
+            shuffled=self.recipe.shuffled,
         )
 
 
@@ -206,4 +210,6 @@ def recipe_from(fields: dict) -> Recipe:
 
 def recipe_fields(recipe: Recipe) -> dict:
     """Return a recipe as plain JSON values."""
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(recipe).items()}
+    unset = {name for name in LATER_FIELDS if getattr(recipe, name) == getattr(Recipe, name)}
+    fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in unset}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}

@@ -63,39 +63,78 @@ def training_view(
     return [np.ascontiguousarray(v[:, ::-1]) if flip else v for v in views]
 
 
+def taught_images(num_images: int, recipe: Recipe) -> np.ndarray:
+    """Say for each image whose answer it is taught: its own, or another one's where the recipe shuffles.
+
+    Shuffled, the images stand in one ring, in an order drawn from the seed alone, and each is taught the one before
+    it: every answer is given once, and never to its own image.
+
+    Returns:
+        (num_images,) numbers of images.
+
+    Raises:
+        ValueError: a single image has no other.
+    """
+    if not recipe.shuffled:
+        return np.arange(num_images)
+    if num_images < 2:
+        raise ValueError(f"shuffled needs 2 training images or more, got {num_images}; leave --shuffled out")
+    ring = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(1,))).permutation(num_images)
+    taught = np.empty_like(ring)
+    taught[ring] = np.roll(ring, 1)
+    return taught
+
+
 class Views(Dataset):
     """Give the views that an index (image, view) names; view -1 is the paper's validation crop.
 
-    A row: image_id, label (-1 for none), student (H, W, 3), teacher (h, w, 3), error (None, or why there is no image).
-    A broken image keeps its place as grey pixels with its error, so that the loop can count it and leave it out.
+    A row: image_id, taught_id and label (-1 for none) of the image whose answer is taught, student (H, W, 3), teacher
+    (h, w, 3) of that image, error (None, or why there is no image). A broken image keeps its place as grey pixels with
+    its error, so that the loop can count it and leave it out.
     """
 
-    def __init__(self, images: ImageSet, labels: Sequence[int | None], recipe: Recipe, teacher_size: Size) -> None:
+    def __init__(
+        self,
+        images: ImageSet,
+        labels: Sequence[int | None],
+        recipe: Recipe,
+        teacher_size: Size,
+        taught: np.ndarray | None = None,
+    ) -> None:
+        """Keep what rows are made of; `taught` as of `taught_images`, by default each image itself."""
         self.images, self.recipe = images, recipe
         self.labels = np.array([-1 if label is None else label for label in labels])
+        self.taught = np.arange(len(images.image_ids)) if taught is None else taught
         self.sizes = (recipe.input_size, teacher_size)
 
     def __getitem__(self, index: tuple[int, int]) -> dict:
         """Return one row."""
         number, view = index
-        image_id = self.images.image_ids[number]
+        taught = int(self.taught[number])
+        image_id, taught_id = (self.images.image_ids[n] for n in (number, taught))
         error, pixels = None, [np.full((*size, 3), 128, np.uint8) for size in self.sizes]
+        reading = image_id
         try:
-            image = self.images.image(image_id)
-            if view < 0:
-                pixels = [centre_crop(image, size) for size in self.sizes]
-            else:
-                pixels = training_view(image, self.sizes, self.recipe, image_id, view)
+            pixels = self._cut(reading, view)
+            if taught != number:
+                reading = taught_id
+                pixels[1] = self._cut(reading, view)[1]
         except (ImageError, OSError) as problem:
-            error = f"{image_id}: {problem}"
-        label = int(self.labels[number])
+            error = f"{reading}: {problem}"
         return {
             "image_id": image_id,
-            "label": label,
+            "taught_id": taught_id,
+            "label": int(self.labels[taught]),
             "student": pixels[0],
             "teacher": pixels[1],
             "error": error,
         }
+
+    def _cut(self, image_id: str, view: int) -> list[np.ndarray]:
+        image = self.images.image(image_id)
+        if view < 0:
+            return [centre_crop(image, size) for size in self.sizes]
+        return training_view(image, self.sizes, self.recipe, image_id, view)
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):

@@ -1,4 +1,4 @@
-"""`python -m evaluate games | measures | similarity | report | substrates | tables`: maps, students, black box."""
+"""`python -m evaluate COMMAND`: maps and students held against the black box."""
 
 import sys
 from collections.abc import Sequence
@@ -27,6 +27,8 @@ class Games:
     """Folder or URI for the scores; the same command again goes on where it stopped."""
     protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
     """The protocol."""
+    cross_teacher: bool = False
+    """Play maps that were made for another black box than --teacher, for `python -m evaluate specificity`."""
     limit: int | None = None
     """Play only the first so many images."""
     num_workers: int | None = None
@@ -44,6 +46,7 @@ class Games:
             teacher=self.teacher,
             out=self.out,
             protocol=self.protocol,
+            cross_teacher=self.cross_teacher,
             limit=self.limit,
             num_workers=self.num_workers,
         )
@@ -95,6 +98,55 @@ class Measures:
             num_workers=self.num_workers,
         )
         print_measures(result.measured)
+        print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sanity:
+    """Check that maps depend on what the student has learnt: redraw its parameters, ask for a wrong class, compare."""
+
+    student: str
+    """RUN folder of `python -m distill` whose maps are checked."""
+    teacher: str
+    """The black box that it was distilled from, KIND:WHERE; its top-1 is explained, its second choice is the wrong
+    class."""
+    data: str
+    """Folder or URI of images."""
+    out: str
+    """Folder or URI for the similarities; the same command again goes on where it stopped."""
+    methods: tuple[str, ...] = ()
+    """Methods that explain a student, with their usual options; without it all of them, of which score_cam and mask
+    take hundreds of passes a map, and there are up to nine maps an image."""
+    other_student: str | None = None
+    """RUN folder of another student to compare with, such as one of `python -m distill ... --shuffled`."""
+    split: str | None = None
+    """Part of the data set: train, val or test; without it val, else test, else everything."""
+    limit: int | None = None
+    """Check only the first so many images."""
+    seed: int = 0
+    """Seed of the redrawn parameters, and of seeded methods."""
+    num_workers: int | None = None
+    """Workers; without it one per GPU, else one per four cores."""
+
+    def run(self) -> None:
+        """Check, then print the table."""
+        split_spec(self.teacher)
+        from evaluate.sanity_batch import check_maps
+        from evaluate.tables import print_sanity
+
+        result = check_maps(
+            self.student,
+            teacher=self.teacher,
+            data=self.data,
+            out=self.out,
+            methods=self.methods,
+            other_student=self.other_student,
+            split=self.split,
+            limit=self.limit,
+            seed=self.seed,
+            num_workers=self.num_workers,
+        )
+        print_sanity(result.checked)
         print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
 
 
@@ -214,13 +266,32 @@ class Tables:
         print("\n".join(written))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Specificity:
+    """Tell whether maps explain their own black box: maps made for two of them, each scored on both."""
+
+    scores: tuple[str, ...]
+    """Folders that `python -m evaluate games` wrote: each black box's maps on itself, and with --cross-teacher on the
+    other one."""
+    table: str | None = None
+    """Also write the tables, as .md or .csv; both are written."""
+
+    def run(self) -> None:
+        """Compare, then print the tables."""
+        from evaluate.specificity_texts import write_specificity
+
+        print(write_specificity(self.scores, tables=self.table))
+
+
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
     | Annotated[Measures, tyro.conf.subcommand("measures")]
+    | Annotated[Sanity, tyro.conf.subcommand("sanity")]
     | Annotated[Similarity, tyro.conf.subcommand("similarity")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Substrates, tyro.conf.subcommand("substrates")]
     | Annotated[Tables, tyro.conf.subcommand("tables")]
+    | Annotated[Specificity, tyro.conf.subcommand("specificity")]
 )
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cluster.session import ray_session, worker_resources
-from cluster.shards import Summary, make_shards, run_shards
+from cluster.shards import Summary
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.teachers import RefusedImageError, load_teacher
 from evaluate.games import Play, area_over, changed_fractions, play
+from evaluate.job import about, run_job
 from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
 from evaluate.plays import make_plays
 from evaluate.protocol import Protocol
@@ -54,11 +54,15 @@ def play_games(
     teacher: str,
     out: str,
     protocol: Protocol,
+    cross_teacher: bool = False,
     limit: int | None = None,
     num_workers: int | None = None,
 ) -> Result:
     """Play the protocol's games of every map on the teacher and write the scores into `out`; go on where a start
     stopped.
+
+    With `cross_teacher` the maps were made for another teacher. Their class is their own, not this teacher's top-1, so
+    that the protocol is another, and its hash, which every row carries.
 
     Raises:
         ValueError: anything does not fit together, checked before any work starts.
@@ -66,45 +70,43 @@ def play_games(
     """
     judge = load_teacher(teacher)
     protocol.check_size(judge.input_size)
-    sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint)
+    sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint, cross_teacher=cross_teacher)
     images = open_played_images(data, sources[0], limit)
-    protocol = dataclasses.replace(protocol, target=str(sources[0].config["target"]))
+    made = sources[0].config
+    target = f"{made['target']}, of maps made for another teacher" if cross_teacher else str(made["target"])
+    protocol = dataclasses.replace(protocol, target=target)
     items = list(map_items(sources, images))
     stored = {
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol.fields(),
         "protocol_hash": protocol.hash,
-        "teacher": judge.spec,
-        "teacher_fingerprint": judge.fingerprint,
-        "engine": judge.engine,
-        "data": images.root,
-        "data_name": images.name,
-        "data_fingerprint": images.fingerprint,
-        "split": images.split,
-        "limit": limit,
+        **about(judge, images, limit),
         "maps": [source.record() for source in sources],
     }
+    if cross_teacher:
+        stored["made_for"] = {name: made[name] for name in ("teacher", "teacher_fingerprint")}
     folder = Folder(out)
-    folder.claim(stored, what="scores")
     config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_list(images)}
-    shards = make_shards(items, SHARD_MAPS)
-    with ray_session():
-        resources = worker_resources(num_workers)
-        summary = run_shards(
-            GamesWorker,
-            config,
-            shards,
-            folder,
-            resources=resources,
-            description="games",
-            rows_per_item=len(protocol.games),
-            items_per_image=len(sources),
-            queries="teacher_queries",
-        )
-    outcomes = read_outcomes(folder, sources)
-    track_outcomes(folder, images.name, outcomes, stored)
-    if folder.finished() is None or summary.skipped_rows < summary.rows:
-        folder.finish({**dataclasses.asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
+
+    def conclude() -> list[MethodOutcome]:
+        outcomes = read_outcomes(folder, sources)
+        track_outcomes(folder, images.name, outcomes, stored)
+        return outcomes
+
+    summary, outcomes = run_job(
+        GamesWorker,
+        config,
+        items,
+        folder,
+        what="scores",
+        job="games",
+        shard_items=SHARD_MAPS,
+        rows_per_item=len(protocol.games),
+        items_per_image=len(sources),
+        queries="teacher_queries",
+        num_workers=num_workers,
+        conclude=conclude,
+    )
     return Result(summary=summary, outcomes=outcomes)
 
 

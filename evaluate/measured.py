@@ -1,19 +1,18 @@
 """What the measures of a method came to: means with intervals for the report's table, and the MLflow run."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cluster.storage import Folder
-from cluster.tracking import Tracker, tracking_uri
+from cluster.tracking import Tracker
+from evaluate.job import make_runs
 from evaluate.measures import settings_hash
 from evaluate.measures_schema import read_measures
-from evaluate.outcome import RUNS_FILE
 from evaluate.scored import name_methods
 from evaluate.statistics import Interval, mean_interval
 
@@ -124,14 +123,11 @@ def track_measured(folder: Folder, experiment: str, measured: Sequence[Measured]
         measured: what it came to.
         stored: the folder's configuration.
     """
-    store = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]  # a URI may hold a password
-    made = folder.read_json(RUNS_FILE) if folder.exists(RUNS_FILE) else {}
+    runs = {}
     for entry in stored["maps"]:
-        key = f"{store}/{entry['config_hash']}"
-        if key not in made:
-            own = [one for one in measured if one.config_hash == entry["config_hash"]]
-            made[key] = _track(experiment, entry, own, stored, folder.uri)
-            folder.write_json(RUNS_FILE, made)
+        own = [one for one in measured if one.config_hash == entry["config_hash"]]
+        runs[entry["config_hash"]] = partial(_track, experiment, entry, own, stored, folder.uri)
+    make_runs(folder, runs)
 
 
 def metrics(measured: Sequence[Measured]) -> dict[str, float]:

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cluster.session import ray_session, worker_resources
-from cluster.shards import Summary, make_shards, run_shards
+from cluster.shards import Summary
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.student import load_student
 from distill.teachers import RefusedImageError, load_teacher
 from evaluate.batch import checked_target
 from evaluate.explaining import OF_STUDENT, check_student, explain_frames, logits, make_explainer, student_passes
+from evaluate.job import about, run_job
 from evaluate.measured import Measured, read_measured, track_measured
 from evaluate.measures import ROWS, Measure, Settings, check_measures, row_names, settings_hash
 from evaluate.measures_schema import SCHEMA_VERSION, measures_schema
@@ -76,33 +76,31 @@ def measure_maps(
     stored = {
         "schema_version": SCHEMA_VERSION,
         "measures": {name: settings.fields(name, target=target, objects=objects.kind) for name in wanted},
-        "teacher": judge.spec,
-        "teacher_fingerprint": judge.fingerprint,
-        "engine": judge.engine,
+        **about(judge, images, limit),
         "student": None if fingerprint is None else Folder(str(student)).uri,
         "student_fingerprint": fingerprint,
         "boxes": None if boxes is None else Folder(boxes).uri,
-        "data": images.root,
-        "data_name": images.name,
-        "data_fingerprint": images.fingerprint,
-        "split": images.split,
-        "limit": limit,
         "maps": [source.record() for source in sources],
     }
-    shards = make_shards(image_items(sources, images), SHARD_IMAGES)
     folder = Folder(out)
-    folder.claim(stored, what="measures")
     config = {"stored": stored, "settings": settings, "sources": sources, "images": without_list(images)}
+
+    def conclude() -> list[Measured]:
+        measured = read_measured([folder.uri])
+        track_measured(folder, images.name, measured, stored)
+        return measured
+
     rows = len(sources) * len(row_names(wanted))
-    with ray_session():
-        resources = worker_resources(num_workers)
-        summary = run_shards(
-            MeasuresWorker, config, shards, folder, resources=resources, description="measures", rows_per_item=rows
-        )
-    measured = read_measured([folder.uri])
-    track_measured(folder, images.name, measured, stored)
-    if folder.finished() is None or summary.skipped_rows < summary.rows:
-        folder.finish({**dataclasses.asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
+    options = {"what": "measures", "job": "measures", "shard_items": SHARD_IMAGES, "rows_per_item": rows}
+    summary, measured = run_job(
+        MeasuresWorker,
+        config,
+        image_items(sources, images),
+        folder,
+        num_workers=num_workers,
+        conclude=conclude,
+        **options,
+    )
     return Result(summary=summary, measured=measured)
 
 

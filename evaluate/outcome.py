@@ -1,21 +1,21 @@
 """What the games of one method came to: means with intervals, mean curves, cost; and its MLflow run."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cluster.storage import Folder
-from cluster.tracking import Tracker, tracking_uri
+from cluster.tracking import Tracker
 from evaluate.gains import normalised_area, relevance_gain
+from evaluate.job import make_runs
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES
 from evaluate.schema import read_scores
 from evaluate.sources import Source
 from evaluate.statistics import Interval, mean_interval
 
-RUNS_FILE = "_mlflow.json"  # which runs were made, so that a rerun makes no second one
 COSTS = {
     "seconds_per_map": "map_seconds",
     "teacher_queries_per_map": "map_teacher_queries",
@@ -114,18 +114,13 @@ def track_outcomes(
         outcomes: the methods.
         stored: the scores' configuration.
     """
-    made = folder.read_json(RUNS_FILE) if folder.exists(RUNS_FILE) else {}
-    for outcome in outcomes:
-        key = run_key(outcome.source.config_hash, stored["protocol_hash"])
-        if key not in made:
-            made[key] = _track(experiment, outcome, stored, folder.uri)
-            folder.write_json(RUNS_FILE, made)
-
-
-def run_key(config_hash: str, protocol_hash: str) -> str:
-    """Name a method's run in this store, as `RUNS_FILE` notes it."""
-    store = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]  # a URI may hold a password
-    return f"{store}/{config_hash}/{protocol_hash}"
+    runs = {
+        f"{outcome.source.config_hash}/{stored['protocol_hash']}": partial(
+            _track, experiment, outcome, stored, folder.uri
+        )
+        for outcome in outcomes
+    }
+    make_runs(folder, runs)
 
 
 def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str) -> str | None:
@@ -135,8 +130,9 @@ def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], u
     student = {name: source.config[name] for name in ("student", "student_fingerprint", "target")}
     params = {"method": source.method, **options, **student, **{name: stored[name] for name in kept}}
     params |= {f"protocol.{name}": value for name, value in stored["protocol"].items()}
+    params |= {f"made_for.{name}": value for name, value in stored.get("made_for", {}).items()}
     tags = {
-        "stage": "games",
+        "stage": "cross_teacher_games" if "made_for" in stored else "games",
         "method": source.method,
         "config_hash": source.config_hash,
         "protocol_hash": stored["protocol_hash"],

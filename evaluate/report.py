@@ -8,8 +8,8 @@ import numpy as np
 from cluster.storage import Folder
 from evaluate.columns import Column
 from evaluate.findings import Findings, gather
+from evaluate.job import RUNS_FILE, run_key
 from evaluate.method_rows import MethodRow
-from evaluate.outcome import RUNS_FILE, run_key
 from evaluate.page import render
 from evaluate.texts import comma_separated, console_text, markdown, table_stem, write_tables
 

@@ -118,17 +118,23 @@ class Results:
         }
 
 
-def load_results(uris: Sequence[str]) -> Results:
+def load_results(uris: Sequence[str], *, cross_teacher: bool = False) -> Results:
     """Read score folders.
 
+    Args:
+        uris: the folders.
+        cross_teacher: let them hold scores of maps that were made for another black box.
+
     Raises:
-        ValueError: a folder has no scores, two were made under different protocols, teachers or data sets, or
-            an image was scored twice for the same maps.
+        ValueError: a folder has no scores, two were made under different protocols, teachers or data sets, an image
+            was scored twice for the same maps, or the maps were made for another black box.
     """
     if not uris:
         raise ValueError("no scores given; give one or more --out folders of `python -m evaluate games`")
     folders = [Folder(uri) for uri in dict.fromkeys(uris)]
     configs = tuple(folder.config() for folder in folders)
+    if not cross_teacher:
+        _refuse_crossed(folders, configs)
     _refuse_mixtures(folders, configs)
     methods = name_methods([maps for config in configs for maps in config["maps"]])
     labels = {scored.config_hash: scored.label for scored in methods}
@@ -149,6 +155,16 @@ def load_results(uris: Sequence[str]) -> Results:
         rows=rows,
         curves=curves,
     )
+
+
+def _refuse_crossed(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
+    for folder, config in zip(folders, configs, strict=True):
+        if "made_for" in config:
+            raise ValueError(
+                f"{folder.uri} scores maps made for {config['made_for']['teacher']} on another black box, "
+                f"{config['teacher']}: they say how specific maps are, not how good; compare them by "
+                "`python -m evaluate specificity`, or leave the folder out"
+            )
 
 
 def _refuse_mixtures(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:

@@ -1,10 +1,10 @@
 """The Parquet schema of scores: one row per image, method and game, readable by any Parquet reader."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from evaluate.parts import parts_schema, read_parts
 
 if TYPE_CHECKING:
     from cluster.storage import Folder
@@ -35,8 +35,7 @@ COLUMNS = pa.schema(
 
 def scores_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
     """Build the schema of one job's scores: the columns, with version and configuration as metadata."""
-    metadata = {"schema_version": SCHEMA_VERSION, "config": json.dumps(config), "config_hash": config_hash}
-    return COLUMNS.with_metadata(metadata)
+    return parts_schema(COLUMNS, SCHEMA_VERSION, config, config_hash)
 
 
 def scores_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -45,20 +44,5 @@ def scores_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def read_scores(folder: "Folder") -> pa.Table:
-    """Read all parts of a scores folder, in the order of the parts.
-
-    Raises:
-        ValueError: the folder holds no part, or a part of another schema version.
-    """
-    names = [name for name in folder.names() if name.startswith("part-") and name.endswith(".parquet")]
-    if not names:
-        raise ValueError(f"no scores in {folder.uri}; make them with `python -m evaluate games --out {folder.uri}`")
-    tables = [pq.read_table(pa.BufferReader(folder.read_bytes(name))) for name in names]
-    for name, table in zip(names, tables, strict=True):
-        found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
-        if found != SCHEMA_VERSION:
-            raise ValueError(
-                f"{folder.uri}/{name} has schema version {found}, this program reads {SCHEMA_VERSION}; "
-                "play the games again into another --out"
-            )
-    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    """Read all parts of a scores folder, in the order of the parts. Raises: ValueError, as `read_parts`."""
+    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="scores", command="games")

@@ -44,13 +44,16 @@ class Source:
         }
 
 
-def open_sources(maps: Sequence[str], *, teacher: str, teacher_fingerprint: str) -> list[Source]:
+def open_sources(
+    maps: Sequence[str], *, teacher: str, teacher_fingerprint: str, cross_teacher: bool = False
+) -> list[Source]:
     """Open folders of maps and check that one black box can judge them side by side.
 
     Args:
         maps: the `--out` folders of `python -m explain`.
         teacher: the black box that scores, as the user named it.
         teacher_fingerprint: of that black box.
+        cross_teacher: whether the maps must be of one other black box, instead of this one.
 
     Raises:
         ValueError: a folder is not finished or given twice, or the maps are of different images, targets or
@@ -63,13 +66,9 @@ def open_sources(maps: Sequence[str], *, teacher: str, teacher_fingerprint: str)
     for source in sources:
         for key, problem in SAME.items():
             _refuse_different(key, problem, first, source)
-        made_for = source.config["teacher_fingerprint"]
-        if made_for is not None and made_for != teacher_fingerprint:
-            raise ValueError(
-                f"the maps in {source.uri} were made for teacher {source.config['teacher']} ({made_for}), "
-                f"not for {teacher} ({teacher_fingerprint}); play them on their own teacher, in a job "
-                "of their own"
-            )
+        if cross_teacher:
+            _refuse_different("teacher_fingerprint", "different teachers; cross one at a time", first, source)
+        _refuse_teacher(source, teacher, teacher_fingerprint, cross_teacher=cross_teacher)
     if first.config["target"] is None:
         raise ValueError(f"the maps in {first.uri} name no class to score; explain again with --teacher")
     _refuse_twice(sources)
@@ -121,6 +120,22 @@ def _open_source(uri: str) -> Source:
     if folder.finished() is None:
         raise ValueError(f"the maps in {uri} are not complete; run the same `python -m explain` again first")
     return Source(uri=folder.uri, config=config)
+
+
+def _refuse_teacher(source: Source, teacher: str, teacher_fingerprint: str, *, cross_teacher: bool) -> None:
+    """Refuse maps of another black box than the one that scores; with `cross_teacher`, those that are not."""
+    made_for = source.config["teacher_fingerprint"]
+    if cross_teacher and made_for in (None, teacher_fingerprint):
+        raise ValueError(
+            f"the maps in {source.uri} were made for {source.config['teacher'] or 'no teacher'}, so {teacher} is no "
+            "other one; leave --cross-teacher out"
+        )
+    if not cross_teacher and made_for not in (None, teacher_fingerprint):
+        raise ValueError(
+            f"the maps in {source.uri} were made for teacher {source.config['teacher']} ({made_for}), "
+            f"not for {teacher} ({teacher_fingerprint}); play them on their own teacher, in a job "
+            "of their own, or on this one with --cross-teacher to see how specific they are"
+        )
 
 
 def _refuse_different(key: str, problem: str, first: Source, other: Source) -> None:

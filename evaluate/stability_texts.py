@@ -5,15 +5,11 @@ import io
 import math
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
+from evaluate.grids import Grid, console_grids, markdown_grids
 from evaluate.protocol import RankedBy
 from evaluate.rank_stability import Stability, Standing, compare
 from evaluate.tables import interval_text
-from evaluate.texts import SUMMARY_WIDTH, markdown_table, table_stem, write_tables
-
-Grid = tuple[str, list[str], list[list[str]]]  # title, headings, rows
+from evaluate.texts import table_stem, write_tables
 
 
 def write_stability(scores: Sequence[str], *, measure: RankedBy = "gap", tables: str | None = None) -> str:
@@ -88,27 +84,12 @@ def _number(value: float, form: str) -> str:
 
 def console_text(found: Stability) -> str:
     """Write the tables and sentences for a console."""
-    console = Console(file=io.StringIO(), width=SUMMARY_WIDTH, markup=False, highlight=False, emoji=False)
-    console.print(f"{found.title}.", soft_wrap=True)
-    for title, heads, rows in grids(found):
-        table = Table(title=title, title_justify="left")
-        for k, heading in enumerate(heads):
-            table.add_column(heading, justify="right" if k else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    for line in sentences(found):
-        console.print(line, soft_wrap=True)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue().rstrip("\n")
+    return console_grids(f"{found.title}.", grids(found), sentences(found))
 
 
 def markdown(found: Stability) -> str:
     """Write the tables and sentences as Markdown."""
-    lines = [f"{found.title}.", "", *(f"- {sentence}" for sentence in sentences(found))]
-    for title, heads, rows in grids(found):
-        lines += ["", f"{title}:", "", *markdown_table(heads, rows)]
-    return "\n".join(lines) + "\n"
+    return markdown_grids(f"{found.title}.", grids(found), sentences(found))
 
 
 def comma_separated(found: Stability) -> str:

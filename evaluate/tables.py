@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from evaluate.checked import Checked
 from evaluate.measured import Measured
 from evaluate.measures import HIGHER_IS_BETTER
 from evaluate.outcome import MethodOutcome
 from evaluate.protocol import GAMES
 from evaluate.statistics import Interval
+from explain.registry import METHODS
 
 
 def print_games(outcomes: Sequence[MethodOutcome], console: Console | None = None) -> None:
@@ -61,6 +63,34 @@ def print_measures(measured: Sequence[Measured], console: Console | None = None)
     (console or Console()).print(table)
 
 
+def print_sanity(checked: Sequence[Checked], console: Console | None = None) -> None:
+    """Print one line per method, check and stage: the mean similarities with their 95 % intervals, images and errors;
+    then which methods have no line, and why.
+    """
+    table = Table(
+        title="Similarity to the intact student's map: 1 is the same map, 0 has nothing in common; 95 % intervals"
+    )
+    for heading in ("method", "check", "redrawn down to"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("rank correlation", "of absolute values", "SSIM", "images", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in checked:
+        texts = [interval_text(found) for found in one.similarities.values()]
+        num = one.similarities["rank_correlation"].num
+        table.add_row(one.method, one.check, one.stage or "", *texts, str(num), str(one.num_errors))
+    shown = console or Console()
+    shown.print(table)
+    for sentence in _beyond_sanity({one.method for one in checked}):
+        shown.print(sentence, highlight=False)
+
+
+def _beyond_sanity(methods: set[str]) -> list[str]:
+    classless = [name for name in METHODS if name in methods and not METHODS[name].class_specific]
+    blind = [method.name for method in METHODS.values() if method.explains != "student"]
+    lines = [f"{name} says nothing of a class: there is no wrong one." for name in classless]
+    return [*lines, f"{', '.join(blind)} do not look into the student: no check here could change their maps."]
+
+
 def print_agreement(found: dict[str, Any], console: Console | None = None) -> None:
     """Print Sim 1 to 5 of `similarity.measure` with their 95 % intervals."""
     table = Table(title=f"Agreement over {found['num_images']} images ({found['num_errors']} unreadable)")
@@ -72,10 +102,14 @@ def print_agreement(found: dict[str, Any], console: Console | None = None) -> No
     (console or Console()).print(table)
 
 
-def interval_text(interval: Interval) -> str:
-    """Write a mean with its interval, `0.1234 [0.1200, 0.1270]`; a dash without any value."""
+def interval_text(interval: Interval, *, sign: Literal["", "+"] = "") -> str:
+    """Write a mean with its interval, `0.1234 [0.1200, 0.1270]`; a dash without any value.
+
+    Args:
+        interval: the mean.
+        sign: "+" marks what is above zero too, as a difference needs it.
+    """
     if interval.num == 0:
         return "-"
-    if interval.num == 1:
-        return f"{interval.mean:.4f}"
-    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+    mean, low, high = (f"{value:{sign}.4f}" for value in (interval.mean, interval.low, interval.high))
+    return mean if interval.num == 1 else f"{mean} [{low}, {high}]"

@@ -95,7 +95,7 @@ def _comparison(found: Comparison | None) -> str:
 
 
 def _signed(value: Interval) -> str:
-    return f"{value.mean:+.4f}" + (f" [{value.low:+.4f}, {value.high:+.4f}]" if value.num > 1 else "")
+    return interval_text(value, sign="+")
 
 
 def p_value(value: float) -> str:

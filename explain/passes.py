@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module | None)
 PASS_IMAGES = 8
 """Enough for a core's caches and a small GPU's cores; more would only cost memory (60 MB an image at 224 px)."""
 
@@ -137,9 +138,9 @@ def counted_images(model: nn.Module | None) -> Iterator[list[int]]:
         hook.remove()
 
 
-def share_weights(model: nn.Module | None) -> nn.Module | None:
+def share_weights(model: Network) -> Network:
     """Copy a model's modules but not its parameters and buffers, so that hooks on one copy do not fire in another."""
     if model is None:
-        return None
+        return model
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})

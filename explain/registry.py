@@ -39,6 +39,8 @@ class Method:
     """Dataclass of its keyword arguments."""
     seeded: bool = False
     """Whether it also takes `seeds`, one for each image."""
+    class_specific: bool = True
+    """Whether its map is of one class; else it is the same for all."""
     frame_options: tuple[str, ...] = ()
     """Of a query-based method: the options that decide what the black box is shown. Jobs that differ in others only
     share its answers."""
@@ -77,6 +79,7 @@ METHODS: dict[str, Method] = {
             "student",
             "What the student's CBAMs change, summed over all of them.",
             MattOptions,
+            class_specific=False,
         ),
         Method("grad_cam", "explain.grad_cam:grad_cam", "student", "Grad-CAM of one layer, any.", GradCamOptions),
         Method("cam", "explain.cam:cam", "student", "The last feature maps by the classifier's weights.", CamOptions),
@@ -143,6 +146,7 @@ METHODS: dict[str, Method] = {
             "nothing",
             "Control: uniform noise, seeded per image.",
             seeded=True,
+            class_specific=False,
         ),
         Method(
             "centre_gaussian",
@@ -150,8 +154,16 @@ METHODS: dict[str, Method] = {
             "nothing",
             "Control: a Gaussian in the middle of the image.",
             CentreGaussianOptions,
+            class_specific=False,
         ),
-        Method("edges", "explain.edges:edges", "nothing", "Control: where the image has edges.", EdgesOptions),
+        Method(
+            "edges",
+            "explain.edges:edges",
+            "nothing",
+            "Control: where the image has edges.",
+            EdgesOptions,
+            class_specific=False,
+        ),
     )
 }
 

@@ -80,9 +80,9 @@ class TargetWorker:
 
         read = [read_frame(self.images, item["image_id"], self.teacher.input_size) for item in items]
         frames = [frame for frame, _ in read if frame is not None]
-        answers = iter(self._answers(frames))
+        answers = iter(answers_or_errors(self.teacher, frames))
         rows = [
-            {"image_id": item["image_id"], **({"error": error} if frame is None else next(answers))}
+            {"image_id": item["image_id"], **_target(error if frame is None else next(answers))}
             for item, (frame, error) in zip(items, read, strict=True)
         ]
         schema = pa.schema(
@@ -90,14 +90,23 @@ class TargetWorker:
         )
         return pa.Table.from_pylist(rows, schema=schema)
 
-    def _answers(self, frames: list[np.ndarray]) -> list[dict[str, Any]]:
-        """Return each frame's target and target_prob, or the error that the teacher has with it alone."""
-        try:
-            return [top_class(probs) for probs in self.teacher.probabilities(np.stack(frames))] if frames else []
-        except RefusedImageError as error:
-            if len(frames) == 1:
-                return [{"error": str(error)}]
-            return [answer for frame in frames for answer in self._answers([frame])]
+
+def answers_or_errors(teacher: "Teacher", frames: Sequence[np.ndarray]) -> list[np.ndarray | str]:
+    """Return each frame's probabilities, (K,), or the error that the teacher has with it alone.
+
+    Raises:
+        TeacherError: the teacher fails on every image.
+    """
+    try:
+        return list(teacher.probabilities(np.stack(frames))) if frames else []
+    except RefusedImageError as error:
+        if len(frames) == 1:
+            return [str(error)]
+        return [answer for frame in frames for answer in answers_or_errors(teacher, [frame])]
+
+
+def _target(answer: np.ndarray | str | None) -> dict[str, Any]:
+    return top_class(answer) if isinstance(answer, np.ndarray) else {"error": answer}
 
 
 def top_class(probs: np.ndarray) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_hooks_see_activations_that_nothing_overwrites():
 
 
 def test_a_stored_student_comes_back_the_same(tmp_path):
-    student = save_student(Folder(str(tmp_path)), make_student(class_names=tuple("abcdefg")))
+    student = save_student(Folder(str(tmp_path)), make_student(class_names=tuple("abcdefg"), shuffled=True))
     loaded = load_student(str(tmp_path))
     assert replace(loaded, model=student.model) == student
     assert not any(p.requires_grad for p in loaded.model.parameters())
@@ -114,6 +114,14 @@ def test_a_stored_student_comes_back_the_same(tmp_path):
     x = torch.randn(1, 3, 64, 48)
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(x), student.model(x))
+
+
+def test_a_student_that_was_stored_before_there_were_shuffled_ones_is_none(tmp_path):
+    save_student(Folder(str(tmp_path)), make_student())
+    description = Folder(str(tmp_path)).read_json("student.json")
+    del description["shuffled"]
+    Folder(str(tmp_path)).write_json("student.json", description)
+    assert not load_student(str(tmp_path)).shuffled
 
 
 def test_damaged_students_get_a_clear_error(tmp_path):

@@ -23,9 +23,10 @@ from distill.images.decode import decode, resize
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.batch import GamesWorker, play_games
-from evaluate.outcome import RUNS_FILE
+from evaluate.job import RUNS_FILE
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Protocol, Substrate
 from evaluate.sources import Source, map_items, open_played_images, open_sources
+from evaluate.specificity import BOTH, compare_teachers
 from evaluate.substrates import SUBSTRATES, image_rng
 from explain.frames import without_list
 from explain.schema import maps_table
@@ -355,6 +356,64 @@ def test_maps_of_another_teacher_are_refused(place):
         check(place.maps, teacher="python:evaluate_teacher:make_other")
 
 
+OTHER = "python:evaluate_teacher:make_other"
+
+
+def test_crossed_maps_must_be_of_one_other_teacher(place, tmp_path):
+    third = {"teacher": "python:third:make", "teacher_fingerprint": "third"}
+    other = write_maps(place.data, tmp_path / "other", "third", **third)
+    assert [source.method for source in check([place.maps[0]], OTHER, cross_teacher=True)] == ["first"]
+    with pytest.raises(ValueError, match="leave --cross-teacher out"):
+        check(place.maps, cross_teacher=True)
+    nobody = write_maps(place.data, tmp_path / "nobody", "third", teacher=None, teacher_fingerprint=None)
+    with pytest.raises(ValueError, match="made for no teacher"):
+        check([nobody], OTHER, cross_teacher=True)
+    with pytest.raises(ValueError, match="different teachers; cross one at a time"):
+        check([place.maps[0], other], OTHER, cross_teacher=True)
+
+
+def test_maps_are_played_on_another_teacher_where_that_is_asked_for(played, tmp_path, monkeypatch):
+    """The class stays the map's own, and configuration, rows and MLflow say whose maps they were."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
+    out = str(tmp_path / "crossed")
+    play(played, out, teacher=OTHER, cross_teacher=True)
+    config = Folder(out).config()
+    own = load_teacher(TEACHER)
+    assert config["made_for"] == {"teacher": TEACHER, "teacher_fingerprint": own.fingerprint}
+    assert config["teacher_fingerprint"] == load_teacher(OTHER).fingerprint
+    assert "made_for" not in Folder(played.scores).config()
+    found = read_table(out)
+    assert set(found["protocol_hash"]) == {config["protocol_hash"]} != {Protocol().hash}
+    targets = read_table(played.scores).set_index("image_id")["target"]
+    for _, row in found[found["error"].isna()].iterrows():
+        assert row["target"] == targets[row["image_id"]].iloc[0]
+        probs = evaluate_teacher.make_other()(frame(played.data, row["image_id"])[None])[0]
+        whole = row["curve"][0 if row["game"] == "deletion" else -1]
+        assert whole == pytest.approx(probs[int(row["target"])], abs=1e-6)
+    _, runs = runs_of(played)
+    crossed = [run for run in runs if run.data.tags["stage"] == "cross_teacher_games"]
+    assert sorted(run.data.tags["method"] for run in crossed) == ["first", "second_one"]
+    assert {run.data.params["made_for.teacher"] for run in crossed} == {TEACHER}
+    with pytest.raises(ValueError, match="another configuration"):
+        play(played, out)
+    assert_specific(played, tmp_path, out)
+
+
+def assert_specific(played: SimpleNamespace, root: Path, crossed: str) -> None:
+    """Maps that are the same for both teachers are specific to neither, and every image counts that has a score."""
+    names = {"teacher": OTHER, "teacher_fingerprint": load_teacher(OTHER).fingerprint}
+    maps = [write_maps(played.data, root / "of_other" / name, name, **names) for name in ("first", "second_one")]
+    others = SimpleNamespace(data=played.data, maps=maps)
+    play(others, str(root / "own"), teacher=OTHER)
+    play(others, str(root / "back"), cross_teacher=True)
+    found = compare_teachers([played.scores, crossed, str(root / "own"), str(root / "back")])
+    assert len(found.comparisons) == 2 * 2
+    for one in found.comparisons:
+        assert (one.num_images, one.num_scored) == (NUM_IMAGES - 2, NUM_IMAGES - 2)
+        assert one.aucs["A", "A"].mean != one.aucs["A", "B"].mean
+        assert one.differences[BOTH].mean == pytest.approx(0, abs=1e-6)
+
+
 def test_the_same_maps_twice_are_refused(place):
     with pytest.raises(ValueError, match="same method with the same settings"):
         check([*place.maps, place.maps[0]])
@@ -373,8 +432,8 @@ def test_maps_without_a_target_are_refused(place, tmp_path):
         check([write_maps(place.data, tmp_path / "nobody", "random", **nobody)])
 
 
-def check(maps: list[str], teacher: str = TEACHER) -> list[Source]:
-    return open_sources(maps, teacher=teacher, teacher_fingerprint=load_teacher(teacher).fingerprint)
+def check(maps: list[str], teacher: str = TEACHER, **options: bool) -> list[Source]:
+    return open_sources(maps, teacher=teacher, teacher_fingerprint=load_teacher(teacher).fingerprint, **options)
 
 
 def test_source_hash_is_the_rows_hash(place):

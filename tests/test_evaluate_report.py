@@ -20,9 +20,10 @@ from rich.console import Console
 from cluster.storage import Folder
 from evaluate.columns import game_columns, measure_columns
 from evaluate.findings import Findings, gather
+from evaluate.job import RUNS_FILE, run_key
 from evaluate.measures import HIGHER_IS_BETTER, ROWS
 from evaluate.method_rows import MethodRow
-from evaluate.outcome import RUNS_FILE, read_outcomes, run_key
+from evaluate.outcome import read_outcomes
 from evaluate.page import bars, render
 from evaluate.protocol import Protocol
 from evaluate.report import metrics, write_report

@@ -11,19 +11,27 @@ from explain.queries import Queries
 from explain.registry import METHODS, find_method
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_gives_a_finite_map_of_the_input_size(name):
+def explain(name, targets):
     method = METHODS[name]
-    images = noise(2, 32, 64)
     seeds = {"seeds": [1, 2]} if method.seeded else {}
     model = tiny_net()
     if method.asks:
         model = Queries(lambda frames: tiny_net()(frames).detach().softmax(dim=1))
-    maps = method.load()(model, images, torch.tensor([0, 4]), **asdict(method.options()), **seeds)
+    return method.load()(model, noise(2, 32, 64), torch.tensor(targets), **asdict(method.options()), **seeds)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_a_finite_map_of_the_input_size(name):
+    maps = explain(name, [0, 4])
     assert maps.shape == (2, 32, 64)
     assert maps.dtype == torch.float32
     assert torch.isfinite(maps).all()
     assert not maps.requires_grad
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].asks])
+def test_a_map_is_the_same_for_all_classes_where_the_registry_says_so(name):
+    assert torch.equal(explain(name, [0, 4]), explain(name, [1, 3])) != METHODS[name].class_specific
 
 
 @pytest.mark.parametrize("name", METHODS)

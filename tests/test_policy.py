@@ -28,7 +28,10 @@ MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
     | {"distill/losses.py", "distill/similarity.py", "distill/images/boxes.py"}
     | {"evaluate/games.py", "evaluate/gains.py", "evaluate/substrates.py", "evaluate/statistics.py"}
-    | {f"evaluate/{name}.py" for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "plays", "fidelity")}
+    | {
+        f"evaluate/{name}.py"
+        for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "plays", "fidelity", "sanity")
+    }
 )
 """The formulas: they take a model or a callable, and know nothing of files, clusters or trackers."""
 
@@ -181,7 +184,10 @@ def test_readme_mentions_every_command():
     readme = (ROOT / "README.md").read_text()
     commands = [
         *(f"python -m {command}" for command in ("distill", "explain")),
-        *(f"python -m evaluate {name}" for name in ("games", "similarity", "report", "tables")),
+        *(
+            f"python -m evaluate {name}"
+            for name in ("games", "sanity", "similarity", "specificity", "report", "tables")
+        ),
         "python -m cluster plan",
         *(f"make {target}" for target in ("demo", "test")),
     ]

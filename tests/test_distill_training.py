@@ -1,0 +1,113 @@
+"""One worker's share of a training with shuffled answers: what it teaches, in every place and after a restart."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cluster.storage import Folder
+from distill.images import open_images
+from distill.recipes import Recipe
+from distill.soft_labels import SoftLabels
+from distill.training import Training, recipe_fields, recipe_from
+
+NUM_IMAGES = 12
+RECIPE = Recipe(
+    depth=18, input_size=(32, 32), epochs=2, batch_size=4, precision="float32", num_views=2, loader_workers=0,
+    shuffled=True,
+)  # fmt: skip
+
+
+class BlackBox:
+    """Answer with a number of each image's own: the share of its mean colour."""
+
+    spec, fingerprint, class_names = "python:black:box", "black", None
+    num_classes, input_size = 3, (24, 40)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        colours = images.reshape(len(images), -1, 3).mean(axis=1)
+        return (colours / colours.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for k in range(NUM_IMAGES):
+        for split in ("train", "val"):
+            path = root / split / f"class{k % 3}" / f"{k:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((40, 50, 3), rng.integers(20, 250, 3), np.uint8)).save(path)  # any view is the same
+    return str(root)
+
+
+def training(data: str, folder: Any, recipe: Recipe = RECIPE) -> Training:
+    train, val = open_images(data, split="train"), open_images(data, split="val")
+    box: Any = BlackBox()
+    return Training(recipe, box, train, val, Folder(str(folder)))
+
+
+def taught(one: Training, *, keep: bool = False) -> dict[str, tuple[list[float], int]]:
+    """Return what one worker would teach in the rest of this epoch: image_id -> answer, label."""
+    order = one._order(one.step)
+    soft = SoftLabels(one.soft_labels, order.view)
+    found = {}
+    for batch in one._loader(one.train_views, order):
+        valid, probs = one._teach(batch, soft)
+        assert valid == list(range(len(batch["label"])))
+        found |= {
+            image_id: (row.tolist(), int(label))
+            for image_id, row, label in zip(batch["image_id"], probs, batch["label"], strict=True)
+        }
+    if keep:
+        soft.keep()
+    return found
+
+
+def test_the_taught_answers_are_the_true_ones_of_other_images(data: str, tmp_path: Any) -> None:
+    plain = training(data, tmp_path, recipe_from(recipe_fields(RECIPE) | {"shuffled": False}))
+    true, wrong = taught(plain, keep=True), taught(training(data, tmp_path))
+    assert set(true) == set(wrong)
+    assert len(true) == NUM_IMAGES
+    assert sorted(true.values()) == sorted(wrong.values())
+    assert all(true[image_id] != wrong[image_id] for image_id in true)
+
+
+def test_every_worker_teaches_the_same_and_so_does_one_that_goes_on(data: str, tmp_path: Any) -> None:
+    whole = training(data, tmp_path)
+    wanted = taught(whole)
+    halves = []
+    for rank in range(2):
+        worker = training(data, tmp_path)
+        vars(worker).update(rank=rank, num_workers=2)
+        halves.append(taught(worker))
+    assert {**halves[0], **halves[1]} == wanted
+    assert not set(halves[0]) & set(halves[1])
+    next(whole.train_epoch())
+    whole.save(tmp_path)
+    resumed = training(data, tmp_path)
+    resumed.restore(tmp_path)
+    rest = taught(resumed)
+    assert len(rest) == NUM_IMAGES - RECIPE.batch_size
+    assert rest == {image_id: wanted[image_id] for image_id in rest}
+
+
+def test_it_validates_against_the_true_answers_and_the_student_says_what_it_was_taught(
+    data: str, tmp_path: Any
+) -> None:
+    one, plain = training(data, tmp_path), training(data, tmp_path, Recipe(**{**vars(RECIPE), "shuffled": False}))
+    for shuffled, own in ((True, one), (False, plain)):
+        assert own.result().shuffled == shuffled
+        assert np.array_equal(own.val_views.taught, np.arange(NUM_IMAGES))
+    plain.student.load_state_dict(one.student.state_dict())
+    with torch.no_grad():
+        assert one.validate() == plain.validate()
+
+
+def test_a_recipe_that_does_not_shuffle_is_recorded_as_it_was_before(data: str) -> None:
+    assert "shuffled" not in recipe_fields(Recipe())
+    assert recipe_fields(RECIPE)["shuffled"] is True
+    assert recipe_from(recipe_fields(Recipe(seed=3))) == Recipe(seed=3)
+    assert recipe_from(recipe_fields(RECIPE)) == RECIPE
