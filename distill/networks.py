@@ -79,12 +79,15 @@ def _check_outputs(module: nn.Module, num_classes: int, spec: str, input_size: t
     """Ask a copy for the logits of two grey images: that its last layer is not the classifier would show."""
     module = copy.deepcopy(module)
     for training in (True, False):
-        with torch.no_grad():
-            found = module.train(training)(torch.zeros(2, 3, *input_size))
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        if shape != (2, num_classes):
+        try:
+            with torch.no_grad():
+                found = module.train(training)(torch.zeros(2, 3, *input_size))
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        except RuntimeError as error:  # shapes that do not fit
+            got = f"the error {str(error)!r}"
+        if got != (2, num_classes):
             raise ValueError(
-                f"network {spec!r} returns {shape} for 2 images of {input_size} pixels after its last "
+                f"network {spec!r} gives {got} for 2 images of {input_size} pixels after its last "
                 f"torch.nn.Linear was replaced; allowed: (2, {num_classes}), so that layer must be the classifier"
             )
 
