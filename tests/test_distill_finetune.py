@@ -81,7 +81,7 @@ def dropout(tuned: FineTuning) -> torch.nn.Dropout:
 
 
 def test_steps_are_plain_sgd_on_the_cross_entropy_to_labels(data):
-    tuned = tuning(data)
+    tuned = tuning(data, replace(RECIPE, lr=0.002))  # larger steps amplify the last bits
     dropout(tuned).p = 0.0
     plain = load_network(NETWORK, 3, seed=0, input_size=(48, 40)).module
     plain[-2].p = 0.0  # pyright: ignore[reportIndexIssue]
@@ -100,15 +100,15 @@ def test_steps_are_plain_sgd_on_the_cross_entropy_to_labels(data):
         loss = F.cross_entropy(logits, torch.tensor(labels))
         epoch = step / NUM_STEPS
         optimiser.param_groups[0]["lr"] = (
-            0.05 * min(1, epoch / 0.5) * 0.5 * (1 + np.cos(np.pi * max(0, epoch - 0.5) / 1.5))
+            0.002 * min(1, epoch / 0.5) * 0.5 * (1 + np.cos(np.pi * max(0, epoch - 0.5) / 1.5))
         )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        print(step, terms["loss"], loss.item(), terms["lr"], optimiser.param_groups[0]["lr"])
+        assert terms["loss"] == pytest.approx(loss.item(), rel=1e-4)
         assert terms["accuracy"] == pytest.approx((logits.argmax(1) == torch.tensor(labels)).float().mean().item())
     for ours, theirs in zip(tuned.network.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_it_learns_and_counts_what_it_got_right(data):
@@ -318,7 +318,7 @@ def kill_after_a_checkpoint(command: list[str], out: Path) -> None:
     """Start a command, and kill it with all its processes when a second checkpoint has begun."""
     first = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while len(list(out.glob("checkpoints/checkpoint_2*"))) < 2 and time.monotonic() < deadline:
             assert first.poll() is None, "the job ended before it could be killed"
             time.sleep(0.05)
