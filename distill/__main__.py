@@ -79,9 +79,11 @@ def main() -> int:
     return _run(recipes, arguments, prog="python -m distill", description=also)
 
 
-def _run(recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], **options: str) -> int:
+def _run(
+    recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, prog: str, description: str | None = None
+) -> int:
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
-    command = tyro.extras.overridable_config_cli(recipes, args=arguments, **options)
+    command = tyro.extras.overridable_config_cli(recipes, args=arguments, prog=prog, description=description)
     try:
         print(command.run(name))
     except (ValueError, FileNotFoundError) as error:

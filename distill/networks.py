@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -95,7 +95,7 @@ def _check_outputs(module: nn.Module, num_classes: int, spec: str, input_size: t
 def _torchvision(where: str) -> Network:
     module, weights, _ = published.published_model(where)
     transforms = weights.transforms()
-    return Network(module=module, mean=tuple(transforms.mean), std=tuple(transforms.std))
+    return _network(module, transforms.mean, transforms.std)
 
 
 def _lite(where: str) -> Network:
@@ -103,7 +103,7 @@ def _lite(where: str) -> Network:
     if not where.startswith(LITE) or version not in lite.SIZES_PX:
         known = ", ".join(f"lite:{LITE}{number}" for number in lite.SIZES_PX)
         raise ValueError(f"network 'lite:{where}' is unknown; allowed: {known}")
-    return Network(module=lite.load_lite(version), mean=lite.MEAN, std=lite.STD)
+    return _network(lite.load_lite(version), lite.MEAN, lite.STD)
 
 
 def _python(where: str) -> Network:
@@ -111,7 +111,12 @@ def _python(where: str) -> Network:
     if not isinstance(module, nn.Module):
         raise ValueError(f"python:{where} returned {type(module).__name__}; allowed: a torch.nn.Module")
     mean, std = getattr(module, "mean", IMAGENET_MEAN), getattr(module, "std", IMAGENET_STD)
-    return Network(module=module, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+    return _network(module, mean, std)
+
+
+def _network(module: nn.Module, mean: Iterable[float], std: Iterable[float]) -> Network:
+    red, green, blue = zip(map(float, mean), map(float, std), strict=True)
+    return Network(module=module, mean=(red[0], green[0], blue[0]), std=(red[1], green[1], blue[1]))
 
 
 KINDS: dict[str, Callable[[str], Network]] = {"torchvision": _torchvision, "lite": _lite, "python": _python}
