@@ -1,15 +1,19 @@
-"""The command `python -m distill RECIPE`: train a student that predicts what a black box predicts."""
+"""The commands `python -m distill RECIPE`: train a student that predicts what a black box predicts.
+
+`python -m distill finetune RECIPE` makes a black box for a data set: a known network, fine-tuned on its labels.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from cluster.errors import WorkError
-from distill.recipes import RECIPES, Recipe
+from distill.recipes import FINE_TUNING_RECIPES, RECIPES, Recipe, TrainingRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,33 +32,69 @@ class Distil:
     """Go on with the work in --out from its last checkpoint."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
 
+    def run(self, name: str) -> str:
+        """Distil; return what came out, in words."""
+        from distill.loop import distil
+
+        options = {"num_workers": self.num_workers, "resume": self.resume}
+        metrics = distil(self.recipe, name=name, data=self.data, teacher=self.teacher, out=self.out, **options)
+        return f"student in {self.out}: {_shown(metrics)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune:
+    """Fine-tune a network on a data set's labels and export it as a black box."""
+
+    data: str
+    """Folder or URI with the images, in class folders or a data set's official layout."""
+    network: str
+    """What to start from, KIND:WHERE: torchvision:resnet50, lite:efficientnet-lite0, python:module:factory."""
+    out: str
+    """Run folder for the black box (model.onnx, teacher.toml) and its checkpoints; a path or URI."""
+    num_workers: int | None = None
+    """Training workers; one per GPU by default, or one for all cores."""
+    resume: bool = False
+    """Go on with the work in --out from its last checkpoint."""
+    recipe: Annotated[TrainingRecipe, tyro.conf.arg(name="")]
+
+    def run(self, name: str) -> str:
+        """Fine-tune; return what came out, in words."""
+        from distill.loop import finetune
+
+        options = {"num_workers": self.num_workers, "resume": self.resume}
+        metrics = finetune(self.recipe, name=name, data=self.data, network=self.network, out=self.out, **options)
+        return f"black box onnx:{self.out}/model.onnx: {_shown(metrics)}"
+
 
 def main() -> int:
     """Run the command line; return the exit status."""
-    missing = tyro.MISSING
-    commands = {
-        name: (line, Distil(data=missing, teacher=missing, out=missing, recipe=recipe))
-        for name, (line, recipe) in RECIPES.items()
-    }
-    name = next((arg for arg in sys.argv[1:] if not arg.startswith("-")), "")
-    args = tyro.extras.overridable_config_cli(commands, prog="python -m distill")
-    try:
-        from distill.loop import distil
+    missing: Any = tyro.MISSING
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["finetune"]:
+        given = {"data": missing, "network": missing, "out": missing}
+        recipes = {name: (line, FineTune(**given, recipe=r)) for name, (line, r) in FINE_TUNING_RECIPES.items()}
+        return _run(recipes, arguments[1:], prog="python -m distill finetune")
+    given = {"data": missing, "teacher": missing, "out": missing}
+    recipes = {name: (line, Distil(**given, recipe=r)) for name, (line, r) in RECIPES.items()}
+    also = "`python -m distill finetune --help`: make a black box of a network, fine-tuned on a data set's labels."
+    return _run(recipes, arguments, prog="python -m distill", description=also)
 
-        metrics = distil(
-            args.recipe,
-            name=name,
-            data=args.data,
-            teacher=args.teacher,
-            out=args.out,
-            num_workers=args.num_workers,
-            resume=args.resume,
-        )
+
+def _run(
+    recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, prog: str, description: str | None = None
+) -> int:
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    command = tyro.extras.overridable_config_cli(recipes, args=arguments, prog=prog, description=description)
+    try:
+        print(command.run(name))
     except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"student in {args.out}: " + ", ".join(f"{k.removeprefix('val_')} {v:.4f}" for k, v in metrics.items()))
     return 0
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.removeprefix('val_')} {value:.4f}" for name, value in metrics.items())
 
 
 if __name__ == "__main__":

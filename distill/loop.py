@@ -1,4 +1,4 @@
-"""Distil on Ray Train: the loop that every worker runs, and the job that starts the workers."""
+"""Train on Ray Train: the loop that every worker runs, and the jobs that start the workers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from cluster.remote_progress import RemoteProgress, remote_progress
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
 from cluster.tracking import Tracker, tracking_uri
+from distill.finetuning import FineTuning, check_labels
 from distill.images import ImageSet, open_images
-from distill.recipes import Recipe, recipe_data
-from distill.student import DESCRIPTION_FILE, save_student
+from distill.networks import load_network
+from distill.recipes import Recipe, TrainingRecipe, recipe_data
 from distill.teachers import load_teacher
-from distill.training import Training, recipe_fields, recipe_from
+from distill.teachers.export import require_exporter
+from distill.training import Training
 from distill.views import taught_images
+from distill.worker import Worker
 
 CHECKPOINTS = "checkpoints"
 TRACKING = "tracking.json"  # the MLflow run that a resumed job goes on with
 MAX_FAILURES = 5  # restarts of the worker group before the job gives up
+RESULTS = {"distill": "student", "finetune": "black box"}  # stage -> what it leaves
 
 
 def distil(
@@ -57,38 +61,91 @@ def distil(
     Raises:
         ValueError: images, labels, teacher and `out` do not fit together, before any work starts.
     """
-    folder = Folder(out)
-    if folder.exists(DESCRIPTION_FILE):
-        raise ValueError(f"{out} holds a finished student; give another --out, or delete it")
-    if folder.exists(CHECKPOINTS) and not resume:
-        raise ValueError(f"{out} holds unfinished work; give --resume to go on with it, or another --out")
+    folder = _open_out(out, "distill", resume=resume)
     data = recipe_data(name, data)
     train, val = open_images(data, split="train"), open_images(data, split="val")
     black_box = load_teacher(teacher)
     train.labels(black_box.num_classes)  # raises where the classes do not fit
     taught_images(len(train.image_ids), recipe)  # raises where there is no other image
-    config = {
-        "recipe": recipe_fields(recipe),
-        "data": train.root,
-        "data_fingerprint": [train.fingerprint, val.fingerprint],
-        "teacher": black_box.spec,
-        "teacher_fingerprint": black_box.fingerprint,
-    }
-    folder.claim(config, what="student")
+    source = {"teacher": black_box.spec, "teacher_fingerprint": black_box.fingerprint}
+    job = {"stage": "distill", "name": name, "source": source, "build": _build_distillation}
+    return _run(job, recipe, train, val, folder, num_workers=num_workers)
+
+
+def finetune(
+    recipe: TrainingRecipe,
+    *,
+    name: str,
+    data: str,
+    network: str,
+    out: str,
+    num_workers: int | None = None,
+    resume: bool = False,
+) -> dict[str, float]:
+    """Fine-tune `network`, with a new classifier, on the labels of `data`, and leave it in `out` as a black box.
+
+    Args:
+        recipe: hyper-parameters.
+        name: the recipe's name, for the records.
+        data: folder or URI with training and validation images that have labels.
+        network: what to start from, KIND:WHERE, as `load_network` takes it.
+        out: run folder: `model.onnx` with its `teacher.toml`, checkpoints.
+        num_workers: DDP workers; None takes one per GPU, or one for all cores.
+        resume: go on with the work in `out`, from its last checkpoint.
+
+    Returns:
+        The last validation's figures, `val_accuracy` among them.
+
+    Raises:
+        ValueError: images, labels, network and `out` do not fit together, before any work starts.
+    """
+    folder = _open_out(out, "finetune", resume=resume)
+    data = recipe_data(name, data)
+    train, val = open_images(data, split="train"), open_images(data, split="val")
+    check_labels(train, val)
+    require_exporter()
+    start = load_network(network, len(train.class_names), seed=recipe.seed, input_size=recipe.input_size)
+    source = {"network": network, "network_fingerprint": start.fingerprint}
+    job = {"stage": "finetune", "name": name, "source": source, "build": _build_fine_tuning}
+    return _run(job, recipe, train, val, folder, num_workers=num_workers)
+
+
+def _open_out(out: str, stage: str, *, resume: bool) -> Folder:
+    folder = Folder(out)
+    if folder.finished() is not None:
+        raise ValueError(f"{out} holds a finished {RESULTS[stage]}; give another --out, or delete it")
+    if folder.exists(CHECKPOINTS) and not resume:
+        raise ValueError(f"{out} holds unfinished work; give --resume to go on with it, or another --out")
+    return folder
+
+
+def _run(
+    job: dict[str, Any],
+    recipe: TrainingRecipe,
+    train: ImageSet,
+    val: ImageSet,
+    folder: Folder,
+    *,
+    num_workers: int | None,
+) -> dict[str, float]:
+    """Claim the folder, start the workers, wait for them, and return the last validation's figures."""
+    fingerprints = [train.fingerprint, val.fingerprint]
+    config = {"recipe": recipe.fields(), "data": train.root, "data_fingerprint": fingerprints, **job["source"]}
+    folder.claim(config, what=RESULTS[job["stage"]])
     num_images = recipe.epochs * _num_images_per_epoch(recipe, train)
     with ray_session():
         resources = worker_resources(num_workers)
-        with remote_progress(f"distill {name}", num_images) as progress:
-            job = config | {"name": name, "experiment": train.name, "out": folder.uri}
+        with remote_progress(f"{job['stage']} {job['name']}", num_images) as progress:
+            job = job | config | {"experiment": train.name, "out": folder.uri}
             job |= {"cpus": resources.cpus, "gpus": resources.gpus}
             _trainer(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources).fit()
     manifest = folder.finished()
     if manifest is None:
-        raise RuntimeError(f"training ended without a student in {out}; give --resume to go on")
+        raise RuntimeError(f"training ended without a result in {folder.uri}; give --resume to go on")
     return manifest["metrics"]
 
 
-def _num_images_per_epoch(recipe: Recipe, train: ImageSet) -> int:
+def _num_images_per_epoch(recipe: TrainingRecipe, train: ImageSet) -> int:
     batch_size = min(recipe.batch_size, len(train.image_ids))
     return len(train.image_ids) // batch_size * batch_size
 
@@ -111,10 +168,10 @@ def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
-    """Train one worker's share; rank 0 also tracks the run and stores the student."""
-    recipe = recipe_from(config["recipe"])
+    """Train one worker's share; rank 0 also tracks the run and stores the result."""
     folder = Folder(config["out"])
-    training = _build(config, recipe, folder)
+    training = _restored(config["build"](config))
+    recipe = training.recipe
     metrics: dict[str, float] = {}
     with _recorder(config, training, folder) as record:
         while training.epoch < recipe.epochs:
@@ -127,18 +184,19 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             _report(training, metrics)
         metrics = metrics or training.validate()  # killed between the last checkpoint and the end
         if training.rank == 0:
-            save_student(folder, training.result())
+            training.store(folder)
             rate = _rate(config, training, record.meter)
             folder.finish({"metrics": metrics, "errors": training.errors, "rate": rate and asdict(rate)})
 
 
-def _rate(config: dict[str, Any], training: Training, meter: Meter) -> Rate | None:
+def _rate(config: dict[str, Any], training: Worker, meter: Meter) -> Rate | None:
     """Say how fast this start trained, validation and checkpoints included; None where it took a single step."""
     items, seconds = meter.measured()
     if not items:
         return None
+    recipe = config["recipe"]
     return Rate(
-        job=f"distill {config['name']}",
+        job=f"{config['stage']} {config['name']}",
         kind="training",
         items=items,
         worker_seconds=seconds * training.num_workers,
@@ -146,15 +204,27 @@ def _rate(config: dict[str, Any], training: Training, meter: Meter) -> Rate | No
         cpus=config["cpus"],
         gpus=config["gpus"],
         machine=machine(),
-        settings={name: config["recipe"][name] for name in ("depth", "input_size", "compile")},
+        settings={name: recipe[name] for name in ("depth", "input_size", "compile") if name in recipe},
     )
 
 
-def _build(config: dict[str, Any], recipe: Recipe, folder: Folder) -> Training:
+def _build_distillation(config: dict[str, Any]) -> Worker:
     teacher = load_teacher(config["teacher"], num_threads=config["cpus"])
-    train: ImageSet = open_images(config["data"], split="train")
-    val: ImageSet = open_images(config["data"], split="val")
-    training = Training(recipe, teacher, train, val, folder.child("soft_labels"))
+    train, val = (open_images(config["data"], split=split) for split in ("train", "val"))
+    soft_labels = Folder(config["out"]).child("soft_labels")
+    return Training(Recipe.from_fields(config["recipe"]), teacher, train, val, soft_labels)
+
+
+def _build_fine_tuning(config: dict[str, Any]) -> Worker:
+    recipe = TrainingRecipe.from_fields(config["recipe"])
+    train, val = (open_images(config["data"], split=split) for split in ("train", "val"))
+    num_classes = len(train.class_names)
+    network = load_network(config["network"], num_classes, seed=recipe.seed, input_size=recipe.input_size)
+    return FineTuning(recipe, network, train, val)
+
+
+def _restored(training: Worker) -> Worker:
+    """Go back to the last checkpoint, where there is one."""
     assert training.num_workers == ray.train.get_context().get_world_size(), "accelerate sees another process group"
     checkpoint = ray.train.get_checkpoint()
     if checkpoint:
@@ -163,7 +233,7 @@ def _build(config: dict[str, Any], recipe: Recipe, folder: Folder) -> Training:
     return training
 
 
-def _report(training: Training, metrics: dict[str, float]) -> None:
+def _report(training: Worker, metrics: dict[str, float]) -> None:
     """Hand a checkpoint to Ray Train; a barrier, so every worker takes part."""
     with tempfile.TemporaryDirectory() as path:
         if training.rank == 0:
@@ -175,7 +245,7 @@ def _report(training: Training, metrics: dict[str, float]) -> None:
 class _Recorder:
     """Tell people and MLflow how training goes; does nothing on ranks above 0."""
 
-    def __init__(self, training: Training, tracker: Tracker | None, progress: RemoteProgress) -> None:
+    def __init__(self, training: Worker, tracker: Tracker | None, progress: RemoteProgress) -> None:
         self.training, self.tracker, self.progress = training, tracker, progress
         self.since_log: list[dict[str, float]] = []
         self.meter = Meter()
@@ -187,7 +257,8 @@ class _Recorder:
             return
         self.since_log.append(terms)
         done = self.training.global_step * self.training.images_per_step
-        self.progress.show(done, epoch=self.training.epoch + 1, loss=terms["loss"], kl=terms["kl"])
+        shown = {name: terms[name] for name in self.training.shown}
+        self.progress.show(done, epoch=self.training.epoch + 1, **shown)
         if len(self.since_log) == self.training.recipe.log_steps:
             means = {name: sum(t[name] for t in self.since_log) / len(self.since_log) for name in terms}
             seconds = sum(t["num_images"] / t["images_per_s"] for t in self.since_log)
@@ -206,7 +277,7 @@ class _Recorder:
 
 
 @contextmanager
-def _recorder(config: dict[str, Any], training: Training, folder: Folder) -> Iterator[_Recorder]:
+def _recorder(config: dict[str, Any], training: Worker, folder: Folder) -> Iterator[_Recorder]:
     """Open the MLflow run, or go on with the one that an earlier start of this job has opened."""
     if training.rank > 0:
         yield _Recorder(training, None, config["progress"])
@@ -214,9 +285,9 @@ def _recorder(config: dict[str, Any], training: Training, folder: Folder) -> Ite
     local = folder.local_path()
     tracker = Tracker(
         config["experiment"],
-        f"distill {config['name']}",
-        params={name: config[name] for name in ("data", "teacher", "teacher_fingerprint")} | config["recipe"],
-        tags={"stage": "distill"},
+        f"{config['stage']} {config['name']}",
+        params={"data": config["data"]} | config["source"] | config["recipe"],
+        tags={"stage": config["stage"]},
         uri=config["tracking_uri"],
         spill=local / "mlflow-unsent.jsonl" if local else None,
         run_id=folder.read_json(TRACKING)["run_id"] if folder.exists(TRACKING) else None,

@@ -1,4 +1,4 @@
-"""The distillation loss (the paper's eqs. 1-5)."""
+"""The distillation loss (the paper's eqs. 1-5), and the cross entropy to labels that is one of its terms."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ def kl_divergence(teacher_probs: Tensor, student_logits: Tensor) -> Tensor:
     return terms.sum() / max(1, len(terms))
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute `CE(softmax(o), label) = -log softmax(o)_label` in nats, averaged over the images with a label.
+
+    Args:
+        logits: (B, K).
+        labels: (B,) class indices; -1 where an image has none.
+    """
+    num_labelled = (labels >= 0).sum().clamp(min=1)
+    return F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum") / num_labelled
+
+
 def distillation_loss(teacher_probs: Tensor, student_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Compute `KL(softmax(O_t) || softmax(O_s)) + CE(softmax(O_s), label)`, both weighted 1 (eqs. 1-5).
 
@@ -29,6 +40,5 @@ def distillation_loss(teacher_probs: Tensor, student_logits: Tensor, labels: Ten
         Scalars `loss`, `kl` and `ce`.
     """
     kl = kl_divergence(teacher_probs, student_logits)
-    num_labelled = (labels >= 0).sum().clamp(min=1)
-    ce = F.cross_entropy(student_logits.float(), labels, ignore_index=-1, reduction="sum") / num_labelled
+    ce = cross_entropy(student_logits, labels)
     return {"loss": kl + ce, "kl": kl, "ce": ce}

@@ -1,27 +1,28 @@
-"""The recipes: how a student is trained on each data set, as one frozen configuration each.
+"""The recipes: how a network is trained on each data set, as one frozen configuration each.
 
 `imagenet` and the fine-grained sets hold the paper's hyper-parameters (section 4); what it leaves open is a field.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Self
 
 Crop = Literal["random_resized", "resized"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["steps", "cosine"]
+# At their defaults they are not recorded, so that work that was begun before they came can be resumed.
+LATER_FIELDS = ("shuffled",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Hyper-parameters of one distillation."""
+class TrainingRecipe:
+    """Hyper-parameters of training a network on images, whatever it learns from."""
 
-    depth: Literal[18, 50] = 50
-    """Layers of the student."""
     input_size: tuple[int, int] = (224, 224)
-    """Height and width in pixels that the student sees; the teacher has its own."""
+    """Height and width in pixels that the network sees; a black box that it learns from has its own."""
     epochs: int = 100
     """Passes over the training images."""
     batch_size: int = 256
@@ -42,12 +43,10 @@ class Recipe:
     """Training view: a random part of the image with a random flip, or the whole image resized."""
     crop_min_scale: float = 0.08
     """Smallest share of the image's area in a random crop."""
-    num_views: int = 0
-    """Views per image, taken in turn, whose soft labels are kept; 0: a new view each epoch, the teacher asked live."""
     precision: Precision = "auto"
-    """Arithmetic of the student; auto takes bfloat16 where the machine has it."""
+    """Arithmetic of the network; auto takes bfloat16 where the machine has it."""
     compile: bool = False
-    """Compile the student (minutes at the start, about twice the speed after)."""
+    """Compile the network (minutes at the start, about twice the speed after)."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 does not clip."""
     loader_workers: int = 2
@@ -58,19 +57,54 @@ class Recipe:
     """Steps between two points of the curves."""
     seed: int = 0
     """Seed of weights, order and views."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "batch_size", "checkpoint_steps", "log_steps"):
+            _check(name, getattr(self, name), "1 or more", getattr(self, name) >= 1)
+        for name in ("loader_workers", "warmup_epochs", "clip_norm", "weight_decay"):
+            _check(name, getattr(self, name), "0 or more", getattr(self, name) >= 0)
+        _check("lr", self.lr, "above 0", self.lr > 0)
+        _check("crop_min_scale", self.crop_min_scale, "above 0, up to 1", 0 < self.crop_min_scale <= 1)
+        _check("input_size", self.input_size, "32 pixels or more a side", min(self.input_size) >= 32)
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """Make a recipe of what `fields` and JSON made of one."""
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        return cls(**values)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON values; what came after runs were stored only where it is used."""
+        unset = {name for name in LATER_FIELDS if getattr(self, name, None) == getattr(type(self), name, None)}
+        kept = {name: value for name, value in dataclasses.asdict(self).items() if name not in unset}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
+
+    def view_at(self, epoch: int) -> int:
+        """Return the number of the view that every image shows in an epoch."""
+        return epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(TrainingRecipe):
+    """Hyper-parameters of one distillation."""
+
+    depth: Literal[18, 50] = 50
+    """Layers of the student."""
+    num_views: int = 0
+    """Views per image, taken in turn, whose soft labels are kept; 0: a new view each epoch, the teacher asked live."""
     shuffled: bool = False
     """Teach each image the black box's answer to another one, and that one's label; the seed deals them out, once.
     For a student that sanity checks compare with, never for explaining."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("epochs", "batch_size", "checkpoint_steps", "log_steps"):
-            _check(name, getattr(self, name), "1 or more", getattr(self, name) >= 1)
-        for name in ("num_views", "loader_workers", "warmup_epochs", "clip_norm", "weight_decay"):
-            _check(name, getattr(self, name), "0 or more", getattr(self, name) >= 0)
-        _check("lr", self.lr, "above 0", self.lr > 0)
-        _check("crop_min_scale", self.crop_min_scale, "above 0, up to 1", 0 < self.crop_min_scale <= 1)
-        _check("input_size", self.input_size, "32 pixels or more a side", min(self.input_size) >= 32)
+        super().__post_init__()
+        _check("num_views", self.num_views, "0 or more", self.num_views >= 0)
+
+    def view_at(self, epoch: int) -> int:
+        """Return the number of the view that every image shows in an epoch."""
+        return epoch % self.num_views if self.num_views else epoch
 
 
 def _check(name: str, got: object, allowed: str, ok: bool) -> None:
@@ -122,6 +156,30 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 }
 """Name -> (one line for --help, recipe)."""
 
+FINE_TUNING = TrainingRecipe(lr=FINE_GRAINED.lr, lr_epochs=FINE_GRAINED.lr_epochs)
+SHORT_FINE_TUNING = replace(
+    FINE_TUNING,
+    epochs=12,
+    batch_size=32,
+    schedule="cosine",
+    warmup_epochs=1,
+    crop_min_scale=0.35,
+    loader_workers=1,
+    checkpoint_steps=20,
+    log_steps=5,
+)
+
+FINE_TUNING_RECIPES: dict[str, tuple[str, TrainingRecipe]] = {
+    "cub": ("CUB-200-2011, as in the paper (GPUs).", FINE_TUNING),
+    "cars": ("Stanford Cars, as in the paper (GPUs).", FINE_TUNING),
+    "aircraft-variant": ("FGVC Aircraft by variant, as in the paper (GPUs).", FINE_TUNING),
+    "aircraft-family": ("FGVC Aircraft by family, as in the paper (GPUs).", FINE_TUNING),
+    "aircraft-manufacturer": ("FGVC Aircraft by manufacturer, as in the paper (GPUs).", FINE_TUNING),
+    "cars_40": ("Forty classes of Stanford Cars at 224 px: half an hour on two cores.", SHORT_FINE_TUNING),
+    "folder": ("Any folder of images in class folders.", replace(SHORT_FINE_TUNING, epochs=30, batch_size=64)),
+}
+"""Name -> (one line for `finetune --help`, recipe)."""
+
 
 def recipe_data(name: str, data: str) -> str:
     """Add to the data's name the labels that a recipe's name chooses: `aircraft-family` trains on `DIR#family`.
@@ -140,7 +198,7 @@ def recipe_data(name: str, data: str) -> str:
     return f"{folder}#{wanted}"
 
 
-def lr_at(recipe: Recipe, epoch: float) -> float:
+def lr_at(recipe: TrainingRecipe, epoch: float) -> float:
     """Compute the learning rate at a moment in training, counted in epochs (2.5: half of the third is done)."""
     scale = min(1.0, epoch / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
     if recipe.schedule == "steps":

@@ -24,6 +24,7 @@ from cluster.storage import Folder
 WEIGHTS_FILE = "student.safetensors"
 DESCRIPTION_FILE = "student.json"
 FORMAT_VERSION = 1
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 
 

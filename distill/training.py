@@ -1,181 +1,79 @@
-"""The state and the steps of one distillation, as every worker holds them: no Ray, no MLflow."""
+"""One worker's share of a distillation: the student, the black box and its soft labels."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import platform
-import time
 from collections.abc import Iterator
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from cluster.storage import Folder
 from distill.images import ImageSet
 from distill.losses import distillation_loss, kl_divergence
-from distill.recipes import Recipe, lr_at
+from distill.recipes import Recipe
 from distill.similarity import sim_n
 from distill.soft_labels import SoftLabels, soft_labels_folder
-from distill.student import ResCBAM, Student, normalise
+from distill.student import IMAGENET_MEAN, IMAGENET_STD, ResCBAM, Student, save_student
 from distill.teachers import Teacher
-from distill.views import TrainingOrder, Views, collate, taught_images, validation_order
+from distill.views import Views, taught_images
+from distill.worker import Worker
 
-STATE_FILE = "state.pt"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIM_NS = (1, 2, 3, 4, 5)
-# Came after runs were stored: at their defaults they are not recorded, so that older work can be resumed.
-LATER_FIELDS = ("shuffled",)
 
 
-class Training:
-    """One worker's share of a distillation: student, optimiser, place in the schedule."""
+class Training(Worker):
+    """Train a student to predict what the black box predicts."""
+
+    recipe: Recipe
+    shown = ("loss", "kl")
 
     def __init__(self, recipe: Recipe, teacher: Teacher, train: ImageSet, val: ImageSet, soft_labels: Folder) -> None:
         """Build everything at step 0; every worker draws the same weights from the recipe's seed."""
-        self.recipe, self.teacher = recipe, teacher
-        # Without cpu=True accelerate takes no notice of a process group on cores; one worker needs none.
-        on_cores = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
-        self.accelerator = Accelerator(mixed_precision="bf16" if uses_bfloat16(recipe) else "no", cpu=on_cores)
-        self.rank, self.num_workers = self.accelerator.process_index, self.accelerator.num_processes
-        taught = taught_images(len(train.image_ids), recipe)
-        self.train_views = Views(train, train.labels(teacher.num_classes), recipe, teacher.input_size, taught)
-        self.val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)
+        self.teacher = teacher
+        self.sim_ns = [n for n in SIM_NS if n <= teacher.num_classes]
+        self.figures = ("kl", "accuracy", *(f"sim{n}" for n in self.sim_ns))
         self.soft_labels = soft_labels_folder(soft_labels, teacher.fingerprint, recipe)
+        self.num_views = recipe.num_views
         torch.manual_seed(recipe.seed)
-        self.student = ResCBAM(recipe.depth, teacher.num_classes).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        optimiser = torch.optim.SGD(
-            self.student.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
-        if recipe.compile:
-            self.student.compile()
-        self.model, self.optimiser = self.accelerator.prepare(self.student, optimiser)
-        self.epoch, self.step = 0, 0  # the next step to take
-        self.errors: dict[str, str] = {}
-
-    @cached_property
-    def num_steps(self) -> int:
-        """Steps in one epoch."""
-        return len(self._order(0))
-
-    @cached_property
-    def images_per_step(self) -> int:
-        """Images in one step, over all workers."""
-        return self._order(0).batches[0].size
-
-    @property
-    def global_step(self) -> int:
-        """Steps taken since the start of training."""
-        return self.epoch * self.num_steps + self.step
-
-    def _order(self, first_step: int) -> TrainingOrder:
-        return TrainingOrder(
-            len(self.train_views.images.image_ids),
-            self.recipe,
-            self.epoch,
-            first_step=first_step,
-            rank=self.rank,
-            num_workers=self.num_workers,
-        )
-
-    def _loader(self, views: Views, batches: TrainingOrder | list) -> DataLoader:
-        workers = self.recipe.loader_workers
-        return DataLoader(
-            views,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=workers,
-            multiprocessing_context="spawn" if workers else None,
-            prefetch_factor=4 if workers else None,
-        )
+        self.student = ResCBAM(recipe.depth, teacher.num_classes)
+        taught = taught_images(len(train.image_ids), recipe)
+        train_views = Views(train, train.labels(teacher.num_classes), recipe, teacher.input_size, taught)
+        val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)
+        super().__init__(recipe, self.student, train_views, val_views, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
     def train_epoch(self) -> Iterator[dict[str, float]]:
-        """Take the rest of the epoch's steps; after each, yield its loss terms, learning rate and images/s."""
-        self.model.train()
-        order = self._order(self.step)
-        soft = SoftLabels(self.soft_labels if self.recipe.num_views else None, order.view)
-        started_s = time.perf_counter()
-        for batch in self._loader(self.train_views, order):
-            terms = self._take_step(batch, soft)
-            self.step += 1
-            seconds, started_s = time.perf_counter() - started_s, time.perf_counter()
-            num_images = len(batch["label"]) * self.num_workers
-            yield terms | {"images_per_s": num_images / seconds, "num_images": num_images}
-        soft.keep()
-        self.epoch, self.step = self.epoch + 1, 0
+        """Take the rest of the epoch's steps, and keep what the black box answered in it."""
+        self.soft = SoftLabels(self.soft_labels if self.num_views else None, self.recipe.view_at(self.epoch))
+        yield from super().train_epoch()
+        self.soft.keep()
 
-    def _take_step(self, batch: dict, soft: SoftLabels) -> dict[str, float]:
-        lr = lr_at(self.recipe, self.epoch + self.step / self.num_steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        valid, probs = self._teach(batch, soft)
+    def _loss(self, batch: dict) -> dict[str, Tensor]:
+        valid, probs = self._teach(batch)
         logits = self.model(self._pixels(batch))
-        labels = torch.as_tensor(batch["label"], device=logits.device)
-        terms = distillation_loss(probs, logits[valid], labels[valid])
-        self.accelerator.backward(terms["loss"])
-        if self.recipe.clip_norm:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        return {name: float(term.detach()) for name, term in terms.items()} | {"lr": lr}
+        return distillation_loss(probs, logits[valid], self._labels(batch)[valid])
 
-    def _pixels(self, batch: dict) -> torch.Tensor:
-        images = torch.as_tensor(batch["student"]).to(self.accelerator.device, non_blocking=True)
-        return normalise(images, IMAGENET_MEAN, IMAGENET_STD)
-
-    def _teach(self, batch: dict, soft: SoftLabels) -> tuple[list[int], torch.Tensor]:
+    def _teach(self, batch: dict) -> tuple[list[int], Tensor]:
         """Return which rows of the batch hold an image, and the teacher's probabilities for those."""
-        valid = [i for i, error in enumerate(batch["error"]) if error is None]
-        self.errors.update((batch["image_id"][i], error) for i, error in enumerate(batch["error"]) if error is not None)
+        valid = self._valid(batch)
         if not valid:
             return valid, torch.zeros(0, self.teacher.num_classes, device=self.accelerator.device)
         ids = [batch["taught_id"][i] for i in valid]
-        probs = soft.probabilities(ids, batch["teacher"][valid], self.teacher.probabilities)
+        probs = self.soft.probabilities(ids, batch["teacher"][valid], self.teacher.probabilities)
         return valid, torch.as_tensor(probs, device=self.accelerator.device)
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Compare student and teacher on all validation images: Sim1..Sim5, KL and accuracy, over all workers."""
-        self.model.eval()
-        soft = SoftLabels(self.soft_labels, -1)
-        num_classes = self.teacher.num_classes
-        ns = [n for n in SIM_NS if n <= num_classes]
-        names = ["num_images", "kl", "accuracy", *(f"sim{n}" for n in ns)]
-        totals = torch.zeros(len(names), dtype=torch.float64)
-        batches = validation_order(len(self.val_views.images.image_ids), 64, self.rank, self.num_workers)
-        for batch in self._loader(self.val_views, batches):
-            valid, probs = self._teach(batch, soft)
-            if not valid:
-                continue
-            logits = self.student(self._pixels(batch))[valid].float()
-            labels = torch.as_tensor(batch["label"], device=logits.device)[valid]
-            hits = [(logits.argmax(dim=1) == labels).sum(), *(sim_n(probs, logits, n).sum() for n in ns)]
-            values = [len(valid), kl_divergence(probs, logits) * len(valid), *hits]
-            totals += torch.tensor([float(v) for v in values], dtype=torch.float64)
-        soft.keep()
-        reduced: Any = self.accelerator.reduce(totals.float().to(self.accelerator.device), reduction="sum")
-        totals = reduced.cpu()
-        means = totals / totals[0].clamp(min=1)
-        return {f"val_{name}": float(means[i]) for i, name in enumerate(names) if i > 0}
+        self.soft = SoftLabels(self.soft_labels, -1)
+        metrics = super().validate()
+        self.soft.keep()
+        return metrics
 
-    def save(self, folder: Path) -> None:
-        """Write the state from which training goes on exactly where it is now."""
-        state = {"student": self.student.state_dict(), "optimiser": self.optimiser.state_dict()}
-        torch.save(state | {"epoch": self.epoch, "step": self.step}, folder / STATE_FILE)
-
-    def restore(self, folder: Path) -> None:
-        """Go back to a saved state; only tensors and plain values are read, nothing is unpickled."""
-        state = torch.load(folder / STATE_FILE, map_location=self.accelerator.device, weights_only=True)
-        self.student.load_state_dict(state["student"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.step = state["epoch"], state["step"]
+    def _judge(self, batch: dict) -> tuple[int, list[Tensor]]:
+        valid, probs = self._teach(batch)
+        logits = self.student(self._pixels(batch))[valid].float()
+        hits = (logits.argmax(dim=1) == self._labels(batch)[valid]).sum()
+        sims = [sim_n(probs, logits, n).sum() for n in self.sim_ns]
+        return len(valid), [kl_divergence(probs, logits) * len(valid), hits, *sims]
 
     def result(self) -> Student:
         """Return the student as it is now."""
@@ -190,26 +88,6 @@ class Training:
             shuffled=self.recipe.shuffled,
         )
 
-
-def uses_bfloat16(recipe: Recipe) -> bool:
-    """Tell whether a recipe trains in bfloat16 on this machine."""
-    if recipe.precision != "auto":
-        return recipe.precision == "bfloat16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    if platform.machine() != "x86_64":
-        return False
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def recipe_from(fields: dict) -> Recipe:
-    """Make a recipe of what `dataclasses.asdict` and JSON made of one."""
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    return Recipe(**values)
-
-
-def recipe_fields(recipe: Recipe) -> dict:
-    """Return a recipe as plain JSON values."""
-    unset = {name for name in LATER_FIELDS if getattr(recipe, name) == getattr(Recipe, name)}
-    fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in unset}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
+    def store(self, folder: Folder) -> None:
+        """Write the student."""
+        save_student(folder, self.result())

@@ -1,4 +1,4 @@
-"""The views of an image that teacher and student train on: the same part of the image, each at its own size."""
+"""The views of an image that networks train on: teacher and student see the same part of it, each at its own size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from distill.images import ImageSet
 from distill.images.decode import ImageError, centre_crop
-from distill.recipes import Recipe
+from distill.recipes import Recipe, TrainingRecipe
 
 Size = tuple[int, int]
 
@@ -51,7 +51,7 @@ def random_box(
 
 
 def training_view(
-    image: Image.Image, sizes: Sequence[Size], recipe: Recipe, image_id: str, view: int
+    image: Image.Image, sizes: Sequence[Size], recipe: TrainingRecipe, image_id: str, view: int
 ) -> list[np.ndarray]:
     """Cut one training view of an image, once for each size, each uint8 (height, width, 3)."""
     generator = view_generator(recipe.seed, image_id, view)
@@ -88,24 +88,25 @@ def taught_images(num_images: int, recipe: Recipe) -> np.ndarray:
 class Views(Dataset):
     """Give the views that an index (image, view) names; view -1 is the paper's validation crop.
 
-    A row: image_id, taught_id and label (-1 for none) of the image whose answer is taught, student (H, W, 3), teacher
-    (h, w, 3) of that image, error (None, or why there is no image). A broken image keeps its place as grey pixels with
-    its error, so that the loop can count it and leave it out.
+    A row: image_id, taught_id and label (-1 for none) of the image whose answer is taught, student (H, W, 3), error
+    (None, or why there is no image), and with a `teacher_size` teacher (h, w, 3), of the image that is taught.
+    `student` is what the network that is trained sees. A broken image keeps its place as grey pixels with its error,
+    so that the loop can count it and leave it out.
     """
 
     def __init__(
         self,
         images: ImageSet,
         labels: Sequence[int | None],
-        recipe: Recipe,
-        teacher_size: Size,
+        recipe: TrainingRecipe,
+        teacher_size: Size | None = None,
         taught: np.ndarray | None = None,
     ) -> None:
         """Keep what rows are made of; `taught` as of `taught_images`, by default each image itself."""
         self.images, self.recipe = images, recipe
         self.labels = np.array([-1 if label is None else label for label in labels])
         self.taught = np.arange(len(images.image_ids)) if taught is None else taught
-        self.sizes = (recipe.input_size, teacher_size)
+        self.sizes = (recipe.input_size,) if teacher_size is None else (recipe.input_size, teacher_size)
 
     def __getitem__(self, index: tuple[int, int]) -> dict:
         """Return one row."""
@@ -125,9 +126,8 @@ class Views(Dataset):
             "image_id": image_id,
             "taught_id": taught_id,
             "label": int(self.labels[taught]),
-            "student": pixels[0],
-            "teacher": pixels[1],
             "error": error,
+            **dict(zip(("student", "teacher"), pixels, strict=False)),
         }
 
     def _cut(self, image_id: str, view: int) -> list[np.ndarray]:
@@ -144,7 +144,9 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
     ragged batch is left out, as all workers must take part in each step.
     """
 
-    def __init__(self, num_images: int, recipe: Recipe, epoch: int, *, first_step: int, rank: int, num_workers: int):
+    def __init__(
+        self, num_images: int, recipe: TrainingRecipe, epoch: int, *, first_step: int, rank: int, num_workers: int
+    ):
         batch_size = min(recipe.batch_size, num_images) // num_workers * num_workers
         if batch_size == 0:
             raise ValueError(
@@ -152,7 +154,7 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
                 "give fewer workers or more images"
             )
         order = np.random.default_rng([recipe.seed, epoch]).permutation(num_images)
-        self.view = epoch % recipe.num_views if recipe.num_views else epoch
+        self.view = recipe.view_at(epoch)
         self.batches = order[: num_images // batch_size * batch_size].reshape(
             -1, num_workers, batch_size // num_workers
         )
@@ -177,6 +179,5 @@ def validation_order(num_images: int, batch_size: int, rank: int, num_workers: i
 def collate(rows: Sequence[dict]) -> dict:
     """Stack rows into a batch: uint8 (B, H, W, 3) views, int64 labels, lists of ids and errors."""
     batch = {name: [row[name] for row in rows] for name in rows[0]}
-    return (
-        batch | {name: np.stack(batch[name]) for name in ("student", "teacher")} | {"label": np.array(batch["label"])}
-    )
+    stacked = {name: np.stack(batch[name]) for name in ("student", "teacher") if name in batch}
+    return batch | stacked | {"label": np.array(batch["label"])}

@@ -11,7 +11,7 @@ from cluster.storage import Folder
 from distill.images import open_images
 from distill.recipes import Recipe
 from distill.soft_labels import SoftLabels
-from distill.training import Training, recipe_fields, recipe_from
+from distill.training import Training
 
 NUM_IMAGES = 12
 RECIPE = Recipe(
@@ -51,23 +51,22 @@ def training(data: str, folder: Any, recipe: Recipe = RECIPE) -> Training:
 
 def taught(one: Training, *, keep: bool = False) -> dict[str, tuple[list[float], int]]:
     """Return what one worker would teach in the rest of this epoch: image_id -> answer, label."""
-    order = one._order(one.step)
-    soft = SoftLabels(one.soft_labels, order.view)
+    one.soft = SoftLabels(one.soft_labels, one.recipe.view_at(one.epoch))
     found = {}
-    for batch in one._loader(one.train_views, order):
-        valid, probs = one._teach(batch, soft)
+    for batch in one._loader(one.train_views, one._order(one.step)):
+        valid, probs = one._teach(batch)
         assert valid == list(range(len(batch["label"])))
         found |= {
             image_id: (row.tolist(), int(label))
             for image_id, row, label in zip(batch["image_id"], probs, batch["label"], strict=True)
         }
     if keep:
-        soft.keep()
+        one.soft.keep()
     return found
 
 
 def test_the_taught_answers_are_the_true_ones_of_other_images(data: str, tmp_path: Any) -> None:
-    plain = training(data, tmp_path, recipe_from(recipe_fields(RECIPE) | {"shuffled": False}))
+    plain = training(data, tmp_path, Recipe.from_fields(RECIPE.fields() | {"shuffled": False}))
     true, wrong = taught(plain, keep=True), taught(training(data, tmp_path))
     assert set(true) == set(wrong)
     assert len(true) == NUM_IMAGES
@@ -107,7 +106,7 @@ def test_it_validates_against_the_true_answers_and_the_student_says_what_it_was_
 
 
 def test_a_recipe_that_does_not_shuffle_is_recorded_as_it_was_before(data: str) -> None:
-    assert "shuffled" not in recipe_fields(Recipe())
-    assert recipe_fields(RECIPE)["shuffled"] is True
-    assert recipe_from(recipe_fields(Recipe(seed=3))) == Recipe(seed=3)
-    assert recipe_from(recipe_fields(RECIPE)) == RECIPE
+    assert "shuffled" not in Recipe().fields()
+    assert RECIPE.fields()["shuffled"] is True
+    assert Recipe.from_fields(Recipe(seed=3).fields()) == Recipe(seed=3)
+    assert Recipe.from_fields(RECIPE.fields()) == RECIPE

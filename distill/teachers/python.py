@@ -53,7 +53,7 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
     changes with its weights; without it the module's source stands for them.
     """
     del num_threads, device
-    factory = _find_factory(where)
+    factory = find_factory(where)
     function = factory()
     size = getattr(function, "input_size", None)
     if not callable(function) or size is None or len(size) != 2:
@@ -75,7 +75,12 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
     return teacher.finish(getattr(function, "num_classes", None))
 
 
-def _find_factory(where: str) -> Callable[[], Any]:
+def find_factory(where: str) -> Callable[[], Any]:
+    """Find the function that `package.module:factory` names.
+
+    Raises:
+        ValueError: it cannot be imported, or is no function.
+    """
     module_name, colon, attribute = where.partition(":")
     if not colon or not module_name or not attribute:
         raise ValueError(f"python teacher {where!r}; allowed: package.module:factory")

@@ -17,13 +17,7 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
     """Build the model, load its weights (downloaded once by torch); `load_teacher` says how."""
     del num_threads
     check_device(device)
-    name, _, wanted = where.partition("/")
-    weights = _find_weights(name, wanted)
-    state = _load_state(weights)
-    import torchvision
-
-    model = torchvision.models.get_model(name, weights=None)
-    model.load_state_dict(state)
+    model, weights, state = published_model(where)
     transforms = weights.transforms()
     height, width = (*transforms.crop_size, *transforms.crop_size)[:2]  # torchvision writes one side of a square
     teacher = EagerTeacher(
@@ -33,11 +27,28 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
         input_size=(height, width),
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
-        fingerprint=_fingerprint(state, (height, width, *transforms.mean, *transforms.std)),
+        fingerprint=state_fingerprint(state, (height, width, *transforms.mean, *transforms.std)),
         output="logits",
         class_names=tuple(weights.meta["categories"]),
     )
     return teacher.finish()
+
+
+def published_model(where: str) -> tuple[torch.nn.Module, Any, Mapping[str, torch.Tensor]]:
+    """Return the model that NAME or NAME/WEIGHTS names with its published weights, torchvision's word on those, and
+    the weights as they are published.
+
+    Raises:
+        ValueError: there is no such model or weights, or they cannot be had.
+    """
+    name, _, wanted = where.partition("/")
+    weights = _find_weights(name, wanted)
+    state = _load_state(weights)
+    import torchvision
+
+    model = torchvision.models.get_model(name, weights=None)
+    model.load_state_dict(state)
+    return model, weights, state
 
 
 def _find_weights(name: str, wanted: str) -> Any:
@@ -66,7 +77,8 @@ def _load_state(weights: Any) -> Mapping[str, torch.Tensor]:
         ) from error
 
 
-def _fingerprint(state: Mapping[str, torch.Tensor], view: tuple[float, ...]) -> str:
+def state_fingerprint(state: Mapping[str, torch.Tensor], view: tuple[float, ...]) -> str:
+    """Hash a model's tensors and how it takes its images (sizes, mean, std): 12 hex digits."""
     digest = hashlib.sha256(repr(view).encode())
     for key, tensor in sorted(state.items()):
         digest.update(key.encode())
