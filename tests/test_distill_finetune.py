@@ -280,6 +280,9 @@ def test_the_command_leaves_a_black_box_and_a_killed_one_goes_on_exactly(data, t
         RECIPE, name="folder", data=data, network=NETWORK, out=str(tmp_path / "undisturbed"), num_workers=1
     )
     manifest = Folder(str(tmp_path / "undisturbed")).finished()
+    assert manifest is not None
+    rate = manifest.pop("rate")
+    assert (rate["job"], rate["kind"], rate["num_workers"]) == ("finetune folder", "training", 1)
     assert manifest == {"metrics": metrics, "errors": {}}
     with pytest.raises(ValueError, match="finished black box"):
         finetune(RECIPE, name="folder", data=data, network=NETWORK, out=str(tmp_path / "undisturbed"), resume=True)
