@@ -21,6 +21,9 @@ class Distil:
     """The black box, KIND:WHERE: onnx:model.onnx, torch:model.pt2, torchvision:resnet50, python:module:factory."""
     out: str
     """Run folder for the student, its checkpoints and soft labels; a path or URI."""
+    init: str | None = None
+    """Run folder of a finished student of the same depth to start from; where its number of classes is another, it
+    gives all but the classifier."""
     num_workers: int | None = None
     """Training workers; one per GPU by default, or one for all cores."""
     resume: bool = False
@@ -46,6 +49,7 @@ def main() -> int:
             data=args.data,
             teacher=args.teacher,
             out=args.out,
+            init=args.init,
             num_workers=args.num_workers,
             resume=args.resume,
         )

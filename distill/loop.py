@@ -18,11 +18,12 @@ from cluster.storage import Folder
 from cluster.tracking import Tracker, tracking_uri
 from distill.images import ImageSet, open_images
 from distill.recipes import Recipe
-from distill.student import DESCRIPTION_FILE, save_student
+from distill.student import DESCRIPTION_FILE, load_student, save_student, take_weights
 from distill.teachers import load_teacher
 from distill.training import Training, recipe_fields, recipe_from
 
 CHECKPOINTS = "checkpoints"
+RECORDED = ("data", "teacher", "teacher_fingerprint", "init")  # beside the recipe, as MLflow's parameters
 TRACKING = "tracking.json"  # the MLflow run that a resumed job goes on with
 MAX_FAILURES = 5  # restarts of the worker group before the job gives up
 
@@ -34,6 +35,7 @@ def distil(
     data: str,
     teacher: str,
     out: str,
+    init: str | None = None,
     num_workers: int | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
@@ -45,6 +47,7 @@ def distil(
         data: folder or URI with training and validation images.
         teacher: the black box, KIND:WHERE.
         out: run folder: student, checkpoints, soft labels.
+        init: run folder of a student to start from; None starts from weights drawn by the recipe's seed.
         num_workers: DDP workers; None takes one per GPU, or one for all cores.
         resume: go on with the work in `out`, from its last checkpoint.
 
@@ -68,18 +71,32 @@ def distil(
         "data_fingerprint": [train.fingerprint, val.fingerprint],
         "teacher": black_box.spec,
         "teacher_fingerprint": black_box.fingerprint,
-    }
+    } | _started_from(init, recipe)
     folder.claim(config, what="student")
     num_images = recipe.epochs * _num_images_per_epoch(recipe, train)
     with ray_session():
         resources = worker_resources(num_workers)
         with remote_progress(f"distill {name}", num_images) as progress:
             job = config | {"name": name, "experiment": train.name, "out": folder.uri, "cpus": resources.cpus}
+            job["init_run"] = Folder(init).uri if init else None
             _trainer(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources).fit()
     manifest = folder.finished()
     if manifest is None:
         raise RuntimeError(f"training ended without a student in {out}; give --resume to go on")
     return manifest["metrics"]
+
+
+def _started_from(init: str | None, recipe: Recipe) -> dict[str, str]:
+    """Name the student that training starts from, for the configuration; nothing where there is none."""
+    if init is None:
+        return {}
+    student = load_student(init)
+    if student.depth != recipe.depth:
+        raise ValueError(
+            f"the student in {init} has {student.depth} layers, the recipe's {recipe.depth}; "
+            f"give --depth {student.depth}, or a student of that depth (--init)"
+        )
+    return {"init": student.fingerprint}
 
 
 def _num_images_per_epoch(recipe: Recipe, train: ImageSet) -> int:
@@ -135,6 +152,8 @@ def _build(config: dict[str, Any], recipe: Recipe, folder: Folder) -> Training:
     if checkpoint:
         with checkpoint.as_directory() as path:
             training.restore(Path(path))
+    elif config["init_run"]:
+        take_weights(training.student, load_student(config["init_run"]).model)
     return training
 
 
@@ -188,7 +207,7 @@ def _recorder(config: dict[str, Any], training: Training, folder: Folder) -> Ite
     tracker = Tracker(
         config["experiment"],
         f"distill {config['name']}",
-        params={name: config[name] for name in ("data", "teacher", "teacher_fingerprint")} | config["recipe"],
+        params={name: config[name] for name in RECORDED if name in config} | config["recipe"],
         tags={"stage": "distill"},
         uri=config["tracking_uri"],
         spill=local / "mlflow-unsent.jsonl" if local else None,

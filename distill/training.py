@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from cluster.storage import Folder
 from distill.images import ImageSet
-from distill.losses import distillation_loss, kl_divergence
+from distill.losses import distillation_loss, kl_divergence, mixed_labels
 from distill.recipes import Recipe, lr_at
 from distill.similarity import sim_n
 from distill.soft_labels import SoftLabels, soft_labels_folder
@@ -28,6 +28,8 @@ from distill.views import TrainingOrder, Views, collate, validation_order
 STATE_FILE = "state.pt"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIM_NS = (1, 2, 3, 4, 5)
+# Came after runs were stored: at their defaults they are not recorded, so that older work can be resumed.
+LATER_FIELDS = ("masked_share", "blurred_share", "mixup", "label_weight")
 
 
 class Training:
@@ -40,7 +42,8 @@ class Training:
         on_cores = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.accelerator = Accelerator(mixed_precision="bf16" if uses_bfloat16(recipe) else "no", cpu=on_cores)
         self.rank, self.num_workers = self.accelerator.process_index, self.accelerator.num_processes
-        self.train_views = Views(train, train.labels(teacher.num_classes), recipe, teacher.input_size)
+        labels = train.labels(teacher.num_classes)
+        self.train_views = Views(train, labels, recipe, teacher.input_size, mean=teacher.mean)
         self.val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)
         self.soft_labels = soft_labels_folder(soft_labels, teacher.fingerprint, recipe)
         torch.manual_seed(recipe.seed)
@@ -114,14 +117,20 @@ class Training:
             group["lr"] = lr
         valid, probs = self._teach(batch, soft)
         logits = self.model(self._pixels(batch))
-        labels = torch.as_tensor(batch["label"], device=logits.device)
-        terms = distillation_loss(probs, logits[valid], labels[valid])
+        labels = self._labels(batch)[valid]
+        terms = distillation_loss(probs, logits[valid], labels, label_weight=self.recipe.label_weight)
         self.accelerator.backward(terms["loss"])
         if self.recipe.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return {name: float(term.detach()) for name, term in terms.items()} | {"lr": lr}
+
+    def _labels(self, batch: dict) -> torch.Tensor:
+        """Return the labels (B,), or (B, K) where the recipe mixes images."""
+        device = self.accelerator.device
+        labels, others, share = (torch.as_tensor(batch[k], device=device) for k in ("label", "other_label", "share"))
+        return mixed_labels(labels, others, share, self.teacher.num_classes) if self.recipe.mixup else labels
 
     def _pixels(self, batch: dict) -> torch.Tensor:
         images = torch.as_tensor(batch["student"]).to(self.accelerator.device, non_blocking=True)
@@ -206,4 +215,6 @@ def recipe_from(fields: dict) -> Recipe:
 
 def recipe_fields(recipe: Recipe) -> dict:
     """Return a recipe as plain JSON values."""
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(recipe).items()}
+    unset = {name for name in LATER_FIELDS if getattr(recipe, name) == getattr(Recipe, name)}
+    fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in unset}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
