@@ -111,9 +111,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "faithful": (
         "Imagenette, as long as `imagenette`, for a student that follows the black box under masks too.",
         # Without the labels' half of the gradient, about twice the learning rate makes steps of the same size.
-        replace(
-            IMAGENETTE, lr=0.05, num_views=0, label_weight=0.0, mixup=0.5, masked_share=0.4, blurred_share=0.1
-        ),
+        replace(IMAGENETTE, lr=0.05, num_views=0, label_weight=0.0, mixup=0.5, masked_share=0.4, blurred_share=0.1),
     ),
     "folder": (
         "Any folder of images, ResCBAM-50 at 224 px.",
