@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -58,9 +59,8 @@ def world(tmp_path_factory):
     (folder / "data/train/class1/3.png").write_bytes(b"broken")
     export_onnx(BlackBox(), str(folder / "teacher"), (24, 40), (0.5,) * 3, (0.5,) * 3)
     torch.manual_seed(0)
-    start = Student(
-        model=ResCBAM(18, 5), input_size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3, teacher="", teacher_fingerprint=""
-    )
+    grey, other = (0.5, 0.5, 0.5), {"teacher": "onnx:other", "teacher_fingerprint": "other"}
+    start = Student(model=ResCBAM(18, 5), input_size=(64, 64), mean=grey, std=grey, **other)
     save_student(Folder(str(folder / "start")), start)
     return folder
 
@@ -75,8 +75,8 @@ def undisturbed(world):
 
 def run(world, name, recipe=RECIPE, **options):
     teacher = f"onnx:{world}/teacher/model.onnx"
-    options = {"init": str(world / "start")} | options
-    return distil(recipe, name="folder", data=str(world / "data"), teacher=teacher, out=str(world / name), **options)
+    places: dict[str, Any] = {"data": str(world / "data"), "out": str(world / name), "init": str(world / "start")}
+    return distil(recipe, name="folder", teacher=teacher, **(places | options))
 
 
 def test_the_job_leaves_a_student_its_curves_and_its_errors(world, undisturbed):

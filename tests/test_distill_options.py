@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -141,10 +142,8 @@ def test_training_goes_on_exactly_where_it_was_with_every_option_on(data, tmp_pa
     for _ in range(3):
         wanted = list(whole.train_epoch())
     list(first.train_epoch())
-    steps = first.train_epoch()
-    next(steps), next(steps)
+    list(islice(first.train_epoch(), 2))
     first.save(tmp_path)
-    steps.close()
     second.restore(tmp_path)
     list(second.train_epoch())
     found = list(second.train_epoch())
@@ -155,9 +154,10 @@ def test_training_goes_on_exactly_where_it_was_with_every_option_on(data, tmp_pa
 
 def test_answers_that_are_kept_are_those_of_the_changed_views(data, tmp_path):
     one = training(data, tmp_path)
+    box: Any = one.teacher
     for epoch in range(4):
         list(one.train_epoch())
-        assert one.teacher.num_asked == NUM_IMAGES * min(epoch + 1, ALL.num_views)
+        assert box.num_asked == NUM_IMAGES * min(epoch + 1, ALL.num_views)
     for view in range(ALL.num_views):
         known = SoftLabels(one.soft_labels, view).known
         rows = [one.train_views[number, view] for number in range(NUM_IMAGES)]
