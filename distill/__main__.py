@@ -22,8 +22,7 @@ class Distil:
     out: str
     """Run folder for the student, its checkpoints and soft labels; a path or URI."""
     init: str | None = None
-    """Run folder of a finished student of the same depth to start from; where its number of classes is another, it
-    gives all but the classifier."""
+    """Run folder of a student to start from, of the same depth; of another number of classes, all but its classifier."""
     num_workers: int | None = None
     """Training workers; one per GPU by default, or one for all cores."""
     resume: bool = False

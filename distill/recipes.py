@@ -47,7 +47,7 @@ class Recipe:
     blurred_share: float = 0.0
     """Share of the training views that are blurred."""
     mixup: float = 0.0
-    """Mix another image into all other views, whose share follows Beta(mixup, mixup): 1 is uniform; 0 mixes nothing."""
+    """Mix the other views with another image's, in shares drawn from Beta(mixup, mixup); 1: uniform, 0: not at all."""
     label_weight: float = 1.0
     """Weight of the cross entropy with the labels, beside the teacher's 1; 0 follows the teacher alone."""
     num_views: int = 0

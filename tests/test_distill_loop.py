@@ -59,8 +59,10 @@ def world(tmp_path_factory):
     (folder / "data/train/class1/3.png").write_bytes(b"broken")
     export_onnx(BlackBox(), str(folder / "teacher"), (24, 40), (0.5,) * 3, (0.5,) * 3)
     torch.manual_seed(0)
-    grey, other = (0.5, 0.5, 0.5), {"teacher": "onnx:other", "teacher_fingerprint": "other"}
-    start = Student(model=ResCBAM(18, 5), input_size=(64, 64), mean=grey, std=grey, **other)
+    grey = (0.5, 0.5, 0.5)
+    start = Student(
+        model=ResCBAM(18, 5), input_size=(64, 64), mean=grey, std=grey, teacher="onnx:a", teacher_fingerprint="a"
+    )
     save_student(Folder(str(folder / "start")), start)
     return folder
 
