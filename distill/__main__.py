@@ -22,7 +22,7 @@ class Distil:
     out: str
     """Run folder for the student, its checkpoints and soft labels; a path or URI."""
     init: str | None = None
-    """Run folder of a student to start from, of the same depth; of another number of classes, all but its classifier."""
+    """Run folder of a student to start from, of the same depth; with other classes, all but its classifier is taken."""
     num_workers: int | None = None
     """Training workers; one per GPU by default, or one for all cores."""
     resume: bool = False
