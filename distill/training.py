@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from cluster.storage import Folder
+from distill.changes import ChangedViews
 from distill.images import ImageSet
 from distill.losses import distillation_loss, kl_divergence, mixed_labels
 from distill.recipes import Recipe, lr_at
@@ -43,7 +44,7 @@ class Training:
         self.accelerator = Accelerator(mixed_precision="bf16" if uses_bfloat16(recipe) else "no", cpu=on_cores)
         self.rank, self.num_workers = self.accelerator.process_index, self.accelerator.num_processes
         labels = train.labels(teacher.num_classes)
-        self.train_views = Views(train, labels, recipe, teacher.input_size, mean=teacher.mean)
+        self.train_views = ChangedViews(train, labels, recipe, teacher.input_size, teacher.mean)
         self.val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)
         self.soft_labels = soft_labels_folder(soft_labels, teacher.fingerprint, recipe)
         torch.manual_seed(recipe.seed)

@@ -1,19 +1,17 @@
-"""The views of an image that teacher and student train on: the same pixels, each at its own size."""
+"""The views of an image that teacher and student train on: the same part of the image, each at its own size."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
-from distill.hiding import blend, blurred, masked
 from distill.images import ImageSet
-from distill.images.decode import ImageError, centre_crop, decode, resize
+from distill.images.decode import ImageError, centre_crop, decode
 from distill.recipes import Recipe
 
 Size = tuple[int, int]
@@ -65,50 +63,15 @@ def training_view(
     return [np.ascontiguousarray(v[:, ::-1]) if flip else v for v in views]
 
 
-class Change(NamedTuple):
-    """What becomes of a view once it is cut."""
-
-    kind: Literal["none", "mixed", "masked", "blurred"]
-    other: int
-    """The image that is mixed in, by its number."""
-    share: float
-    """Of the view itself in the mixture; 1 where nothing is mixed in."""
-
-
-def draw_change(generator: np.random.Generator, recipe: Recipe, num_images: int) -> Change:
-    """Draw what becomes of a view: masked or blurred, with the recipe's shares, or else mixed if the recipe mixes."""
-    at, other = generator.random(), int(generator.integers(num_images))
-    if at < recipe.masked_share:
-        return Change("masked", other, 1.0)
-    if at < recipe.masked_share + recipe.blurred_share:
-        return Change("blurred", other, 1.0)
-    if recipe.mixup:
-        return Change("mixed", other, generator.beta(recipe.mixup, recipe.mixup))
-    return Change("none", other, 1.0)
-
-
 class Views(Dataset):
     """Give the views that an index (image, view) names; view -1 is the paper's validation crop.
 
-    A training view is cut, then changed as `draw_change` says. Views are mixed at each size; what masks and blurs make
-    is made at the teacher's size, as in the games, and resized for the student.
-
-    A row: image_id, label and other_label (-1 for none), share of the former, student (H, W, 3), teacher (h, w, 3),
-    error (None, or why there is no image). A broken image, or one that another broken one was to be mixed into, keeps
-    its place as grey pixels with its error, so that the loop can count it and leave it out.
+    A row: image_id, label (-1 for none), student (H, W, 3), teacher (h, w, 3), error (None, or why there is no image).
+    A broken image keeps its place as grey pixels with its error, so that the loop can count it and leave it out.
     """
 
-    def __init__(
-        self,
-        images: ImageSet,
-        labels: Sequence[int | None],
-        recipe: Recipe,
-        teacher_size: Size,
-        *,
-        mean: Sequence[float] = (0.5, 0.5, 0.5),
-    ) -> None:
-        """Keep what rows are made of; `mean` is the teacher's mean colour in [0, 1], which hides pixels."""
-        self.images, self.recipe, self.mean = images, recipe, mean
+    def __init__(self, images: ImageSet, labels: Sequence[int | None], recipe: Recipe, teacher_size: Size) -> None:
+        self.images, self.recipe = images, recipe
         self.labels = np.array([-1 if label is None else label for label in labels])
         self.sizes = (recipe.input_size, teacher_size)
 
@@ -118,45 +81,27 @@ class Views(Dataset):
         image_id = self.images.image_ids[number]
         error, pixels = None, [np.full((*size, 3), 128, np.uint8) for size in self.sizes]
         try:
-            pixels = self._cut(image_id, view)
+            pixels = self.cut(image_id, view)
         except ImageError as problem:
             error = str(problem)
-        change = self._change(image_id, view)
+        label = int(self.labels[number])
         return {
             "image_id": image_id,
-            "label": int(self.labels[number]),
-            "other_label": int(self.labels[change.other]),
-            "share": change.share,
+            "label": label,
             "student": pixels[0],
             "teacher": pixels[1],
             "error": error,
         }
 
-    def _change(self, image_id: str, view: int) -> Change:
-        return draw_change(view_generator(self.recipe.seed, image_id, view, "change/"), self.recipe, len(self.labels))
-
-    def _cut(self, image_id: str, view: int) -> list[np.ndarray]:
-        """Make the student's and the teacher's pixels of a view."""
-        image = self._read(image_id)
-        if view < 0:
-            return [centre_crop(image, size) for size in self.sizes]
-        pixels = training_view(image, self.sizes, self.recipe, image_id, view)
-        change = self._change(image_id, view)
-        if change.kind == "none":
-            return pixels
-        if change.kind == "mixed":
-            other_id = self.images.image_ids[change.other]
-            others = training_view(self._read(other_id), self.sizes, self.recipe, other_id, view)
-            return [blend(own, other, change.share) for own, other in zip(pixels, others, strict=True)]
-        generator = view_generator(self.recipe.seed, image_id, view, "hide/")
-        frame = blurred(pixels[1], generator) if change.kind == "blurred" else masked(pixels[1], generator, self.mean)
-        return [resize(Image.fromarray(frame), self.sizes[0]), frame]
-
-    def _read(self, image_id: str) -> Image.Image:
+    def cut(self, image_id: str, view: int) -> list[np.ndarray]:
+        """Make the student's and the teacher's pixels. Raises: ImageError, naming the image."""
         try:
-            return decode(self.images.read(image_id))
+            image = decode(self.images.read(image_id))
         except (ImageError, OSError) as problem:
             raise ImageError(f"{image_id}: {problem}") from problem
+        if view < 0:
+            return [centre_crop(image, size) for size in self.sizes]
+        return training_view(image, self.sizes, self.recipe, image_id, view)
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
@@ -197,6 +142,6 @@ def validation_order(num_images: int, batch_size: int, rank: int, num_workers: i
 
 
 def collate(rows: Sequence[dict]) -> dict:
-    """Stack rows into a batch: uint8 (B, H, W, 3) views, int64 labels, float64 shares, lists of ids and errors."""
+    """Stack rows into a batch: uint8 (B, H, W, 3) views, numbers (B,) such as int64 labels, lists of ids and errors."""
     batch = {name: [row[name] for row in rows] for name in rows[0]}
-    return batch | {name: np.stack(batch[name]) for name in ("student", "teacher", "label", "other_label", "share")}
+    return {name: v if isinstance(v[0], str | None) else np.stack(v) for name, v in batch.items()}
