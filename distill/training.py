@@ -118,7 +118,7 @@ class Training:
             group["lr"] = lr
         valid, probs = self._teach(batch, soft)
         logits = self.model(self._pixels(batch))
-        labels = self._labels(batch)[valid]
+        labels = self._training_labels(batch)[valid]
         terms = distillation_loss(probs, logits[valid], labels, label_weight=self.recipe.label_weight)
         self.accelerator.backward(terms["loss"])
         if self.recipe.clip_norm:
@@ -127,7 +127,7 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         return {name: float(term.detach()) for name, term in terms.items()} | {"lr": lr}
 
-    def _labels(self, batch: dict) -> torch.Tensor:
+    def _training_labels(self, batch: dict) -> torch.Tensor:
         """Return the labels (B,), or (B, K) where the recipe mixes images."""
         device = self.accelerator.device
         labels, others, share = (torch.as_tensor(batch[k], device=device) for k in ("label", "other_label", "share"))
