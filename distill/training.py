@@ -130,7 +130,8 @@ class Training:
     def _training_labels(self, batch: dict) -> torch.Tensor:
         """Return the labels (B,), or (B, K) where the recipe mixes images."""
         device = self.accelerator.device
-        labels, others, share = (torch.as_tensor(batch[k], device=device) for k in ("label", "other_label", "share"))
+        labels, others = (torch.as_tensor(batch[name], device=device) for name in ("label", "other_label"))
+        share = torch.as_tensor(batch["share"], dtype=torch.float32, device=device)
         return mixed_labels(labels, others, share, self.teacher.num_classes) if self.recipe.mixup else labels
 
     def _pixels(self, batch: dict) -> torch.Tensor:
