@@ -26,6 +26,8 @@ class Distil:
     """The black box, KIND:WHERE: onnx:model.onnx, torch:model.pt2, torchvision:resnet50, python:module:factory."""
     out: str
     """Run folder for the student, its checkpoints and soft labels; a path or URI."""
+    init: str | None = None
+    """Run folder of a student to start from, of the same depth; with other classes, all but its classifier is taken."""
     num_workers: int | None = None
     """Training workers; one per GPU by default, or one for all cores."""
     resume: bool = False
@@ -36,7 +38,7 @@ class Distil:
         """Distil; return what came out, in words."""
         from distill.loop import distil
 
-        options = {"num_workers": self.num_workers, "resume": self.resume}
+        options = {"init": self.init, "num_workers": self.num_workers, "resume": self.resume}
         metrics = distil(self.recipe, name=name, data=self.data, teacher=self.teacher, out=self.out, **options)
         return f"student in {self.out}: {_shown(metrics)}"
 

@@ -22,6 +22,7 @@ from distill.finetuning import FineTuning, check_labels
 from distill.images import ImageSet, open_images
 from distill.networks import load_network
 from distill.recipes import Recipe, TrainingRecipe, recipe_data
+from distill.student import load_student, take_weights
 from distill.teachers import load_teacher
 from distill.teachers.export import require_exporter
 from distill.training import Training
@@ -41,6 +42,7 @@ def distil(
     data: str,
     teacher: str,
     out: str,
+    init: str | None = None,
     num_workers: int | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
@@ -52,6 +54,7 @@ def distil(
         data: folder or URI with training and validation images.
         teacher: the black box, KIND:WHERE.
         out: run folder: student, checkpoints, soft labels.
+        init: run folder of a student to start from; None starts from weights drawn by the recipe's seed.
         num_workers: DDP workers; None takes one per GPU, or one for all cores.
         resume: go on with the work in `out`, from its last checkpoint.
 
@@ -67,8 +70,9 @@ def distil(
     black_box = load_teacher(teacher)
     train.labels(black_box.num_classes)  # raises where the classes do not fit
     taught_images(len(train.image_ids), recipe)  # raises where there is no other image
-    source = {"teacher": black_box.spec, "teacher_fingerprint": black_box.fingerprint}
+    source = {"teacher": black_box.spec, "teacher_fingerprint": black_box.fingerprint, **_started_from(init, recipe)}
     job = {"stage": "distill", "name": name, "source": source, "build": _build_distillation}
+    job["init_run"] = Folder(init).uri if init else None
     return _run(job, recipe, train, val, folder, num_workers=num_workers)
 
 
@@ -145,6 +149,19 @@ def _run(
     return manifest["metrics"]
 
 
+def _started_from(init: str | None, recipe: Recipe) -> dict[str, str]:
+    """Name the student that training starts from, for the configuration; nothing where there is none."""
+    if init is None:
+        return {}
+    student = load_student(init)
+    if student.depth != recipe.depth:
+        raise ValueError(
+            f"the student in {init} has {student.depth} layers, the recipe's {recipe.depth}; "
+            f"give --depth {student.depth}, or a student of that depth (--init)"
+        )
+    return {"init": student.fingerprint}
+
+
 def _num_images_per_epoch(recipe: TrainingRecipe, train: ImageSet) -> int:
     batch_size = min(recipe.batch_size, len(train.image_ids))
     return len(train.image_ids) // batch_size * batch_size
@@ -212,7 +229,10 @@ def _build_distillation(config: dict[str, Any]) -> Worker:
     teacher = load_teacher(config["teacher"], num_threads=config["cpus"])
     train, val = (open_images(config["data"], split=split) for split in ("train", "val"))
     soft_labels = Folder(config["out"]).child("soft_labels")
-    return Training(Recipe.from_fields(config["recipe"]), teacher, train, val, soft_labels)
+    training = Training(Recipe.from_fields(config["recipe"]), teacher, train, val, soft_labels)
+    if config["init_run"] and ray.train.get_checkpoint() is None:
+        take_weights(training.student, load_student(config["init_run"]).model)
+    return training
 
 
 def _build_fine_tuning(config: dict[str, Any]) -> Worker:

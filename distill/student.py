@@ -209,6 +209,19 @@ def save_student(folder: Folder, student: Student) -> Student:
     return dataclasses.replace(student, fingerprint=description["fingerprint"])
 
 
+def take_weights(model: ResCBAM, source: ResCBAM) -> None:
+    """Give a student all tensors of another one of its depth, batch statistics among them.
+
+    The classifier, `fc.weight` and `fc.bias`, stays as it is drawn where the numbers of classes differ.
+    """
+    assert model.depth == source.depth, (model.depth, source.depth)
+    own = model.num_classes == source.num_classes
+    taken = {name: t for name, t in source.state_dict().items() if own or not name.startswith("fc.")}
+    missing, unexpected = model.load_state_dict(taken, strict=False)
+    assert not unexpected, unexpected
+    assert set(missing) <= {"fc.weight", "fc.bias"}, missing
+
+
 def load_student(run: str, device: str = "cpu") -> Student:
     """Load the student that `python -m distill ... --out RUN` left, ready to explain; nothing is unpickled.
 

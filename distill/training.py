@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from cluster.storage import Folder
+from distill.changes import ChangedViews
 from distill.images import ImageSet
-from distill.losses import distillation_loss, kl_divergence
+from distill.losses import distillation_loss, kl_divergence, mixed_labels
 from distill.recipes import Recipe
 from distill.similarity import sim_n
 from distill.soft_labels import SoftLabels, soft_labels_folder
@@ -36,8 +37,8 @@ class Training(Worker):
         self.num_views = recipe.num_views
         torch.manual_seed(recipe.seed)
         self.student = ResCBAM(recipe.depth, teacher.num_classes)
-        taught = taught_images(len(train.image_ids), recipe)
-        train_views = Views(train, train.labels(teacher.num_classes), recipe, teacher.input_size, taught)
+        labels, taught = train.labels(teacher.num_classes), taught_images(len(train.image_ids), recipe)
+        train_views = ChangedViews(train, labels, recipe, teacher.input_size, teacher.mean, taught)
         val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)
         super().__init__(recipe, self.student, train_views, val_views, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
@@ -50,7 +51,16 @@ class Training(Worker):
     def _loss(self, batch: dict) -> dict[str, Tensor]:
         valid, probs = self._teach(batch)
         logits = self.model(self._pixels(batch))
-        return distillation_loss(probs, logits[valid], self._labels(batch)[valid])
+        return distillation_loss(
+            probs, logits[valid], self._training_labels(batch)[valid], label_weight=self.recipe.label_weight
+        )
+
+    def _training_labels(self, batch: dict) -> Tensor:
+        """Return the labels (B,), or (B, K) where the recipe mixes images."""
+        device = self.accelerator.device
+        labels, others = (torch.as_tensor(batch[name], device=device) for name in ("label", "other_label"))
+        share = torch.as_tensor(batch["share"], dtype=torch.float32, device=device)
+        return mixed_labels(labels, others, share, self.teacher.num_classes) if self.recipe.mixup else labels
 
     def _teach(self, batch: dict) -> tuple[list[int], Tensor]:
         """Return which rows of the batch hold an image, and the teacher's probabilities for those."""

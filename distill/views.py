@@ -17,9 +17,9 @@ from distill.recipes import Recipe, TrainingRecipe
 Size = tuple[int, int]
 
 
-def view_generator(seed: int, image_id: str, view: int) -> np.random.Generator:
-    """Make the random generator of one view, a function of (seed, image_id, view) alone."""
-    digest = hashlib.sha256(f"{seed}/{view}/{image_id}".encode()).digest()
+def view_generator(seed: int, image_id: str, view: int, purpose: str = "") -> np.random.Generator:
+    """Make the random generator of one view, a function of (seed, image_id, view) and the purpose alone."""
+    digest = hashlib.sha256(f"{purpose}{seed}/{view}/{image_id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
@@ -114,14 +114,12 @@ class Views(Dataset):
         taught = int(self.taught[number])
         image_id, taught_id = (self.images.image_ids[n] for n in (number, taught))
         error, pixels = None, [np.full((*size, 3), 128, np.uint8) for size in self.sizes]
-        reading = image_id
         try:
-            pixels = self._cut(reading, view)
+            pixels = self.cut(image_id, view)
             if taught != number:
-                reading = taught_id
-                pixels[1] = self._cut(reading, view)[1]
-        except (ImageError, OSError) as problem:
-            error = f"{reading}: {problem}"
+                pixels[1] = self.cut(taught_id, view)[1]
+        except ImageError as problem:
+            error = str(problem)
         return {
             "image_id": image_id,
             "taught_id": taught_id,
@@ -130,8 +128,12 @@ class Views(Dataset):
             **dict(zip(("student", "teacher"), pixels, strict=False)),
         }
 
-    def _cut(self, image_id: str, view: int) -> list[np.ndarray]:
-        image = self.images.image(image_id)
+    def cut(self, image_id: str, view: int) -> list[np.ndarray]:
+        """Make the pixels at each size. Raises: ImageError, naming the image."""
+        try:
+            image = self.images.image(image_id)
+        except (ImageError, OSError) as problem:
+            raise ImageError(f"{image_id}: {problem}") from problem
         if view < 0:
             return [centre_crop(image, size) for size in self.sizes]
         return training_view(image, self.sizes, self.recipe, image_id, view)
@@ -177,7 +179,6 @@ def validation_order(num_images: int, batch_size: int, rank: int, num_workers: i
 
 
 def collate(rows: Sequence[dict]) -> dict:
-    """Stack rows into a batch: uint8 (B, H, W, 3) views, int64 labels, lists of ids and errors."""
+    """Stack rows into a batch: uint8 (B, H, W, 3) views, numbers (B,) such as int64 labels, lists of ids and errors."""
     batch = {name: [row[name] for row in rows] for name in rows[0]}
-    stacked = {name: np.stack(batch[name]) for name in ("student", "teacher") if name in batch}
-    return batch | stacked | {"label": np.array(batch["label"])}
+    return {name: v if isinstance(v[0], str | None) else np.stack(v) for name, v in batch.items()}

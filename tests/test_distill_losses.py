@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
-from distill.losses import distillation_loss
+from distill.losses import distillation_loss, mixed_labels
 from distill.similarity import sim_n
 
 
@@ -49,3 +49,32 @@ def test_sim_n_compares_the_order_of_the_top_n():
         sim_n(torch.zeros(2, 5), torch.zeros(2, 5), 6)
     with pytest.raises(ValueError, match="shape"):
         sim_n(torch.zeros(2, 5), torch.zeros(2, 4), 1)
+
+
+def test_mixed_labels_are_the_mixture_of_both_cross_entropies():
+    rng = np.random.default_rng(2)
+    logits, teacher = rng.normal(size=(4, 3)), softmax(rng.normal(size=(4, 3)), axis=1)
+    labels, others, share = [2, 0, -1, -1], [1, -1, 2, -1], [0.25, 0.5, 0.1, 0.7]
+    mixed = mixed_labels(torch.tensor(labels), torch.tensor(others), torch.tensor(share), 3)
+    slow = np.zeros((4, 3))
+    for i, (own, other, s) in enumerate(zip(labels, others, share, strict=True)):
+        for label, weight in ((own, s), (other, 1 - s)):
+            if label >= 0:
+                slow[i, label] += weight
+    assert np.allclose(mixed, slow)
+    ce = -(slow * log_softmax(logits, axis=1)).sum() / 3  # the last image has no label
+    kl = np.mean([rel_entr(t, softmax(s)).sum() for t, s in zip(teacher, logits, strict=True)])
+    probs, outputs = (torch.as_tensor(v, dtype=torch.float32) for v in (teacher, logits))
+    for weight in (0.0, 0.5, 1.0):
+        terms = distillation_loss(probs, outputs, mixed, label_weight=weight)
+        assert float(terms["ce"]) == pytest.approx(ce, rel=1e-5)
+        assert float(terms["loss"]) == pytest.approx(kl + weight * ce, rel=1e-5)
+
+
+def test_unmixed_labels_give_the_same_loss_as_indices():
+    logits, probs = torch.randn(4, 3), torch.softmax(torch.randn(4, 3), dim=1)
+    labels = torch.tensor([2, -1, 0, 1])
+    mixed = mixed_labels(labels, torch.tensor([0, 1, 2, 0]), torch.tensor([1.0, 1.0, 1.0, 1.0]), 3)
+    plain = distillation_loss(probs, logits, labels)
+    # An image without a label stays without one: what is mixed in has no share.
+    assert float(distillation_loss(probs, logits, mixed)["loss"]) == pytest.approx(float(plain["loss"]), rel=1e-6)
