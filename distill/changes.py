@@ -54,6 +54,7 @@ class ChangedViews(Views):
         labels: Sequence[int | None],
         recipe: Recipe,
         teacher_size: Size,
+        *,
         mean: Sequence[float],
         taught: np.ndarray | None = None,
     ) -> None:

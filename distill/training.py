@@ -38,7 +38,7 @@ class Training(Worker):
         torch.manual_seed(recipe.seed)
         self.student = ResCBAM(recipe.depth, teacher.num_classes)
         labels, taught = train.labels(teacher.num_classes), taught_images(len(train.image_ids), recipe)
-        train_views = ChangedViews(train, labels, recipe, teacher.input_size, teacher.mean, taught)
+        train_views = ChangedViews(train, labels, recipe, teacher.input_size, mean=teacher.mean, taught=taught)
         val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)
         super().__init__(recipe, self.student, train_views, val_views, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 

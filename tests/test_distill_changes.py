@@ -63,7 +63,7 @@ def training(data: str, folder: Any, recipe: Recipe = ALL) -> Training:
 
 def train_views(data: str, recipe: Recipe) -> ChangedViews:
     images = open_images(data, split="train")
-    return ChangedViews(images, images.labels(3), recipe, BlackBox.input_size, BlackBox.mean)
+    return ChangedViews(images, images.labels(3), recipe, BlackBox.input_size, mean=BlackBox.mean)
 
 
 def kinds(recipe: Recipe, num_draws: int = 2000) -> Counter:
@@ -129,7 +129,7 @@ def test_an_image_that_a_broken_one_was_to_be_mixed_into_is_left_out(data, tmp_p
         Image.new("RGB", (40, 40), (40 * k, 0, 0)).save(tmp_path / f"{k}.png")
     (tmp_path / "3.png").write_bytes(b"no picture")
     recipe = replace(PLAIN, mixup=1.0)
-    views = ChangedViews(open_images(str(tmp_path)), (None,) * 6, recipe, (32, 32), BlackBox.mean)
+    views = ChangedViews(open_images(str(tmp_path)), (None,) * 6, recipe, (32, 32), mean=BlackBox.mean)
     for number, view in np.ndindex(6, 5):
         other = draw_change(view_generator(0, f"{number}.png", view, "change/"), recipe, 6).other
         error = views[number, view]["error"]

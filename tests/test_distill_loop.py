@@ -183,7 +183,7 @@ def test_work_that_does_not_fit_is_refused_before_it_starts(world, undisturbed, 
     with pytest.raises(ValueError, match="recipe"):
         run(world, "claimed", replace(RECIPE, seed=1), resume=True)
     assert Folder(str(undisturbed[0])).config()["init"] == load_student(str(world / "start")).fingerprint
-    (undisturbed[0] / "student.json").rename(undisturbed[0] / "student.aside")
+    (undisturbed[0] / "_manifest.json").rename(undisturbed[0] / "aside.json")
     with pytest.raises(ValueError, match="init: got nothing, stored"):
         run(world, "undisturbed", init=None, resume=True)
-    (undisturbed[0] / "student.aside").rename(undisturbed[0] / "student.json")
+    (undisturbed[0] / "aside.json").rename(undisturbed[0] / "_manifest.json")
