@@ -80,15 +80,19 @@ def print_sanity(checked: Sequence[Checked], console: Console | None = None) -> 
         table.add_row(one.method, one.check, one.stage or "", *texts, str(num), str(one.num_errors))
     shown = console or Console()
     shown.print(table)
-    for sentence in _beyond_sanity({one.method for one in checked}):
+    for sentence in _sanity_notes({one.method for one in checked}):
         shown.print(sentence, highlight=False)
 
 
-def _beyond_sanity(methods: set[str]) -> list[str]:
+def _sanity_notes(methods: set[str]) -> list[str]:
     classless = [name for name in METHODS if name in methods and not METHODS[name].class_specific]
     blind = [method.name for method in METHODS.values() if method.explains != "student"]
     lines = [f"{name} says nothing of a class: there is no wrong one." for name in classless]
-    return [*lines, f"{', '.join(blind)} do not look into the student: no check here could change their maps."]
+    return [
+        "A map that became constant ranks no pixels: it counts as an error, not as a similarity.",
+        *lines,
+        f"{', '.join(blind)} do not look into the student: no check here could change their maps.",
+    ]
 
 
 def print_agreement(found: dict[str, Any], console: Console | None = None) -> None:
