@@ -16,6 +16,8 @@ from explain.registry import Method
 
 # What decides the frames besides the method and its own options, as named in the maps' configuration.
 SHARED = ("data", "data_fingerprint", "split", "limit", "teacher", "teacher_fingerprint", "target", "seed")
+# The same where the configuration has it.
+SHARED_SOMETIMES = ("version",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folde
     """
     shown = {
         **{key: config[key] for key in SHARED},
+        **{key: config[key] for key in SHARED_SOMETIMES if key in config},
         "method": method.name,
         "options": {name: config["options"][name] for name in method.frame_options},
     }

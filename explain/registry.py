@@ -42,6 +42,8 @@ class Method:
     frame_options: tuple[str, ...] = ()
     """Of a query-based method: the options that decide what the black box is shown. Jobs that differ in others only
     share its answers."""
+    version: int = 1
+    """Raised where the same options come to mean other frames or maps; a job never goes on with another version's."""
 
     @property
     def asks(self) -> bool:
@@ -136,6 +138,7 @@ METHODS: dict[str, Method] = {
             KernelShapOptions,
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
+            version=2,
         ),
         Method(
             "random",

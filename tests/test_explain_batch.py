@@ -4,6 +4,7 @@ import io
 import json
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -336,6 +337,15 @@ def test_a_larger_budget_and_another_estimator_ask_only_what_is_new(serial, job,
     assert sum(asked) - whole == 16 * made + 2
     assert {row["teacher_queries"] for row in rows_of(str(tmp_path / "many")) if row["error"] is None} == {48}
     assert len(list(tmp_path.glob("answers-rise-*"))) == 1
+
+
+def test_another_version_of_a_method_asks_anew_into_another_folder(serial, job, monkeypatch, tmp_path):
+    run("rise", asked_rise(job, "before"))
+    monkeypatch.setitem(METHODS, "rise", replace(METHODS["rise"], version=2))
+    with pytest.raises(ValueError, match=r"another configuration.*version: got 2, stored nothing"):
+        run("rise", asked_rise(job, "before"))
+    run("rise", asked_rise(job, "after"))
+    assert len(list(tmp_path.glob("answers-rise-*"))) == 2
 
 
 def test_rise_explains_no_student(job):
