@@ -11,7 +11,7 @@ from cluster.storage import Folder
 from cluster.tracking import Tracker, tracking_uri
 from evaluate.measures_schema import read_measures
 from evaluate.outcome import RUNS_FILE
-from evaluate.scored import name_methods
+from evaluate.scored import name_methods, title
 from evaluate.statistics import Interval, mean_interval
 
 
@@ -144,6 +144,6 @@ def _track(
         "maps": entry["uri"],
         "measures": uri,
     }
-    with Tracker(experiment, entry["method"], params=params, tags=tags) as tracker:
+    with Tracker(experiment, title(entry), params=params, tags=tags) as tracker:
         tracker.log(metrics(measured))
     return tracker.run_id

@@ -12,6 +12,7 @@ from cluster.tracking import Tracker, tracking_uri
 from evaluate.gains import normalised_area, relevance_gain
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES
 from evaluate.schema import read_scores
+from evaluate.scored import title
 from evaluate.sources import Source
 from evaluate.statistics import Interval, mean_interval
 
@@ -138,7 +139,7 @@ def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], u
         "maps": source.uri,
         "scores": uri,
     }
-    with Tracker(experiment, source.method, params=params, tags=tags) as tracker:
+    with Tracker(experiment, title(source.record()), params=params, tags=tags) as tracker:
         tracker.log(outcome.metrics())
         for game, curve in outcome.curves.items():
             tracker.curve(f"{game}_curve", curve.tolist())

@@ -97,6 +97,8 @@ def make_plan(name: str, job: Job) -> Plan:
         config["version"] = method.version
     if explained is not None and explained is teacher:
         config["explains"] = "teacher"
+    if job.ask == "student":
+        config["explains"] = "student"
     return Plan(
         method=method,
         images=images,
