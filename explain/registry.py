@@ -18,6 +18,7 @@ from explain.options import (
     MattOptions,
     MlGradCamOptions,
     NoOptions,
+    OracleOptions,
     RiseOptions,
     ScoreCamOptions,
 )
@@ -139,6 +140,15 @@ METHODS: dict[str, Method] = {
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
             version=2,
+        ),
+        Method(
+            "oracle",
+            "explain.oracle:oracle",
+            "teacher",
+            "Asks the black box; searches with the score itself: a ceiling, not an explanation.",
+            OracleOptions,
+            seeded=True,
+            frame_options=("game", "grid"),
         ),
         Method(
             "random",
