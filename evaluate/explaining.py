@@ -65,6 +65,8 @@ def make_explainer(source: Source, student: Student | None) -> Explainer | str:
     if student is None or not explains_student(source):
         return f"method {source.method} does not explain the student, and this measure is of maps that do"
     method = METHODS[source.method]
+    if method.asks:
+        return f"method {source.method} asks the student by many queries, and is not asked again for this measure"
     return student_passes(student, method.load(), options=source.config["options"], seeded=method.seeded)
 
 

@@ -3,24 +3,20 @@
 A map of the student speaks for the black box as far as the two agree: on the whole image, on the image under RISE's
 masks, and on the frames of the map's own games. Both see each frame at their own input size. The black box's are made
 as RISE and the games make them; the student gets the whole image as it gets it for its map, and any other frame from
-the black box's by `student_view`.
+the black box's by `explain.stand_in.student_view`.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from distill.losses import kl_divergence
+from distill.masks import FAMILIES, rise_masks
 from distill.similarity import sim_n
 from evaluate.games import Play, compose
 from evaluate.statistics import spearman
-from explain.rise import rise_masks
-
-FAMILIES = ((7, 0.5), (8, 0.1))
-"""The masks that RISE's authors use: cells along each side, and the probability that one is shown."""
 
 
 def masked_frames(image: Tensor, *, seed: int, num: int) -> Tensor:
@@ -51,26 +47,6 @@ def game_frames(plays: Sequence[Play], *, num_points: int) -> Tensor:
         for i, k in enumerate(np.linspace(0, game.num_steps, num_points).round().astype(int).tolist()):
             compose(game, range(k, k + 1), out=own[i : i + 1])
     return frames.flatten(0, 1)
-
-
-def student_view(frames: Tensor, *, mean: Sequence[float], std: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-    """Turn the teacher's frames into what the student is shown of them, before its own normalisation.
-
-    The teacher's normalisation is undone, x std + mean, and the pixels are resized as whole images are (bilinear with
-    antialiasing); they are neither rounded nor clipped. At the same input size nothing is resized.
-
-    Args:
-        frames: (N, 3, H, W), normalised for the teacher.
-        mean: of the teacher's normalisation.
-        std: likewise.
-        size: the student's input size, (H', W').
-
-    Returns:
-        (N, H', W', 3) float32 in units of [0, 1].
-    """
-    mean_, std_ = (frames.new_tensor(values)[:, None, None] for values in (mean, std))
-    pixels = F.interpolate(frames * std_ + mean_, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()  # (N, 3, H', W') -> (N, H', W', 3)
 
 
 def compare(teacher_probs: np.ndarray, student_logits: np.ndarray) -> tuple[float, float]:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from explain.occlusion import patch_numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class Play:
@@ -130,15 +132,8 @@ def patch_steps(ranks: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tenso
     Returns:
         steps (H, W) int16 (int32 beyond 32,767 steps), and the number of steps, P * P.
     """
-    rows, columns = (_owner(length, num, ranks.device) for length, num in zip(size, ranks.shape, strict=True))
-    return _as_steps(ranks[rows[:, None], columns], ranks.numel()), ranks.numel()
-
-
-def _owner(length: int, num: int, device: torch.device) -> torch.Tensor:
-    """Number the patch that each row or column belongs to, (length,)."""
-    assert num <= length, "each patch has a row and a column of its own"
-    starts = torch.arange(num, device=device) * length // num
-    return torch.searchsorted(starts, torch.arange(length, device=device), right=True) - 1
+    numbers = patch_numbers(size, (ranks.shape[0], ranks.shape[1])).to(ranks.device)
+    return _as_steps(ranks.flatten()[numbers], ranks.numel()), ranks.numel()
 
 
 def _as_steps(steps: torch.Tensor, num_steps: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from cluster.tracking import Tracker
 from evaluate.job import make_runs
 from evaluate.measures import settings_hash
 from evaluate.measures_schema import read_measures
-from evaluate.scored import name_methods
+from evaluate.scored import name_methods, title
 from evaluate.statistics import Interval, mean_interval
 
 COLUMNS = ["image_id", "config_hash", "measure", "protocol_hash", "value", "teacher_queries", "seconds"]
@@ -156,6 +156,6 @@ def _track(
         "maps": entry["uri"],
         "measures": uri,
     }
-    with Tracker(experiment, entry["method"], params=params, tags=tags) as tracker:
+    with Tracker(experiment, title(entry), params=params, tags=tags) as tracker:
         tracker.log(metrics(measured))
     return tracker.run_id

@@ -4,7 +4,6 @@ Each function returns, for each map, the values of the rows that `evaluate.measu
 map has no value and says why.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from evaluate.fidelity import compare, game_frames, masked_correlation, masked_frames, student_view
+from evaluate.fidelity import compare, game_frames, masked_correlation, masked_frames
 from evaluate.games import rank_pixels
 from evaluate.max_sensitivity import max_sensitivity
 from evaluate.measures import ROWS, Measure, Settings
@@ -24,6 +23,7 @@ from evaluate.protocol import Protocol
 from evaluate.road import road, road_frames
 from evaluate.substrates import image_rng, mean_colour
 from explain.random import image_seed
+from explain.stand_in import student_view
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
@@ -131,7 +131,10 @@ def measure_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -
         return [(str(reason),) * len(ROWS["fidelity"]) for reason in subject.explain]
     whole = subject.frame()
     mean, std = teacher.mean, teacher.std
-    seen = functools.partial(student_view, mean=mean, std=std, size=whole.shape[:2])
+
+    def seen(frames: torch.Tensor) -> np.ndarray:
+        return student_view(frames, mean=mean, std=std, size=(whole.shape[0], whole.shape[1])).cpu().numpy()
+
     masked = masked_frames(
         subject.pixels, seed=image_seed(settings.seed, subject.image_id, "rise"), num=settings.num_masks
     )

@@ -13,6 +13,7 @@ from evaluate.gains import normalised_area, relevance_gain
 from evaluate.job import make_runs
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES
 from evaluate.schema import read_scores
+from evaluate.scored import title
 from evaluate.sources import Source
 from evaluate.statistics import Interval, mean_interval
 
@@ -139,7 +140,7 @@ def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], u
         "maps": source.uri,
         "scores": uri,
     }
-    with Tracker(experiment, source.method, params=params, tags=tags) as tracker:
+    with Tracker(experiment, title(source.record()), params=params, tags=tags) as tracker:
         tracker.log(outcome.metrics())
         for game, curve in outcome.curves.items():
             tracker.curve(f"{game}_curve", curve.tolist())

@@ -12,7 +12,7 @@ from explain.registry import METHODS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BUDGET_OPTIONS = ("num_masks", "num_samples", "settled")
+BUDGET_OPTIONS = ("num_masks", "num_samples", "num_queries", "settled")
 """Options that say how many questions a map costs; maps that differ in others only are another curve."""
 
 

@@ -11,6 +11,7 @@ from evaluate.findings import Findings, gather
 from evaluate.job import RUNS_FILE, run_key
 from evaluate.method_rows import MethodRow
 from evaluate.page import render
+from evaluate.scored import title
 from evaluate.texts import comma_separated, console_text, markdown, table_stem, write_tables
 
 
@@ -80,7 +81,8 @@ def _track(findings: Findings, written: Sequence[Path]) -> None:
         method, config_hash = row.scored.method, row.scored.config_hash
         if config_hash in runs:
             own = {"method": method, "config_hash": config_hash}
-            with Tracker(findings.data_name, method, params=own, run_id=runs[config_hash]) as tracker:
+            name = title({"method": method, "config": row.scored.config})
+            with Tracker(findings.data_name, name, params=own, run_id=runs[config_hash]) as tracker:
                 tracker.log(metrics(row, findings.columns))
 
 

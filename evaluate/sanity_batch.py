@@ -258,7 +258,7 @@ def _row(subject: Subject, intact: Answer | None, compared: Answer | None) -> di
     if intact is None or compared is None:
         return {**row, "error": subject.error or "the black box has no second class"}
     row["compared_target"] = compared.target
-    row |= {"student_passes": compared.student_passes, "seconds": compared.seconds}
+    row |= {"student_passes": compared.passes, "seconds": compared.seconds}
     try:
         return {**row, **similarities(intact.saliency, compared.saliency)}
     except ValueError as error:

@@ -91,7 +91,7 @@ def name_methods(maps: Sequence[Mapping[str, Any]]) -> tuple[Scored, ...]:
     distinct = {entry["config_hash"]: entry for entry in maps}
     return tuple(
         Scored(
-            label=_label(entry, [e for e in distinct.values() if e["method"] == entry["method"]]),
+            label=_label(entry, [e for e in distinct.values() if title(e) == title(entry)]),
             method=entry["method"],
             config_hash=entry["config_hash"],
             maps=entry["uri"],
@@ -101,12 +101,19 @@ def name_methods(maps: Sequence[Mapping[str, Any]]) -> tuple[Scored, ...]:
     )
 
 
+def title(maps: Mapping[str, Any]) -> str:
+    """Name the method of maps, and the model that they explain where that is another than the method's usual one."""
+    method, explains = maps["method"], maps.get("config", {}).get("explains")
+    usual = METHODS[method].explains if method in METHODS else None
+    return method if explains in (None, usual) else f"{method} of the {explains}"
+
+
 def _label(entry: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> str:
     if len(same) == 1:
-        return entry["method"]
+        return title(entry)
     options = [e.get("config", {}).get("options") or {} for e in same]
     keys = sorted(key for key in {k for o in options for k in o} if len({str(o.get(key)) for o in options}) > 1)
     own = entry.get("config", {}).get("options") or {}
     texts = [f"{key}={own.get(key)}" for key in keys]
     alike = sum(all(str(o.get(key)) == str(own.get(key)) for key in keys) for o in options) > 1
-    return f"{entry['method']} ({', '.join(texts + ([entry['config_hash'][:6]] if alike else []))})"
+    return f"{title(entry)} ({', '.join(texts + ([entry['config_hash'][:6]] if alike else []))})"

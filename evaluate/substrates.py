@@ -4,15 +4,14 @@ Images are (3, H, W) in the teacher's normalised space; `mean` and `std` are its
 units of [0, 1] pixels. Substrates have the image's shape, type and device and share no memory with it.
 """
 
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from evaluate.protocol import BLUR_KERNEL_PX, BLUR_SIGMA_PX, Substrate
+from explain.occlusion import rise_blur
 
 
 def mean_colour(
@@ -32,8 +31,7 @@ def black(
 
 def blur(image: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], rng: np.random.Generator) -> torch.Tensor:
     """Blur each colour with RISE's kernel, zeros beyond the border of normalised space (RISE's insertion)."""
-    kernel = torch.from_numpy(blur_kernel()).to(image)
-    return F.conv2d(image[:, None], kernel[None, None], padding=BLUR_KERNEL_PX // 2)[:, 0]
+    return rise_blur(image, kernel_px=BLUR_KERNEL_PX, sigma_px=BLUR_SIGMA_PX)
 
 
 def noise(
@@ -50,22 +48,6 @@ SUBSTRATES: dict[Substrate, Callable[..., torch.Tensor]] = {
     "blur": blur,
     "noise": noise,
 }
-
-
-@functools.cache
-def blur_kernel() -> np.ndarray:
-    """Make RISE's blur kernel, (11, 11) float32 that sums to one.
-
-    It is SciPy's `gaussian_filter` of a unit impulse in an 11 x 11 array, sigma 5: truncated at 4 sigma,
-    reflecting borders. Both steps are separable, so the kernel is the outer product of the filtered
-    one-dimensional impulse.
-    """
-    radius = int(4 * BLUR_SIGMA_PX + 0.5)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / BLUR_SIGMA_PX) ** 2)
-    impulse = np.zeros(BLUR_KERNEL_PX)
-    impulse[BLUR_KERNEL_PX // 2] = 1
-    row = np.convolve(np.pad(impulse, radius, mode="symmetric"), weights / weights.sum(), mode="valid")
-    return np.outer(row, row).astype(np.float32)
 
 
 def image_rng(seed: int, image_id: str) -> np.random.Generator:

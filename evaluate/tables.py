@@ -1,6 +1,5 @@
 """The tables that the commands print at their end."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from evaluate.measured import Measured
 from evaluate.measures import HIGHER_IS_BETTER
 from evaluate.outcome import MethodOutcome
 from evaluate.protocol import GAMES
+from evaluate.scored import name_methods
 from evaluate.statistics import Interval
 from explain.registry import METHODS
 
@@ -24,9 +24,7 @@ def print_games(outcomes: Sequence[MethodOutcome], console: Console | None = Non
     table.add_column("method", no_wrap=True)
     for heading in ("deletion AUC", "insertion AUC", "images", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
-    count = Counter(outcome.source.method for outcome in outcomes)
-    sources = [outcome.source for outcome in outcomes]
-    names = [s.method if count[s.method] == 1 else f"{s.method} {s.config_hash}" for s in sources]
+    names = [scored.label for scored in name_methods([outcome.source.record() for outcome in outcomes])]
     for outcome, name in zip(outcomes, names, strict=True):
         aucs = [interval_text(outcome.auc[game]) for game in ("deletion", "insertion")]
         table.add_row(name, *aucs, str(outcome.num_images), str(outcome.num_errors))

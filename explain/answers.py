@@ -1,4 +1,4 @@
-"""Answers of a black box that were paid for: kept per image, so that no job asks the same question twice.
+"""Answers that were paid for: kept per image, so that no job asks the same question twice.
 
 One folder beside the maps for everything that is shown alike: the same black box, images, targets, seed, method and
 those of its options that decide its frames. Jobs that differ in the rest (the budget, the estimator) share it.
@@ -16,6 +16,9 @@ from explain.registry import Method
 
 # What decides the frames besides the method and its own options, as named in the maps' configuration.
 SHARED = ("data", "data_fingerprint", "split", "limit", "teacher", "teacher_fingerprint", "target", "seed")
+# The same, where the student answered, and where the method is not in its first version.
+SHARED_OF_STUDENT = ("explains", "student_fingerprint")
+SHARED_LATER = ("version",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +37,10 @@ def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folde
     Raises:
         ValueError: If it holds something else.
     """
+    of_student = SHARED_OF_STUDENT if config.get("explains") == "student" else ()
+    later = [key for key in SHARED_LATER if key in config]
     shown = {
-        **{key: config[key] for key in SHARED},
+        **{key: config[key] for key in (*SHARED, *of_student, *later)},
         "method": method.name,
         "options": {name: config["options"][name] for name in method.frame_options},
     }

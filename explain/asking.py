@@ -29,7 +29,7 @@ class Asker:
     function: Callable[..., Tensor]
     """The method."""
     teacher: "Teacher"
-    """The black box."""
+    """The black box, or the student that stands in for it."""
     folder: Folder
     """Where answers are kept."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -78,5 +78,5 @@ class Asker:
             target=request.target,
             target_prob=None,
             seconds=took + seconds_before,
-            teacher_queries=used,
+            passes=used,
         )

@@ -22,6 +22,7 @@ from explain.plan import Plan, make_plan, network
 from explain.random import image_seed
 from explain.registry import Method, find_method
 from explain.schema import SCHEMA_VERSION, maps_table
+from explain.stand_in import stand_in
 from explain.targets import TargetWorker, read_targets, targets_folder
 
 if TYPE_CHECKING:
@@ -126,14 +127,14 @@ class MapWorker:
 
     def _row(self, item: dict[str, Any], answer: Answer) -> dict[str, Any]:
         height, width = answer.saliency.shape
-        of_teacher = self.config["stored"].get("explains") == "teacher"
+        explained = self.config["stored"].get("explains", self.method.explains)
         row = {
             **item,
             "target": answer.target,
             "target_prob": item["target_prob"] if answer.target_prob is None else answer.target_prob,
             "seconds": answer.seconds,
-            "teacher_queries": answer.teacher_queries + (answer.student_passes if of_teacher else 0),
-            "student_passes": 0 if of_teacher else answer.student_passes,
+            "teacher_queries": answer.passes if explained == "teacher" else 0,
+            "student_passes": answer.passes if explained == "student" else 0,
         }
         if not np.isfinite(answer.saliency).all():
             return {**row, "error": "the map has values that are not finite numbers"}
@@ -157,8 +158,12 @@ def make_explainer(method: Method, config: dict[str, Any], device: str) -> Expla
 
 
 def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
-    """Load the black box that a query-based method asks."""
-    teacher = load_teacher(config["stored"]["teacher"], num_threads=torch.get_num_threads(), device=device)
+    """Load what a query-based method asks: the black box, or the student in its place."""
+    stored, num_threads = config["stored"], torch.get_num_threads()
+    teacher = load_teacher(stored["teacher"], num_threads=num_threads, device=device)
+    if stored.get("explains") == "student":
+        student = load_student(stored["student"], device=device)
+        teacher = stand_in(student, teacher, num_threads=1 if device == "cuda" else num_threads, device=device)
     return Asker(
         function=method.load(), teacher=teacher, folder=config["answers"], options=config["options"], device=device
     )

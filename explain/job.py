@@ -1,12 +1,12 @@
 """What `python -m explain METHOD` is asked for, as the command line shows it. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import tyro
 
 from distill.teachers import split_spec
-from explain.registry import Method
+from explain.registry import METHODS, Method
 
 Options = TypeVar("Options")
 
@@ -27,6 +27,9 @@ class Job(Generic[Options]):
     teacher, where that is a torchvision network."""
     teacher: str | None = None
     """The black box, KIND:WHERE, as onnx:model.onnx; must be the one that the student was distilled from."""
+    ask: Literal["teacher", "student"] = "teacher"
+    """Whom a method that asks does ask. The student in the black box's place tells whether its maps are poor because it
+    is unfaithful or because of how they are read from it; the class explained stays the black box's."""
     target: str | None = None
     """Class to explain: teacher or student (their top-1 on the whole image), label, or a class index. Default:
     teacher where one is given, else student."""
@@ -55,5 +58,10 @@ class Job(Generic[Options]):
             raise ValueError(f"method {method.name!r} looks into a student; give --student RUN (python -m distill)")
         if method.explains == "teacher" and self.teacher is None:
             raise ValueError(f"method {method.name!r} asks the black box; give --teacher KIND:WHERE")
+        if self.ask == "student" and not method.asks:
+            asking = ", ".join(one.name for one in METHODS.values() if one.asks)
+            raise ValueError(f"method {method.name!r} asks nobody; leave out --ask, which is for {asking}")
+        if self.ask == "student" and self.student is None:
+            raise ValueError("--ask student needs the student; give --student RUN (python -m distill)")
         if self.teacher is not None:
             split_spec(self.teacher)

@@ -1,7 +1,8 @@
 """KernelSHAP (Lundberg and Lee 2017): Shapley values of superpixels by one weighted regression on the black box."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from explain.queries import Queries
 from explain.superpixels import Substrate, compose, hidden, paint, superpixels
+
+LEAST_SINGULAR = 0.2
+"""Smallest singular value of the regression that counts, as a share of the largest."""
 
 
 def kernel_shap(
@@ -25,16 +29,16 @@ def kernel_shap(
     """Share the target's probability among superpixels as Shapley values; a pixel gets its superpixel's.
 
     Number 0 hides all superpixels, number 1 none; these two hold exactly, so the values of all superpixels add up to
-    the difference of their answers. The others are pairs of a coalition and its complement, its size s drawn in
-    proportion to the Shapley kernel's mass (S - 1) / (s (S - s)), so that the regression counts them alike (Lundberg
-    and Lee 2017, theorem 2).
+    the difference of their answers. The others are pairs of a coalition and its complement, none of them twice, which
+    count in the regression by the Shapley kernel over their chance to be among those asked (Lundberg and Lee 2017,
+    theorem 2). The values are exact once all 2^S coalitions are asked; no more than those are.
 
     Args:
         model: The black box.
         images: (B, 3, H, W), normalised for it.
         target: (B,) class indices.
         seeds: One for each image. Fewer samples are the first of more.
-        num_samples: Questions per image.
+        num_samples: Questions per image, at most.
         num_segments: About how many superpixels.
         compactness: Of the superpixels, weight of nearness against colour.
         substrate: What hidden superpixels become.
@@ -54,34 +58,63 @@ def kernel_shap(
 
 
 def coalitions(seed: int, num_samples: int, num_segments: int) -> Tensor:
-    """Draw coalitions, (N, S) bool: none, all, then pairs of complements; N is 2 where there is one superpixel."""
-    ends = np.array([[False], [True]]).repeat(num_segments, axis=1)
-    if num_segments < 2:
-        return torch.from_numpy(ends)
-    rng, num_pairs = np.random.default_rng(seed), max(0, -(-(num_samples - 2) // 2))
-    sizes = np.arange(1, num_segments)
-    mass = 1 / (sizes * (num_segments - sizes))
-    # A row of draws per pair: one for the size, one per superpixel for its place; fewer pairs are the first of more.
-    drawn = rng.random((num_pairs, num_segments + 1))
-    size = 1 + np.searchsorted(np.cumsum(mass / mass.sum())[:-1], drawn[:, 0], side="right")
-    shown = drawn[:, 1:].argsort(axis=1).argsort(axis=1) < size[:, None]
-    pairs = np.stack([shown, ~shown], axis=1).reshape(-1, num_segments)
-    return torch.from_numpy(np.concatenate([ends, pairs])[: max(num_samples, 2)])
+    """Draw coalitions, (N, S) bool: none, all, then pairs of complements, none twice; N is at most 2^S.
+
+    The sizes s and S - s get a share of the pairs in proportion to 1 / sqrt(s (S - s)), between the Shapley kernel's
+    own and leverage scores, for which all sizes are alike (Musco and Witter 2025). A size whose coalitions all fit
+    into its share is asked whole, and the others share what is left.
+    """
+    sizes = np.arange(1, num_segments // 2 + 1)
+    halves = np.where(2 * sizes == num_segments, 2, 1)  # the middle size holds its complements itself
+    left = np.array([math.comb(num_segments, size) for size in sizes.tolist()], dtype=np.float64) / halves
+    share, due = 1 / np.sqrt(sizes * (num_segments - sizes)) / halves, np.zeros(len(sizes))
+    rng = np.random.default_rng(seed)
+    hands = [_deal(rng, size, num_segments) for size in sizes.tolist()]
+    drawn = [np.zeros(num_segments, dtype=bool), np.ones(num_segments, dtype=bool)]
+    while len(drawn) < num_samples and left.any():
+        due += np.where(left > 0, share, 0) / share[left > 0].sum()
+        chosen = int(np.where(left > 0, due, -np.inf).argmax())
+        due[chosen] -= 1
+        left[chosen] -= 1
+        shown = next(hands[chosen])
+        drawn += [shown, ~shown]
+    return torch.from_numpy(np.stack(drawn[: max(num_samples, 2)]))
+
+
+def _deal(rng: np.random.Generator, size: int, num_segments: int) -> Iterator[np.ndarray]:
+    """Deal coalitions of one size like hands from a shuffled pack, so that superpixels are shown equally often.
+
+    A hand is passed over that was dealt before, itself or its complement.
+    """
+    times_shown, dealt = np.zeros(num_segments), set()
+    while True:
+        hand = np.lexsort((rng.random(num_segments), times_shown))[:size]
+        times_shown[hand] += 1
+        shown = np.zeros(num_segments, dtype=bool)
+        shown[hand] = True
+        if not dealt & {shown.tobytes(), (~shown).tobytes()}:
+            dealt.add(shown.tobytes())
+            yield shown
 
 
 def shapley_values(samples: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Regress answers (N,) on coalitions (N, S), the first none and the second all, exact at both; return (S,) values.
 
-    The last superpixel is what the others leave of the whole difference; where too few coalitions decide all values,
-    those of the least length are taken.
+    The coalitions of size s share the Shapley kernel's mass 1 / (s (S - s)) of their size. Differences between
+    superpixels that the coalitions tell poorly (`LEAST_SINGULAR`) are left at zero, lest chance decide them: all where
+    there are two coalitions, none where there are enough.
     """
-    x, whole = samples[2:].astype(np.float64), answers[1] - answers[0]
-    if samples.shape[1] < 2 or not len(x):
-        return np.full(samples.shape[1], whole / samples.shape[1])
-    last = x[:, -1]
-    rest = answers[2:] - answers[0] - last * whole
-    values, *_ = np.linalg.lstsq(x[:, :-1] - last[:, None], rest, rcond=None)
-    return np.append(values, whole - values.sum())
+    whole, num_segments = answers[1] - answers[0], samples.shape[1]
+    equal = np.full(num_segments, whole / num_segments)
+    x = samples[2:].astype(np.float64)
+    if not len(x):
+        return equal
+    size = samples[2:].sum(axis=1)
+    num_asked = np.bincount(size)[size]
+    root = 1 / np.sqrt(size * (num_segments - size) * num_asked)
+    differences, rest = x - x.mean(axis=1, keepdims=True), answers[2:] - answers[0] - x @ equal
+    values, *_ = np.linalg.lstsq(differences * root[:, None], rest * root, rcond=LEAST_SINGULAR)
+    return equal + values
 
 
 def _frames(image: Tensor, other: Tensor, segments: Tensor, samples: Tensor, numbers: range) -> Tensor:

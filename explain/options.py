@@ -223,3 +223,24 @@ class LimeOptions(KernelShapOptions):
         super().__post_init__()
         if not self.kernel_width > 0:
             raise ValueError(f"kernel_width {self.kernel_width} is not positive; 0.25 is the authors'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleOptions:
+    """Options of `explain.oracle.oracle`."""
+
+    game: Literal["deletion", "insertion"] = "deletion"
+    """The game to find the ceiling of; its map is none of the other's."""
+    grid: int = 14
+    """Patches along each side."""
+    num_queries: int = 4000
+    """Questions to the black box per image, at most; answers of an earlier start are used again."""
+
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise ValueError(f"grid {self.grid} is too small; give 1 or more, such as 14")
+        if self.num_queries <= self.grid**2:
+            raise ValueError(
+                f"num_queries {self.num_queries} is too small for a grid of {self.grid}: more than {self.grid**2} are "
+                "needed to ask for each patch once"
+            )

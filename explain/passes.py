@@ -50,10 +50,8 @@ class Answer:
     """The student's probability of it, where the student chose it."""
     seconds: float
     """The method's share of one image, on one thread or the GPU; questions answered at an earlier start included."""
-    teacher_queries: int = 0
-    """Answers of the black box that the map is made of."""
-    student_passes: int = 0
-    """Forward passes of the student that the map is made of; backward passes are not counted."""
+    passes: int = 0
+    """Forward passes, of what is asked or looked into, that the map is made of; backward passes are not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +100,7 @@ class Explainer:
             models.put(model)
         known = [None if target < 0 else target for target in targets.tolist()]
         answers = zip(maps, known, probs, strict=True)
-        costs = {"seconds": seconds, "student_passes": sum(counted) // PASS_IMAGES}
+        costs = {"seconds": seconds, "passes": sum(counted) // PASS_IMAGES}
         made = [Answer(saliency=m, target=t, target_prob=p, **costs) for m, t, p in answers]
         return [answer if request else None for answer, request in zip(made, requests, strict=False)]
 

@@ -93,8 +93,12 @@ def make_plan(name: str, job: Job) -> Plan:
         "target": target,
         "seed": job.seed,
     }
+    if method.version > 1:
+        config["version"] = method.version
     if explained is not None and explained is teacher:
         config["explains"] = "teacher"
+    if job.ask == "student":
+        config["explains"] = "student"
     return Plan(
         method=method,
         images=images,

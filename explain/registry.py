@@ -18,6 +18,7 @@ from explain.options import (
     MattOptions,
     MlGradCamOptions,
     NoOptions,
+    OracleOptions,
     RiseOptions,
     ScoreCamOptions,
 )
@@ -44,6 +45,8 @@ class Method:
     frame_options: tuple[str, ...] = ()
     """Of a query-based method: the options that decide what the black box is shown. Jobs that differ in others only
     share its answers."""
+    version: int = 1
+    """Raised where the same options come to mean other frames or maps; a job never goes on with another version's."""
 
     @property
     def asks(self) -> bool:
@@ -139,6 +142,16 @@ METHODS: dict[str, Method] = {
             KernelShapOptions,
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
+            version=2,
+        ),
+        Method(
+            "oracle",
+            "explain.oracle:oracle",
+            "teacher",
+            "Asks the black box; searches with the score itself: a ceiling, not an explanation.",
+            OracleOptions,
+            seeded=True,
+            frame_options=("game", "grid"),
         ),
         Method(
             "random",

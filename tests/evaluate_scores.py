@@ -54,6 +54,7 @@ def make_world(
     num_errors: int = 0,
     name: str = "scores",
     protocol: Protocol | None = None,
+    explains: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> World:
     """Write a data set, a student's folder, maps of every method and their scores.
@@ -67,6 +68,7 @@ def make_world(
         num_errors: Images at the end that have an error instead of scores.
         name: The scores' folder.
         protocol: What they were played under, RISE's by default; it decides the games.
+        explains: Method -> what its maps say they explain, where they do.
         changes: To the scores' configuration.
     """
     data, run = root / "shapes", root / "run"
@@ -74,7 +76,14 @@ def make_world(
     write_student(run, class_names)
     maps = [
         write_maps(
-            root / "maps" / method, method, skill, data=data, run=run, image_ids=image_ids, num_errors=num_errors
+            root / "maps" / method,
+            method,
+            skill,
+            data=data,
+            run=run,
+            image_ids=image_ids,
+            num_errors=num_errors,
+            explains=(explains or {}).get(method),
         )
         for method, skill in skills.items()
     ]
@@ -136,6 +145,7 @@ def write_maps(
     run: Path,
     image_ids: Sequence[str],
     num_errors: int,
+    explains: str | None = None,
 ) -> dict[str, Any]:
     """Write a maps folder of two parts; return its entry in the scores' configuration."""
     config = {
@@ -153,6 +163,8 @@ def write_maps(
         "target": "teacher",
         "seed": 0,
     }
+    if explains is not None:
+        config["explains"] = explains
     passes, seconds = COSTS.get(method, (1, 0.038))
     rows = []
     for i, image_id in enumerate(image_ids):

@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate.fidelity import FAMILIES, compare, game_frames, masked_correlation, masked_frames, student_view
+from distill.masks import FAMILIES
+from evaluate.fidelity import compare, game_frames, masked_correlation, masked_frames
 from evaluate.games import play
 from evaluate.plays import make_plays
 from evaluate.protocol import Protocol
 from explain.queries import Queries
 from explain.rise import rise
+from explain.stand_in import student_view
 
 SIZE = (20, 30)
 IMAGE = torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(0))
@@ -63,7 +65,7 @@ def test_the_student_sees_the_pixels_resized_as_pillow_does(size):
     pixels = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
     normal = (pixels / 255 - np.array(MEAN)) / np.array(STD)
     frames = torch.from_numpy(normal.transpose(0, 3, 1, 2)).float()
-    found = student_view(frames, mean=MEAN, std=STD, size=size)
+    found = student_view(frames, mean=MEAN, std=STD, size=size).numpy()
     resized = [Image.fromarray(one).resize(size[::-1], Image.Resampling.BILINEAR) for one in pixels]
     wanted = np.stack([np.asarray(one) for one in resized]) / 255
     rounded = 1.01 / 255 if size != SIZE else 1e-6  # Pillow rounds after each direction

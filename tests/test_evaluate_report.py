@@ -373,6 +373,24 @@ def test_page_shows_the_numbers(page: str, found: Findings) -> None:
     assert "no image that can be read" in text
 
 
+def test_every_table_says_that_the_student_was_asked(tmp_path: Path) -> None:
+    skills = {"mal_grad_cam": 0.7, "rise": 0.5, "lime": 0.4, "random": 0.1}
+    found = gather([make_world(tmp_path, num_images=4, skills=skills, explains={"rise": "student"}).scores])
+    explained = {row.scored.label: row.scored.explains for row in found.rows}
+    assert explained == {
+        "lime": "teacher", "mal_grad_cam": "student", "random": "nothing", "rise of the student": "student",
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=160)
+    scores = Folder(found.results.uris[0])
+    print_games(read_outcomes(scores, open_maps(scores)), console)
+    printed = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    for text in (printed, console_text(found, None), markdown(found), comma_separated(found)):
+        assert "rise of the student" in text
+    page = render(found, photographs=False, num_gallery=0)
+    (row,) = re.findall(r'<th scope="row" data-value="rise of the student">.*?</th>', page, re.S)[:1]
+    assert "explains the student, scored on the teacher" in row
+
+
 def test_script_is_the_one_that_the_policy_allows(page: str) -> None:
     import base64
     import hashlib

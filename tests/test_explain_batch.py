@@ -4,6 +4,7 @@ import io
 import json
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -19,7 +20,7 @@ from torchvision.models import resnet18
 import explain.batch
 from cluster.shards import Summary
 from cluster.storage import Folder
-from distill.student import ResCBAM, Student, save_student
+from distill.student import ResCBAM, Student, load_student, save_student
 from distill.teachers import Teacher, load_teacher
 from distill.teachers.eager import EagerTeacher
 from explain.__main__ import main
@@ -32,6 +33,7 @@ from explain.random import image_seed
 from explain.registry import METHODS
 from explain.rise import rise
 from explain.schema import read_maps, saliency_maps
+from explain.stand_in import stand_in
 
 TEACHER = "python:explain_teacher:bright"
 SIZE = (64, 48)
@@ -174,8 +176,6 @@ def test_targets_are_the_teachers_and_are_stored_once(serial, job, data, tmp_pat
 
 
 def test_maps_are_the_methods_own_on_the_resized_image(serial, job, data, student):
-    from distill.student import load_student
-
     asked = job(target="3")
     run("mal_grad_cam", asked)
     loaded = load_student(student)
@@ -336,6 +336,45 @@ def test_a_larger_budget_and_another_estimator_ask_only_what_is_new(serial, job,
     assert sum(asked) - whole == 16 * made + 2
     assert {row["teacher_queries"] for row in rows_of(str(tmp_path / "many")) if row["error"] is None} == {48}
     assert len(list(tmp_path.glob("answers-rise-*"))) == 1
+
+
+def test_another_version_of_a_method_asks_anew_into_another_folder(serial, job, monkeypatch, tmp_path):
+    run("rise", asked_rise(job, "before"))
+    monkeypatch.setitem(METHODS, "rise", replace(METHODS["rise"], version=2))
+    with pytest.raises(ValueError, match=r"another configuration.*version: got 2, stored nothing"):
+        run("rise", asked_rise(job, "before"))
+    run("rise", asked_rise(job, "after"))
+    assert len(list(tmp_path.glob("answers-rise-*"))) == 2
+
+
+def test_the_student_is_asked_in_the_black_boxs_place(serial, job, data, student, tmp_path):
+    few = {"limit": 5, "options": METHODS["rise"].options(num_masks=32)}
+    box, asked = job("rise", "box", **few), job("rise", "student", ask="student", **few)
+    for one in (box, asked):
+        run("rise", one)
+    teacher = load_teacher(TEACHER)
+    answers = stand_in(load_student(student), teacher).forward
+    whole = [[row for row in rows_of(one.out) if row["error"] is None] for one in (asked, box)]
+    for row, other in zip(*whole, strict=True):
+        frame = np.array(Image.open(f"{data}/{row['image_id']}").resize((56, 40), Image.Resampling.BILINEAR))
+        target, seeds = torch.tensor([row["target"]]), [image_seed(0, row["image_id"], "rise")]
+        expected = rise(Queries(answers), teacher.normalise(frame[None]), target, seeds=seeds, num_masks=32)
+        assert np.allclose(row["saliency"], expected[0].numpy().ravel(), atol=1e-6)
+        assert not np.allclose(row["saliency"], other["saliency"], atol=1e-3)
+        assert (row["teacher_queries"], row["student_passes"]) == (0, 32)
+        assert (other["teacher_queries"], other["student_passes"]) == (32, 0)
+        for same in ("image_id", "target", "target_prob", "map_height", "map_width"):
+            assert row[same] == other[same]
+    assert len(whole[0]) == 4
+    assert Folder(asked.out).config()["explains"] == "student"
+    assert len(list(tmp_path.glob("answers-rise-*"))) == 2
+
+
+def test_who_asks_nobody_asks_no_student(job):
+    with pytest.raises(ValueError, match="'cam' asks nobody; leave out --ask, which is for rise, lime, kernel_shap"):
+        run("cam", job("cam", ask="student"))
+    with pytest.raises(ValueError, match="--ask student needs the student; give --student RUN"):
+        run("rise", job("rise", ask="student", student=None))
 
 
 def test_rise_explains_no_student(job):

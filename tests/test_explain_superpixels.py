@@ -1,8 +1,6 @@
-"""LIME against the lime package, KernelSHAP against exact Shapley values and shap, on superpixels of one image."""
+"""Superpixels, LIME against the lime package, and what LIME and KernelSHAP have in common."""
 
-import itertools
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from lime.lime_base import LimeBase
 from scipy.stats import spearmanr
 
-from explain.kernel_shap import coalitions, kernel_shap, shapley_values
+from explain.kernel_shap import kernel_shap
 from explain.lime import lime, local_weights, presence
 from explain.options import LimeOptions
 from explain.queries import Queries
@@ -110,67 +108,8 @@ def test_lime_ranks_superpixels_as_the_package_does(images):
     assert np.corrcoef(mine, theirs)[0, 1] > 0.98
 
 
-def exact_shapley(value, num):
-    """Add up every coalition's marginal contributions, as Shapley's formula says."""
-    found = np.zeros(num)
-    for i in range(num):
-        others = [j for j in range(num) if j != i]
-        for size in range(num):
-            weight = math.factorial(size) * math.factorial(num - size - 1) / math.factorial(num)
-            for chosen in itertools.combinations(others, size):
-                found[i] += weight * (value({*chosen, i}) - value(set(chosen)))
-    return found
-
-
-def test_shapley_values_are_exact_where_all_coalitions_are_asked():
-    rng = np.random.default_rng(1)
-    table = {chosen: rng.random() for size in range(6) for chosen in itertools.combinations(range(5), size)}
-    value = lambda chosen: table[tuple(sorted(chosen))]  # noqa: E731
-    samples, answers = [], []
-    for size in range(1, 5):  # each size as often as the Shapley kernel weighs it: 4 / (C(5, s) s (5 - s)) times 30
-        repeats = round(30 * 4 / (math.comb(5, size) * size * (5 - size)))
-        for chosen in itertools.combinations(range(5), size):
-            samples += [[i in chosen for i in range(5)]] * repeats
-            answers += [value(chosen)] * repeats
-    whole = np.array([[False] * 5, [True] * 5, *samples])
-    mine = shapley_values(whole, np.array([value(()), value(range(5)), *answers]))
-    assert np.abs(mine - exact_shapley(value, 5)).max() < 1e-9
-
-
-def test_kernel_shap_agrees_with_the_shap_package(images):
-    with warnings.catch_warnings():  # its plots' import uses what matplotlib is about to drop
-        warnings.simplefilter("ignore")
-        import shap
-
-    segments = superpixels(images[0], num_segments=12)
-    num, other = int(segments.max()) + 1, hidden(images[0], segments, "segment_mean")
-
-    def ask(z):
-        frames = compose(images[0], other, segments, torch.from_numpy(np.asarray(z) > 0.5))
-        return black_box(frames)[:, 1].double().numpy()
-
-    peer = shap.KernelExplainer(ask, np.zeros((1, num)))
-    theirs = np.asarray(peer.shap_values(np.ones((1, num)), nsamples=2**num, silent=True, l1_reg=0))[0]
-    queries = Queries(black_box)
-    saliency = kernel_shap(queries, images[:1], TARGET[:1], seeds=SEEDS[:1], num_segments=12, num_samples=3000)[0]
-    mine = np.array([float(saliency[segments == number][0]) for number in range(num)])
-    assert np.abs(mine - theirs).max() < 0.02 * np.abs(theirs).max()
-    assert mine.sum() == pytest.approx(float(queries.answers[0][1] - queries.answers[0][0]), abs=1e-5)
-
-
-def test_coalitions_come_in_pairs_with_the_kernels_sizes():
-    drawn = coalitions(0, 20_002, 6).numpy()
-    assert not drawn[0].any()
-    assert drawn[1].all()
-    assert np.array_equal(drawn[2::2], ~drawn[3::2])
-    counts = np.bincount(drawn[2:].sum(axis=1), minlength=7)[1:6] / 20_000
-    mass = np.array([1 / (s * (6 - s)) for s in range(1, 6)])
-    assert np.abs(counts - mass / mass.sum()).max() < 0.01
-
-
-@pytest.mark.parametrize("draw", [presence, coalitions])
-def test_fewer_samples_are_the_first_of_more(draw):
-    assert torch.equal(draw(4, 11, 7), draw(4, 50, 7)[:11])
+def test_fewer_samples_are_the_first_of_more():
+    assert torch.equal(presence(4, 11, 7), presence(4, 50, 7)[:11])
 
 
 @pytest.mark.parametrize("method", [lime, kernel_shap])
