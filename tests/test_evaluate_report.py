@@ -387,7 +387,7 @@ def test_every_table_says_that_the_student_was_asked(tmp_path: Path) -> None:
     for text in (printed, console_text(found, None), markdown(found), comma_separated(found)):
         assert "rise of the student" in text
     page = render(found, photographs=False, num_gallery=0)
-    (row,) = re.findall(r'<th scope="row" data-value="rise of the student">.*?</th>', page, re.S)[:1]
+    (row,) = re.findall(r'<th scope="row" data-value="rise of the student".*?</th>', page, re.S)[:1]
     assert "explains the student, scored on the teacher" in row
 
 
