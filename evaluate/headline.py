@@ -15,13 +15,13 @@ VERBS: dict[Verdict, str] = {"better": "loses to", "worse": "beats", "unclear": 
 
 
 def sentences(results: Results, rows: Sequence[MethodRow]) -> list[str]:
-    """Say which method is first in each game, then how MAL-Grad-CAM does against each control."""
+    """Say which method is first in each game, ceilings apart, then how MAL-Grad-CAM does against each control."""
     return [*(_winner(results, rows, game) for game in GAMES), *against_controls(results, rows)]
 
 
 def _winner(results: Results, rows: Sequence[MethodRow], game: str) -> str:
     sign = 1 if game == "insertion" else -1
-    scored = [row for row in rows if np.isfinite(getattr(row, game).mean)]
+    scored = [row for row in rows if np.isfinite(getattr(row, game).mean) and not row.scored.is_ceiling]
     order = sorted(scored, key=lambda row: -sign * getattr(row, game).mean)
     if not order:
         return f"No map has a score in the {game} game."

@@ -9,6 +9,7 @@ import numpy as np
 from explain.registry import METHODS
 
 MAIN_METHOD = "mal_grad_cam"
+CEILING = "oracle"  # searches with the games' own score: how far maps can get, and no explanation
 Kind = Literal["student", "asks", "teacher", "control", "unknown"]
 MARKS: dict[Kind, str] = {
     "student": "explains the student, scored on the teacher",
@@ -52,6 +53,11 @@ class Scored:
     def is_control(self) -> bool:
         """Tell whether the method looks at no model."""
         return self.explains == "nothing"
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Tell whether the maps were found by playing the games."""
+        return self.method == CEILING
 
 
 @dataclass

@@ -684,3 +684,10 @@ def test_tables_agree(full: Findings) -> None:
 def test_bad_arguments_are_refused_before_any_work(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_report(["no such scores"], **{"out": "r.html", **given})
+
+
+def test_a_ceiling_is_shown_and_wins_nothing(tmp_path: Path) -> None:
+    skills = {"mal_grad_cam": 0.7, "oracle": 0.95, "random": 0.1}
+    found = gather([make_world(tmp_path, num_images=4, skills=skills).scores])
+    assert found.rows[0].scored.label == "oracle"
+    assert [line.split()[0] for line in found.headline[:2]] == ["mal_grad_cam", "mal_grad_cam"]
