@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -697,6 +698,25 @@ def test_python_factories_that_cannot_be_used_are_errors(tmp_path: Path, monkeyp
 
 
 # Making black boxes
+
+
+def test_a_quantised_black_box_answers_almost_as_before(onnx_folder: Path, tmp_path: Path) -> None:
+    from distill.teachers.quantise import quantise_onnx
+
+    folder = shutil.copytree(onnx_folder / "logits", tmp_path / "int8")
+    images = np.random.default_rng(5).integers(0, 256, (32, *SIZE, 3), np.uint8)
+    before = load_teacher(f"onnx:{folder}/model.onnx")
+    size = (folder / "model.onnx").stat().st_size
+    wanted = before.probabilities(images)
+    quantise_onnx(folder / "model.onnx", [before.normalise(image[None]).numpy() for image in images])
+    after = load_teacher(f"onnx:{folder}/model.onnx")
+    found = after.probabilities(images)
+    assert (folder / "model.onnx").stat().st_size < 0.5 * size, "weights of one byte, not four"
+    assert after.fingerprint != before.fingerprint, "it is another black box"
+    assert 0 < np.abs(found - wanted).max() < 0.05
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "teacher.toml"]
+    with pytest.raises(ValueError, match="one or more"):
+        quantise_onnx(folder / "model.onnx", [])
 
 
 def test_every_kind_has_its_file() -> None:

