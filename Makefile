@@ -19,7 +19,7 @@ TEACHER := onnx:$(DEMO)/teacher/model.onnx
 METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
 
 help:
-	@echo "make demo    render images, train a black box, distil, explain, score and report (about seven minutes, 2 cores)"
+	@echo "make demo    render images, train a black box, distil, explain, score and report (about five minutes, 2 cores)"
 	@echo "make test    run the tests"
 	@echo "make lint    check format, lint and types"
 	@echo "make format  format the code"
@@ -57,7 +57,7 @@ demo-steps:
 	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 384
 	@echo "== 5/6 compare student and black box, and the maps with the object masks"
 	@$(RUN) -m evaluate similarity --student $(DEMO)/student --teacher $(TEACHER) --data $(DEMO)/data
-	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 20 --num-points 3
+	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 12 --num-points 3
 	@echo "== 6/6 report"
 	@$(RUN) -m evaluate report --scores $(DEMO)/scores --measures $(DEMO)/measures --out $(DEMO)/report.html --table $(DEMO)/report.md
 	@echo

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from distill.student import Student, load_student
+from evaluate.measures import Measure
 from evaluate.similarity import check_pair
 from evaluate.sources import Source
 from explain.passes import Explainer, Request
@@ -18,7 +19,7 @@ from explain.registry import METHODS
 if TYPE_CHECKING:
     from distill.teachers import Teacher
 
-OF_STUDENT = ("max_sensitivity", "fidelity")
+OF_STUDENT: tuple[Measure, ...] = ("max_sensitivity", "fidelity")
 """The measures that ask the student."""
 
 
@@ -60,13 +61,16 @@ def explains_student(source: Source) -> bool:
     return source.config.get("explains", METHODS[source.method].explains) == "student"
 
 
-def make_explainer(source: Source, student: Student | None) -> Explainer | str:
-    """Load what made a source's maps; return why not where it does not explain the student."""
-    if student is None or not explains_student(source):
-        return f"method {source.method} does not explain the student, and this measure is of maps that do"
+def is_measured(source: Source, measure: Measure) -> bool:
+    """Tell whether a measure says something of these maps: what asks the student, only of a pass over the student."""
+    return measure not in OF_STUDENT or (explains_student(source) and not METHODS[source.method].asks)
+
+
+def make_explainer(source: Source, student: Student | None) -> Explainer | None:
+    """Load what made a source's maps; None where no measure makes one anew."""
+    if student is None or not is_measured(source, "max_sensitivity"):
+        return None
     method = METHODS[source.method]
-    if method.asks:
-        return f"method {source.method} asks the student by many queries, and is not asked again for this measure"
     return student_passes(student, method.load(), options=source.config["options"], seeded=method.seeded)
 
 

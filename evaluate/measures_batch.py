@@ -19,7 +19,15 @@ from distill.images import ImageSet
 from distill.student import load_student
 from distill.teachers import RefusedImageError, load_teacher
 from evaluate.batch import checked_target
-from evaluate.explaining import OF_STUDENT, check_student, explain_frames, logits, make_explainer, student_passes
+from evaluate.explaining import (
+    OF_STUDENT,
+    check_student,
+    explain_frames,
+    is_measured,
+    logits,
+    make_explainer,
+    student_passes,
+)
 from evaluate.job import about, run_job
 from evaluate.measured import Measured, read_measured, track_measured
 from evaluate.measures import ROWS, Measure, Settings, check_measures, row_names, settings_hash
@@ -90,7 +98,7 @@ def measure_maps(
         track_measured(folder, images.name, measured, stored)
         return measured
 
-    rows = len(sources) * len(row_names(wanted))
+    rows = sum(len(row_names(own)) for own in measures_of(sources, wanted))
     options = {"what": "measures", "job": "measures", "shard_items": SHARD_IMAGES, "rows_per_item": rows}
     summary, measured = run_job(
         MeasuresWorker,
@@ -102,6 +110,11 @@ def measure_maps(
         **options,
     )
     return Result(summary=summary, measured=measured)
+
+
+def measures_of(sources: Sequence[Source], wanted: Sequence[Measure]) -> list[tuple[Measure, ...]]:
+    """List, for each source, the measures that say something of its maps."""
+    return [tuple(measure for measure in wanted if is_measured(source, measure)) for source in sources]
 
 
 def image_items(sources: Sequence[Source], images: ImageSet) -> list[dict[str, Any]]:
@@ -123,6 +136,7 @@ class MeasuresWorker:
         self.images: ImageSet = config["images"]
         self.objects = Objects(images=self.images, boxes=stored["boxes"])
         self.measures: tuple[Measure, ...] = tuple(stored["measures"])
+        self.measures_of = measures_of(self.sources, self.measures)
         self.hashes = {name: settings_hash(fields) for name, fields in stored["measures"].items()}
         self.schema = measures_schema(stored, config_hash(stored))
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -148,9 +162,10 @@ class MeasuresWorker:
             pixels = self.teacher.normalise(frame[None])[0].to(self.device)
             subject = self._subject(item["image_id"], pixels, [found[k] for k in usable], usable)
             for measure in self.measures:
-                for k, own in zip(usable, self._cells(measure, subject), strict=True):
-                    cells[k] |= own
-        return [row for k, one in enumerate(found) for row in self._full_rows(one, cells[k], errors[k])]
+                numbers = [number for number, k in enumerate(usable) if measure in self.measures_of[k]]
+                for number, own in zip(numbers, self._cells(measure, subject.only(numbers)), strict=True):
+                    cells[usable[number]] |= own
+        return [row for k in range(len(found)) for row in self._full_rows(k, found[k], cells[k], errors[k])]
 
     def _map_row(self, number: int, item: dict[str, Any]) -> dict[str, Any]:
         part, place = item["maps"][number]
@@ -185,8 +200,8 @@ class MeasuresWorker:
 
     def _explain(self, number: int, row: dict[str, Any]) -> Any:
         explainer = self.explainers[number]
-        if isinstance(explainer, str):
-            return explainer
+        if explainer is None:
+            return None
         seed = image_seed(self.sources[number].config["seed"], row["image_id"], row["method"])
         return functools.partial(explain_frames, explainer, row["target"], seed)
 
@@ -202,6 +217,8 @@ class MeasuresWorker:
 
     def _cells(self, measure: Measure, subject: Subject) -> Iterator[dict[str, dict[str, Any]]]:
         """Yield, for each map of the subject, row name -> value, error, teacher_queries and seconds."""
+        if not subject.maps:
+            return
         names = ROWS[measure]
         started_s = time.perf_counter()
         try:
@@ -222,10 +239,10 @@ class MeasuresWorker:
             }
 
     def _full_rows(
-        self, found: dict[str, Any], cells: dict[str, dict[str, Any]], error: str | None
+        self, number: int, found: dict[str, Any], cells: dict[str, dict[str, Any]], error: str | None
     ) -> Iterator[dict[str, Any]]:
         same = {name: found[name] for name in ("image_id", "method", "config_hash", "target")}
-        for measure in self.measures:
+        for measure in self.measures_of[number]:
             for name in ROWS[measure]:
                 row = {**same, "measure": name, "protocol_hash": self.hashes[measure]}
                 nothing = {"teacher_queries": 0.0, "seconds": 0.0, "error": error}

@@ -4,6 +4,7 @@ Each function returns, for each map, the values of the rows that `evaluate.measu
 map has no value and says why.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,8 +47,8 @@ class Subject:
     """The class that each map explains."""
     mask: Callable[[], np.ndarray]
     """Reads the object's mask, bool; raises ValueError where there is none."""
-    explain: Sequence[Callable[[np.ndarray], np.ndarray] | str]
-    """For each map what makes it anew (see `max_sensitivity`), or why nothing does."""
+    explain: Sequence[Callable[[np.ndarray], np.ndarray] | None]
+    """For each map what makes it anew (see `max_sensitivity`); None where no measure of this subject asks for it."""
     frame: Callable[[], np.ndarray]
     """Reads the image as `explain` takes it, (H', W', 3) in [0, 1]."""
     answer: Callable[[np.ndarray], np.ndarray]
@@ -59,10 +60,10 @@ class Subject:
         height, width = self.pixels.shape[1:]
         return height, width
 
-    @property
-    def num_explained(self) -> int:
-        """Count the maps that explain the student."""
-        return sum(not isinstance(explain, str) for explain in self.explain)
+    def only(self, numbers: Sequence[int]) -> "Subject":
+        """Return the same image with some of its maps."""
+        maps, targets, explain = ([of[k] for k in numbers] for of in (self.maps, self.targets, self.explain))
+        return dataclasses.replace(self, maps=maps, targets=targets, explain=explain)
 
 
 def measure_road(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
@@ -112,12 +113,10 @@ def measure_energy(subject: Subject, settings: Settings, teacher: "Teacher") -> 
 
 
 def measure_max_sensitivity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
-    """Explain the image and its neighbours again with each method that can."""
+    """Explain the image and its neighbours again with each method."""
     values: Values = []
     for explain in subject.explain:
-        if isinstance(explain, str):
-            values.append((explain,))
-            continue
+        assert explain is not None, "is_measured"
         rng = image_rng(settings.seed, subject.image_id)
         options = {"radius": settings.radius, "num": settings.num_perturbations}
         found = max_sensitivity(explain, subject.frame(), rng=rng, **options)
@@ -127,8 +126,6 @@ def measure_max_sensitivity(subject: Subject, settings: Settings, teacher: "Teac
 
 def measure_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
     """Hold the student's answers against the teacher's: image and masks once, each map's games apart."""
-    if not subject.num_explained:
-        return [(str(reason),) * len(ROWS["fidelity"]) for reason in subject.explain]
     whole = subject.frame()
     mean, std = teacher.mean, teacher.std
 
@@ -144,10 +141,7 @@ def measure_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -
     student_probs = torch.from_numpy(logits).double().softmax(dim=1).numpy()
     protocol = Protocol(seed=settings.seed)
     values: Values = []
-    for explain, saliency, target in zip(subject.explain, subject.maps, subject.targets, strict=True):
-        if isinstance(explain, str):
-            values.append((explain,) * len(ROWS["fidelity"]))
-            continue
+    for saliency, target in zip(subject.maps, subject.targets, strict=True):
         plays, _ = make_plays(
             subject.pixels,
             saliency,
@@ -182,12 +176,9 @@ def queries(measure: Measure, settings: Settings, subject: Subject) -> list[tupl
         return [(len(settings.percentages), len(settings.percentages), 0.0)] * num
     if measure == "mu_fidelity":
         return [((settings.num_subsets + 1) / num,)] * num
-    none = (0.0,) * len(ROWS[measure])
-    if measure != "fidelity" or not subject.num_explained:
-        return [none] * num
-    whole, masked = (asked / subject.num_explained for asked in (1, settings.num_masks))
-    own = (whole, 0.0, masked, 0.0, 0.0, 2.0 * settings.num_points, 0.0)
-    return [none if isinstance(explain, str) else own for explain in subject.explain]
+    if measure == "fidelity":
+        return [(1 / num, 0.0, settings.num_masks / num, 0.0, 0.0, 2.0 * settings.num_points, 0.0)] * num
+    return [(0.0,) * len(ROWS[measure])] * num
 
 
 def ask(teacher: "Teacher", frames: torch.Tensor) -> np.ndarray:
