@@ -30,11 +30,8 @@ class PythonTeacher(Teacher):
         self._function = function
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        levels = ((pixels * std + mean) * 255).round().clamp(0, 255)
-        images = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, 3, H, W) -> (B, H, W, 3)
         try:
-            found = self._function(images.cpu().numpy())
+            found = self._function(self.levels(pixels).cpu().numpy())
         except OSError as error:  # timeouts and lost connections are among them
             raise NoReplyError(f"teacher {self.spec!r} gave no reply: {type(error).__name__}: {error}") from error
         except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
