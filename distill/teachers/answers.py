@@ -1,7 +1,7 @@
 """What a black box on a network has answered: kept on this machine by what was asked, so that no job asks it again.
 
-One SQLite file per black box in the user's cache folder. Workers share it, and an answer is on disk before it is used: a
-killed job has lost none but those under way. Delete the file to ask anew.
+One SQLite file per black box in the user's cache folder. Workers share it, and answers are written as they come: a killed
+job loses none but those under way. Delete the file to ask anew.
 """
 
 from __future__ import annotations

@@ -25,22 +25,19 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses after which another at
 class Client:
     """What speaks with one black box."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Prepare for a server; nothing is sent yet.
-
-        Args:
-            url: of the black box, which errors name.
-            timeout_s: seconds for one request, its reply included.
+    def __init__(self, url: str) -> None:
+        """Prepare to speak with the black box at a URL, which errors name; nothing is sent yet.
 
         Raises:
             ValueError: there is a token that cannot be sent, or would be sent where anybody can read it.
         """
-        self.url, self.timeout_s = url, timeout_s
+        self.url = url
+        self.timeout_s = 30.0
+        """Seconds for one request, its reply included."""
         self._token = _token(url)
         own = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         self._http = httpx.Client(
             headers={"Accept-Encoding": "identity", **own},
-            timeout=timeout_s,
             follow_redirects=False,
             trust_env=False,
             verify=httpx.create_ssl_context(),
@@ -64,7 +61,7 @@ class Client:
     ) -> tuple[bytes, Mapping[str, str]]:
         deadline_s = time.monotonic() + self.timeout_s
         try:
-            with self._http.stream(method, url, content=body, headers=dict(headers)) as reply:
+            with self._http.stream(method, url, content=body, headers=dict(headers), timeout=self.timeout_s) as reply:
                 content = self._read(reply, deadline_s)
         except httpx.TransportError as error:
             raise NoReplyError(f"teacher {self.url!r} gave no reply: {self._name(error)}") from None

@@ -21,10 +21,7 @@ from distill.teachers.patience import ask_patiently
 from distill.teachers.served import Served, ServedTeacher, Tensor, known_fields
 from distill.teachers.wire import EXTENSION, read_json, read_reply, read_tensors, write_request
 
-URL = re.compile(
-    r"(?P<root>https?://[^/?#@\s]+(?:/[^?#@\s]+)?)/v2/models/[^/?#@\s]+(?P<version>/versions/[^/?#@\s]+)?"
-)
-METADATA_TIMEOUT_S = 30.0
+URL = re.compile(r"(?P<root>https?://[^/?#@\s]+(?:/[^?#@\s]+)?)/v2/models/[^/?#@\s]+(?P<version>/versions/[^/?#@\s]+)?")
 # A server that is started again is back within half a minute; one that is busy gets time to recover.
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 Transfer = Literal["auto", "json", "binary"]
@@ -67,6 +64,7 @@ class OpenInferenceTeacher(ServedTeacher):
         """Take what speaks with the server; the other arguments are `ServedTeacher`'s."""
         super().__init__(described, **description)
         self._url, self._client, self._binary = url, client, binary
+        client.timeout_s = described.timeout_s
         self._pace = None if described.queries_per_second is None else Pace(url, described.queries_per_second)
         self._store = AnswerStore(self.fingerprint) if described.keep_answers else None
         self.remembers = described.keep_answers
@@ -107,17 +105,17 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
             f"nothing says how {url} takes its images; write {url}#path/to/teacher.toml. For example:\n\n{EXAMPLE}"
         )
     path = Path(toml).expanduser().absolute()
-    first = Client(url, timeout_s=METADATA_TIMEOUT_S)
-    metadata = _metadata(first, url)
+    client = Client(url)
+    metadata = _metadata(client, url)
     described = read_toml(path, Endpoint, _known(metadata, url))
     binary = described.transfer == "binary"
     if described.transfer == "auto":
-        binary = EXTENSION in _extensions(first, f"{matched['root']}/v2")
+        binary = EXTENSION in _extensions(client, f"{matched['root']}/v2")
     served = [] if matched["version"] else [metadata.get("versions"), metadata.get("platform")]
     teacher = OpenInferenceTeacher(
         url,
         described,
-        Client(url, timeout_s=described.timeout_s),
+        client,
         binary=binary,
         spec=f"{url}#{path}",
         fingerprint=described.fingerprint(model=described.identity or [url, *served]),
