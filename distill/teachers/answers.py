@@ -1,13 +1,14 @@
 """What a black box on a network has answered: kept on this machine by what was asked, so that no job asks it again.
 
-One SQLite file per black box in the user's cache folder. Workers share it, and answers are written as they come: a killed
-job loses none but those under way. Delete the file to ask anew.
+One SQLite file per black box in the cache folder. Workers share it, and answers are written as they come, so that a
+killed job loses none but those under way. Delete the file to ask anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -38,6 +39,7 @@ class AnswerStore:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._open = sqlite3.connect(self.path, timeout=LOCK_WAIT_S, check_same_thread=False)
+            weakref.finalize(self, self._open.close)
             self._open.execute("PRAGMA journal_mode = WAL")
             self._open.execute("PRAGMA synchronous = NORMAL")
             self._open.execute("CREATE TABLE IF NOT EXISTS answers (asked BLOB PRIMARY KEY, probs BLOB) WITHOUT ROWID")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import weakref
 from collections.abc import Mapping
 
 import httpx
@@ -42,6 +43,7 @@ class Client:
             trust_env=False,
             verify=httpx.create_ssl_context(),
         )
+        weakref.finalize(self, self._http.close)
 
     def get(self, url: str) -> bytes:
         """Return what lies at a URL of the server. Raises: as `post`."""
