@@ -25,7 +25,7 @@ class Server:
         urllib.request.urlopen(request).close()  # noqa: S310
 
     def reset(self) -> None:
-        self.set(fault="", times=0, requests=0, queries=0, connections=0, binary=0, largest=0, started=[])
+        self.set(fault="", healthy=0, times=0, requests=0, queries=0, connections=0, binary=0, largest=0, started=[])
 
     def get(self, name: str) -> Any:
         with urllib.request.urlopen(f"{self.root}/control") as reply:  # noqa: S310 - our own

@@ -5,6 +5,7 @@ black box is `evaluate_teacher.Box`. Below `/plain` it offers no binary tensors.
 """
 
 import json
+import os
 import socket
 import struct
 import sys
@@ -39,6 +40,7 @@ class State:
     """What tests set and read by `/control`."""
 
     fault: ClassVar[str] = ""
+    healthy: ClassVar[int] = 0  # requests that are still answered before the fault
     times: ClassVar[int] = 0  # requests that still fail
     requests: ClassVar[int] = 0
     queries: ClassVar[int] = 0
@@ -97,7 +99,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_json(200, {})
         State.requests += 1
         State.started.append(time.time())
-        if State.times and not self.fails():
+        if State.healthy:
+            State.healthy -= 1
+        elif State.times and not self.fails():
             return None
         return self.infer(body)
 
@@ -108,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         redirect = f"http://{self.headers['Host']}/v2/models/other/infer"
         replies: dict[str, Any] = {
             "redirect": lambda: self.send(307, b"", Location=redirect),
-            "huge": lambda: self.send(200, b" " * (2**26 + 2**20)),
+            "huge": lambda: self.send(200, b" " * (2**21)),
             "not json": lambda: self.send(200, b"<html>hello</html>"),
             "deep": lambda: self.send(200, b"[" * 100_000),
             "echo": lambda: self.send_json(400, {"error": f"bad header {token!r} <script>\n\x1b[31m"}),
@@ -127,7 +131,8 @@ class Handler(BaseHTTPRequestHandler):
     def hang_up(self) -> None:
         """Reset the connection."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
+        os.close(self.connection.detach())
+        raise SystemExit  # of this thread: nobody is there any more
 
     def drip(self, count: int) -> None:
         """Send the first bytes of a reply, ten a second, and no more."""

@@ -116,20 +116,26 @@ def test_maps_and_scores_are_those_of_the_same_black_box_here_and_a_rerun_asks_n
     pd.testing.assert_frame_equal(stored(again / "scores"), found["far"][1])
 
 
-def test_a_killed_job_goes_on_and_pays_for_no_answer_twice(server: Server, data: str, tmp_path: Path) -> None:
-    """The server fails for good in the middle of the games: the job ends, and the next start asks the rest."""
+def test_a_job_that_lost_its_server_goes_on_and_pays_for_no_answer_twice(
+    server: Server, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = server.spec(tmp_path, "bytes")
     assert explain_main(explain_words("edges", data, spec, tmp_path / "maps")) == 0
-    before = server.get("requests")
-    server.set(fault="picky")  # refuses bright frames: each is an error, no others are lost
-    assert evaluate_main(games_words(tmp_path / "maps", data, spec, tmp_path / "picky")) == 0
-    server.set(fault="503", times=10**6)
-    assert evaluate_main(games_words(tmp_path / "maps", data, spec, tmp_path / "scores")) == 2
+    server.set(fault="503", times=10**6, healthy=4)
+    words = games_words(tmp_path / "maps", data, spec, tmp_path / "scores")
+    assert evaluate_main(words) == 2
+    assert "error: teacher" in (said := capsys.readouterr().err)
+    assert "status 503" in said
+    assert not list((tmp_path / "scores").glob("*.parquet")), "no image is blamed"
     server.set(fault="", times=0)
-    assert evaluate_main(games_words(tmp_path / "maps", data, spec, tmp_path / "scores")) == 0
+    assert evaluate_main(words) == 0
     assert stored(tmp_path / "scores")["error"].isna().all()
-    assert server.get("queries") <= 1 + NUM_IMAGES + NUM_FRAMES * NUM_IMAGES + 100
-    assert server.get("requests") > before
+    first = server.get("queries")
+    assert first <= 1 + NUM_IMAGES + NUM_FRAMES * NUM_IMAGES
+    other = tmp_path / "undisturbed"
+    assert evaluate_main(games_words(tmp_path / "maps", data, spec, other)) == 0
+    pd.testing.assert_frame_equal(stored(other), stored(tmp_path / "scores"))
+    assert server.get("queries") == first
 
 
 def test_a_job_beyond_its_budget_asks_nothing(
@@ -173,7 +179,8 @@ def test_a_method_asks_no_more_than_it_says(name: str) -> None:
     options: dict[str, Any] = {method.budget: 70, **({"grid": 4} if name == "oracle" else {})}
     image = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     method.load()(Queries(score), image, torch.tensor([0]), seeds=[0], **options)
-    assert sum(asked) == 70
+    assert 0 < sum(asked) <= 70
+    assert sum(asked) == 70 or name not in ("rise", "lime")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ environment is used.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
@@ -21,6 +22,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MAX_REPLY_BYTES = 2**26  # 64 MiB: 8 rows of a million classes as JSON
 MAX_QUOTED = 200  # characters of what a server says, in an error
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses after which another attempt may succeed
+
+
+_ssl_context = functools.cache(httpx.create_ssl_context)  # reading the certificates takes longer than a request
 
 
 class Client:
@@ -41,7 +45,7 @@ class Client:
             headers={"Accept-Encoding": "identity", **own},
             follow_redirects=False,
             trust_env=False,
-            verify=httpx.create_ssl_context(),
+            verify=_ssl_context(),
         )
         weakref.finalize(self, self._http.close)
 
