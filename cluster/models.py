@@ -40,13 +40,14 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     for name, value in {**BOUNDS, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}.items():
         os.environ.setdefault(name, value)
     import mlflow
+    import yaml
     from mlflow.artifacts import download_artifacts
     from mlflow.models import Model
 
     try:
         found = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=tracking_uri()))
         model = Model.load(str(found))
-    except (mlflow.MlflowException, OSError, ValueError, LookupError, TypeError) as error:
+    except (mlflow.MlflowException, yaml.YAMLError, OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"MLflow has no model {uri!r} that can be read: {error}. Give models:/NAME/VERSION, models:/NAME@ALIAS, "
             "runs:/ID/NAME or a folder, and say in MLFLOW_TRACKING_URI where it is"

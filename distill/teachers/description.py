@@ -110,7 +110,7 @@ def read_toml(path: Path, kind: type[Described], known: Mapping[str, Any] | None
         ValueError: the file is not TOML, a field is missing, unknown, has a wrong value or contradicts what is known.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}; it should say, for example:\n\n{EXAMPLE}")
+        raise FileNotFoundError(f"no {path}; it says how a model takes its images. For example:\n\n{EXAMPLE}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

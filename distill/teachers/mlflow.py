@@ -21,7 +21,7 @@ import numpy as np
 from cluster.models import FetchedModel, fetch_model, load_function
 from distill.teachers import onnx, torch_export
 from distill.teachers.base import Teacher
-from distill.teachers.description import NAME, Description, read_toml
+from distill.teachers.description import EXAMPLE, NAME, Description, read_toml
 from distill.teachers.python import call
 from distill.teachers.served import DTYPES, Served, ServedTeacher, Tensor, known_fields
 
@@ -66,6 +66,10 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
     spec = f"{kind}:{uri}{'' if own is None else f'#{own}'}"
     with ExitStack() as stack:
         model = fetch_model(uri, Path(stack.enter_context(TemporaryDirectory(prefix="malgradcam-model-"))))
+        if own is None and model.inside(NAME) is None:
+            raise FileNotFoundError(
+                f"the model {uri!r} brings no {NAME}; write {spec}#path/to/{NAME}. For example:\n\n{EXAMPLE}"
+            )
         described = own or model.folder / NAME
         opener = _opener(model)
         if opener is not None:
