@@ -48,10 +48,10 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
+def running_server(*certificate: str) -> Iterator[Server]:
     """Run a server in a process of its own while the block runs."""
     script = Path(__file__).with_name("inference_server.py")
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, str(script), *certificate], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield Server(int(process.stdout.readline()))

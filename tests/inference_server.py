@@ -1,12 +1,14 @@
 """A server that speaks the Open Inference Protocol v2 with and without binary tensors, and fails on demand.
 
-Run as a process of its own; it prints its port. Written from the protocol's text, without the project's own code. Its
-black box is `evaluate_teacher.Box`. Below `/plain` it offers no binary tensors.
+Run as a process of its own, with a certificate and its key for HTTPS; it prints its port. Written from the protocol's
+text, without the project's own code. Its black box is `evaluate_teacher.Box`.
+Below `/plain` it offers no binary tensors.
 """
 
 import json
 import os
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -215,5 +217,9 @@ def texts(values: np.ndarray) -> bytes:
 if __name__ == "__main__":
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if sys.argv[1:]:  # a certificate and its key
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*sys.argv[1:])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     print(server.server_address[1], flush=True)
     sys.exit(server.serve_forever())

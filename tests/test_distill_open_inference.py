@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from evaluate_teacher import SIZE, Box
@@ -391,6 +392,25 @@ def test_a_token_does_not_go_through_the_network_in_clear(tmp_path: Path, monkey
     with pytest.raises(ValueError, match="in clear through the network; use https") as caught:
         load_teacher(f"http://example.invalid/v2/models/a#{tmp_path}/teacher.toml")
     assert SECRET not in str(caught.value)
+
+
+def test_https_is_spoken_with_known_certificates_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    subject = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, "-days", "2"]
+    subprocess.run([*words, "-out", cert, "-keyout", key], check=True, capture_output=True)
+    monkeypatch.setenv(TOKEN_VARIABLE, SECRET)
+    with running_server(cert, key) as server:
+        spec = server.spec(tmp_path).replace("http:", "https:")
+        with pytest.raises(TeacherError, match="CERTIFICATE_VERIFY_FAILED"):
+            load_teacher(spec)
+        monkeypatch.setenv("SSL_CERT_FILE", cert)
+        monkeypatch.setattr("distill.teachers.client._ssl_context", httpx.create_ssl_context)
+        np.testing.assert_allclose(
+            load_teacher(spec).probabilities(some_images(3)), Box(6.0)(some_images(3)), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("url", ["http://me:s3cr3t@x/v2/models/a", "http://x/v2/models/a?key=s3cr3t"])
