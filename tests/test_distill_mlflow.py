@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from test_distill_teachers import MEAN, NUM_CLASSES, SIZE, STD, TinyNet, slow_probabilities, some_images
 
 from distill.teachers import TeacherError, load_teacher
@@ -47,13 +47,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     mlflow.onnx.save_model(onnx.load(folder / "exported" / "model.onnx"), str(folder / "onnx"))
     mlflow.pytorch.save_model(net, str(folder / "archive"), input_example=pixels, serialization_format="pt2")
     mlflow.pytorch.save_model(net, str(folder / "pickle"), signature=signature, serialization_format="pickle")
-    mlflow.pyfunc.save_model(str(folder / "python"), python_model=Labels(), signature=named)
+    mlflow.pyfunc.save_model(str(folder / "python"), python_model=make_labels(), signature=named)
     write(folder / "logits.toml")
     write(folder / "labels.toml", output="labels", num_classes=NUM_CLASSES, output_tensor="label")
     return SimpleNamespace(folder=folder)
 
 
 def make_labels() -> Any:
+    """Make a model of MLflow's own kind, as one that a user wrote."""
     from mlflow.pyfunc import PythonModel
 
     class Labels(PythonModel):
@@ -66,10 +67,6 @@ def make_labels() -> Any:
             return {"label": images.mean(axis=(1, 2, 3)).astype(int) % NUM_CLASSES}
 
     return Labels()
-
-
-def Labels() -> Any:  # noqa: N802 - made where MLflow is imported
-    return make_labels()
 
 
 def write(path: Path, **changes: Any) -> None:
@@ -100,8 +97,6 @@ def test_files_are_opened_without_mlflow_running_anything(
 def test_a_description_may_lie_in_the_model_and_paths_become_absolute(
     models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     shutil.copytree(models.folder / "onnx", tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"(?s)teacher\.toml.*For example"):
@@ -155,8 +150,6 @@ def test_a_registered_model_is_found_by_name_version_and_alias(
 
 
 def test_a_model_that_points_out_of_its_folder_is_refused(models: Any, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(models.folder / "onnx", tmp_path / "model")
     outside = tmp_path / "outside.onnx"
     outside.write_bytes((tmp_path / "model" / "model.onnx").read_bytes())
@@ -173,4 +166,3 @@ def test_what_is_no_model_is_an_error(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(ValueError, match="MLflow has no model"):
             load_teacher(f"mlflow:{place}")
-    assert torch.is_grad_enabled()
