@@ -3,7 +3,6 @@
 An item is one image with all methods' maps, so that what they share is asked of the black box once.
 """
 
-import collections
 import dataclasses
 import functools
 import time
@@ -32,7 +31,7 @@ from evaluate.explaining import (
 )
 from evaluate.job import about, run_job
 from evaluate.measured import Measured, read_measured, track_measured
-from evaluate.measures import ROWS, Measure, Settings, check_measures, row_names, settings_hash
+from evaluate.measures import MEASURES, ROWS, Measure, Settings, check_measures, row_names, settings_hash
 from evaluate.measures_schema import SCHEMA_VERSION, measures_schema
 from evaluate.measuring import FUNCTIONS, Subject, queries
 from evaluate.objects import Objects
@@ -123,8 +122,8 @@ def measures_of(sources: Sequence[Source], wanted: Sequence[Measure]) -> list[tu
 
 def shares(measured: Sequence[Sequence[Measure]], settings: Settings, num_images: int) -> list[Share]:
     """List what a job asks of the black box for each measure, of maps that `measures_of` lists."""
-    num_maps = collections.Counter(measure for own in measured for measure in own)
-    each = {name: round(sum(map(sum, queries(name, settings, num)))) for name, num in num_maps.items()}
+    num_maps = {measure: sum(measure in own for own in measured) for measure in MEASURES}
+    each = {name: round(sum(map(sum, queries(name, settings, num)))) for name, num in num_maps.items() if num}
     return [Share(what=name, each=asked, number=num_images) for name, asked in each.items()]
 
 

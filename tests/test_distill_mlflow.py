@@ -30,10 +30,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The same network as an ONNX file, a torch.export archive, a pickle and a Python model, as MLflow stores them."""
     onnx = pytest.importorskip("onnx", reason="MLflow stores ONNX models with the onnx package")
     pytest.importorskip("onnxscript", reason="exporting to ONNX needs onnxscript")
-    import mlflow.onnx
-    import mlflow.pyfunc
-    import mlflow.pytorch
     from mlflow.models import ModelSignature
+    from mlflow.onnx import save_model as save_onnx
+    from mlflow.pyfunc import save_model as save_function
+    from mlflow.pytorch import save_model as save_torch
     from mlflow.types import Schema, TensorSpec
 
     from distill.teachers.export import export_onnx
@@ -44,10 +44,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     signature = ModelSignature(inputs=Schema([spec]))
     named = ModelSignature(inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *SIZE, 3), "image")]))
     export_onnx(net, folder / "exported", SIZE, MEAN, STD)
-    mlflow.onnx.save_model(onnx.load(folder / "exported" / "model.onnx"), str(folder / "onnx"))
-    mlflow.pytorch.save_model(net, str(folder / "archive"), input_example=pixels, serialization_format="pt2")
-    mlflow.pytorch.save_model(net, str(folder / "pickle"), signature=signature, serialization_format="pickle")
-    mlflow.pyfunc.save_model(str(folder / "python"), python_model=make_labels(), signature=named)
+    save_onnx(onnx.load(folder / "exported" / "model.onnx"), str(folder / "onnx"))
+    save_torch(net, str(folder / "archive"), input_example=pixels, serialization_format="pt2")
+    save_torch(net, str(folder / "pickle"), signature=signature, serialization_format="pickle")
+    save_function(str(folder / "python"), python_model=make_labels(), signature=named)
     write(folder / "logits.toml")
     write(folder / "labels.toml", output="labels", num_classes=NUM_CLASSES, output_tensor="label")
     return SimpleNamespace(folder=folder)
@@ -55,7 +55,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def make_labels() -> Any:
     """Make a model of MLflow's own kind, as one that a user wrote."""
-    from mlflow.pyfunc import PythonModel
+    from mlflow.pyfunc.model import PythonModel
 
     class Labels(PythonModel):
         """Name a class, in a dictionary."""
@@ -134,12 +134,13 @@ def test_a_registered_model_is_found_by_name_version_and_alias(
 ) -> None:
     import mlflow
     import onnx
+    from mlflow.onnx import log_model
 
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     model = onnx.load(models.folder / "exported" / "model.onnx")
     with mlflow.start_run():
-        mlflow.onnx.log_model(model, name="model", registered_model_name="tiny")
+        log_model(model, name="model", registered_model_name="tiny")
     mlflow.MlflowClient().set_registered_model_alias("tiny", "good", "1")
     toml = models.folder / "logits.toml"
     teachers = [load_teacher(f"mlflow:models:/tiny{which}#{toml}") for which in ("/1", "@good")]

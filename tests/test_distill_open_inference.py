@@ -110,7 +110,9 @@ def test_top_k_keeps_what_was_told_and_spreads_the_rest_evenly() -> None:
     found = spread(probs, classes, 5)
     np.testing.assert_allclose(found[0], [0.3, 0.2 / 3, 0.2 / 3, 0.2 / 3, 0.5], rtol=1e-6)
     np.testing.assert_allclose(found[1], [0.5 / 3, 0.25, 0.5 / 3, 0.25, 0.5 / 3], rtol=1e-6)
-    np.testing.assert_array_equal(spread(np.array([[0.6, 0.4]]), np.array([[1, 0]]), 2), np.float32([[0.4, 0.6]]))
+    np.testing.assert_array_equal(
+        spread(np.array([[0.6, 0.4]]), np.array([[1, 0]]), 2), np.array([[0.4, 0.6]], np.float32)
+    )
 
 
 @pytest.mark.parametrize(
