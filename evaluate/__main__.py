@@ -31,6 +31,8 @@ class Games:
     """Play maps that were made for another black box than --teacher, for `python -m evaluate specificity`."""
     limit: int | None = None
     """Play only the first so many images."""
+    max_queries: int | None = None
+    """Start only if the job asks the black box at most so often; what it will ask is said first."""
     num_workers: int | None = None
     """Workers; without it one per GPU, else one per four cores."""
 
@@ -48,6 +50,7 @@ class Games:
             protocol=self.protocol,
             cross_teacher=self.cross_teacher,
             limit=self.limit,
+            max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
         print_games(result.outcomes)
@@ -76,6 +79,8 @@ class Measures:
     """The measures' settings."""
     limit: int | None = None
     """Measure only the first so many images."""
+    max_queries: int | None = None
+    """Start only if the job asks the black box at most so often; what it will ask is said first."""
     num_workers: int | None = None
     """Workers; without it one per GPU, else one per four cores."""
 
@@ -95,6 +100,7 @@ class Measures:
             student=self.student,
             boxes=self.boxes,
             limit=self.limit,
+            max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
         print_measures(result.measured)
@@ -125,6 +131,8 @@ class Sanity:
     """Check only the first so many images."""
     seed: int = 0
     """Seed of the redrawn parameters, and of seeded methods."""
+    max_queries: int | None = None
+    """Start only if the job asks the black box at most so often; what it will ask is said first."""
     num_workers: int | None = None
     """Workers; without it one per GPU, else one per four cores."""
 
@@ -144,6 +152,7 @@ class Sanity:
             split=self.split,
             limit=self.limit,
             seed=self.seed,
+            max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
         print_sanity(result.checked)
@@ -164,6 +173,8 @@ class Similarity:
     """Part of the data set: train, val or test; without it val, else test, else everything."""
     limit: int | None = None
     """Take only the first so many images."""
+    max_queries: int | None = None
+    """Start only if the job asks the black box at most so often; what it will ask is said first."""
     view: Literal["centre_crop", "resize"] = "centre_crop"
     """What both see of an image: the validation crop, or the whole image as it is explained and scored."""
 
@@ -179,6 +190,7 @@ class Similarity:
             data=self.data,
             split=self.split,
             limit=self.limit,
+            max_queries=self.max_queries,
             view=self.view,
         )
         print_agreement(found)

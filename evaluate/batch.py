@@ -14,10 +14,11 @@ from cluster.shards import Summary
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.teachers import RefusedImageError, load_teacher
+from distill.teachers.budget import Share, check_budget
 from evaluate.games import Play, area_over, changed_fractions, play
 from evaluate.job import about, run_job
 from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
-from evaluate.plays import make_plays
+from evaluate.plays import make_plays, num_frames
 from evaluate.protocol import Protocol
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.sources import Source, map_items, open_played_images, open_sources
@@ -56,6 +57,7 @@ def play_games(
     protocol: Protocol,
     cross_teacher: bool = False,
     limit: int | None = None,
+    max_queries: int | None = None,
     num_workers: int | None = None,
 ) -> Result:
     """Play the protocol's games of every map on the teacher and write the scores into `out`; go on where a start
@@ -76,6 +78,8 @@ def play_games(
     target = f"{made['target']}, of maps made for another teacher" if cross_teacher else str(made["target"])
     protocol = dataclasses.replace(protocol, target=target)
     items = list(map_items(sources, images))
+    each = num_frames(protocol, judge.input_size)
+    check_budget(judge, [Share(what="games", each=each, number=len(items), unit="maps")], max_queries)
     stored = {
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol.fields(),

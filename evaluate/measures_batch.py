@@ -18,6 +18,7 @@ from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.student import load_student
 from distill.teachers import RefusedImageError, load_teacher
+from distill.teachers.budget import Share, check_budget
 from evaluate.batch import checked_target
 from evaluate.explaining import (
     OF_STUDENT,
@@ -30,7 +31,7 @@ from evaluate.explaining import (
 )
 from evaluate.job import about, run_job
 from evaluate.measured import Measured, read_measured, track_measured
-from evaluate.measures import ROWS, Measure, Settings, check_measures, row_names, settings_hash
+from evaluate.measures import MEASURES, ROWS, Measure, Settings, check_measures, row_names, settings_hash
 from evaluate.measures_schema import SCHEMA_VERSION, measures_schema
 from evaluate.measuring import FUNCTIONS, Subject, queries
 from evaluate.objects import Objects
@@ -63,6 +64,7 @@ def measure_maps(
     student: str | None = None,
     boxes: str | None = None,
     limit: int | None = None,
+    max_queries: int | None = None,
     num_workers: int | None = None,
 ) -> Result:
     """Measure maps and write the values into `out`; go on where a start stopped.
@@ -80,6 +82,7 @@ def measure_maps(
         objects.check()
     of_student = [name for name in OF_STUDENT if name in wanted]
     fingerprint = check_student(student, sources, judge, of_student) if of_student else None
+    check_budget(judge, shares(measures_of(sources, wanted), settings, len(images.image_ids)), max_queries)
     target = str(sources[0].config["target"])
     stored = {
         "schema_version": SCHEMA_VERSION,
@@ -115,6 +118,13 @@ def measure_maps(
 def measures_of(sources: Sequence[Source], wanted: Sequence[Measure]) -> list[tuple[Measure, ...]]:
     """List, for each source, the measures that say something of its maps."""
     return [tuple(measure for measure in wanted if is_measured(source, measure)) for source in sources]
+
+
+def shares(measured: Sequence[Sequence[Measure]], settings: Settings, num_images: int) -> list[Share]:
+    """List what a job asks of the black box for each measure, of maps that `measures_of` lists."""
+    num_maps = {measure: sum(measure in own for own in measured) for measure in MEASURES}
+    each = {name: round(sum(map(sum, queries(name, settings, num)))) for name, num in num_maps.items() if num}
+    return [Share(what=name, each=asked, number=num_images) for name, asked in each.items()]
 
 
 def image_items(sources: Sequence[Source], images: ImageSet) -> list[dict[str, Any]]:
@@ -223,7 +233,7 @@ class MeasuresWorker:
         started_s = time.perf_counter()
         try:
             values = FUNCTIONS[measure](subject, self.settings, self.teacher)
-            asked = queries(measure, self.settings, subject)
+            asked = queries(measure, self.settings, len(subject.maps))
         except (ValueError, RefusedImageError) as error:
             values = [(str(error),) * len(names)] * len(subject.maps)
             asked = [(0.0,) * len(names)] * len(values)

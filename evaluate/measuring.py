@@ -137,7 +137,7 @@ def measure_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -
     )
     probs = ask(teacher, torch.cat([subject.pixels[None], masked]))
     logits = subject.answer(np.concatenate([whole[None], seen(masked)]))
-    clean, under_masks = compare(probs[:1], logits[:1]), compare(probs[1:], logits[1:])
+    clean, under_masks = _told(compare(probs[:1], logits[:1]), teacher), _told(compare(probs[1:], logits[1:]), teacher)
     student_probs = torch.from_numpy(logits).double().softmax(dim=1).numpy()
     protocol = Protocol(seed=settings.seed)
     values: Values = []
@@ -152,7 +152,7 @@ def measure_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -
             std=std,
         )
         frames = game_frames(plays, num_points=settings.num_points)
-        in_games = compare(ask(teacher, frames), subject.answer(seen(frames)))
+        in_games = _told(compare(ask(teacher, frames), subject.answer(seen(frames))), teacher)
         correlation = masked_correlation(probs[1:, target], student_probs[1:, target])
         same = "no correlation: the target's probability is the same under every mask of a family"
         values.append((*clean, *under_masks, _or(correlation, same), *in_games))
@@ -169,9 +169,10 @@ FUNCTIONS: Mapping[Measure, Callable[[Subject, Settings, "Teacher"], Values]] = 
 }
 
 
-def queries(measure: Measure, settings: Settings, subject: Subject) -> list[tuple[float, ...]]:
-    """Count, for each map, each row's share of the forward passes that a measure asks for; shared ones are divided."""
-    num = len(subject.maps)
+def queries(measure: Measure, settings: Settings, num: int) -> list[tuple[float, ...]]:
+    """Count, for each of `num` maps of an image, each row's share of the forward passes that a measure asks for; shared
+    ones are divided.
+    """
     if measure == "road":
         return [(len(settings.percentages), len(settings.percentages), 0.0)] * num
     if measure == "mu_fidelity":
@@ -185,6 +186,14 @@ def ask(teacher: "Teacher", frames: torch.Tensor) -> np.ndarray:
     """Return the probabilities of frames (N, 3, H, W), float32 (N, K), asked in batches."""
     parts = frames.split(teacher.batch_size or BATCH_FRAMES)
     return torch.cat([teacher.forward(part) for part in parts]).float().cpu().numpy()
+
+
+def _told(compared: tuple[float, float], teacher: "Teacher") -> tuple[float, float | str]:
+    """Return agreement and KL, where the teacher tells enough for the latter."""
+    agreement, divergence = compared
+    if teacher.num_ranked is None:
+        return agreement, divergence
+    return agreement, f"no KL: the black box names only {teacher.num_ranked} of its {teacher.num_classes} classes"
 
 
 def _or(value: float, reason: str) -> float | str:

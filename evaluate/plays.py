@@ -53,6 +53,12 @@ def make_plays(
     return plays, order.tied_share
 
 
+def num_frames(protocol: Protocol, size: tuple[int, int]) -> int:
+    """Count the frames of a map's plays at a teacher's input size (height, width): what they ask."""
+    steps = protocol.patches**2 if protocol.patches is not None else -(-size[0] * size[1] // protocol.step(size))
+    return len(protocol.games) * (steps + 1)
+
+
 def _rank(saliency: torch.Tensor, size: tuple[int, int], protocol: Protocol) -> Order:
     if protocol.patches is None:
         return rank_pixels(saliency, size, seed=protocol.seed)

@@ -19,6 +19,7 @@ from cluster.storage import Folder, config_hash
 from distill.images import open_images
 from distill.student import ResCBAM, Student, load_student
 from distill.teachers import load_teacher
+from distill.teachers.budget import Share, check_budget
 from evaluate.checked import Checked, read_checked, track_checked
 from evaluate.explaining import student_passes
 from evaluate.job import about, run_job
@@ -65,6 +66,7 @@ def check_maps(
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    max_queries: int | None = None,
     num_workers: int | None = None,
 ) -> Result:
     """Check the maps that explain a student and write the similarities into `out`; go on where a start stopped.
@@ -79,7 +81,13 @@ def check_maps(
     if student.shuffled:
         raise ValueError(f"student {run} was taught shuffled answers; give it as --other-student")
     other = None if other_student is None else load_other(other_student, student)
+    if judge.num_ranked == 1 and any(method.class_specific for method in wanted):
+        raise ValueError(
+            f"teacher {judge.spec!r} names one class and no second choice, so that there is no wrong class to explain; "
+            "check methods whose maps are of no class (--methods matt)"
+        )
     images = open_images(data, split=split, limit=limit)
+    check_budget(judge, [Share(what="sanity", each=1, number=len(images.image_ids))], max_queries)
     settings = {"seed": seed, **CONSTANTS}
     stored = {
         "schema_version": SCHEMA_VERSION,

@@ -14,6 +14,7 @@ from distill.images.decode import ImageError, centre_crop, resize
 from distill.similarity import sim_n
 from distill.student import Student, load_student
 from distill.teachers import load_teacher
+from distill.teachers.budget import Share, check_budget
 from evaluate.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def measure(
     split: str | None = None,
     limit: int | None = None,
     view: View = "centre_crop",
+    max_queries: int | None = None,
 ) -> dict[str, Any]:
     """Measure Sim 1 to 5, store them as JSON in the student's folder and log an MLflow run.
 
@@ -43,6 +45,7 @@ def measure(
         split: part of the data set.
         limit: take only the first so many images.
         view: what both models see, each at its own input size.
+        max_queries: refuse to ask the teacher more often than this.
 
     Returns:
         sim1 ... sim5 (each mean, low, high; fewer for fewer classes), num_images, num_errors and the
@@ -55,6 +58,7 @@ def measure(
     images = open_images(data, split=split, limit=limit)
     student, judge = load_student(run), load_teacher(teacher)
     check_pair(run, student, judge)
+    check_budget(judge, [Share(what="similarity", each=1, number=len(images.image_ids))], max_queries)
     settings = {
         "view": view,
         "data": images.root,
@@ -90,7 +94,7 @@ def check_pair(run: str, student: Student, teacher: "Teacher") -> None:
 
 def agreements(student: Student, teacher: "Teacher", images: ImageSet, view: View) -> tuple[dict[int, np.ndarray], int]:
     """Compare both on every image that can be read: n -> agreement, float (N,), and the number unreadable."""
-    last = min(MAX_N, teacher.num_classes)
+    last = min(MAX_N, teacher.num_ranked or teacher.num_classes)
     agreed: dict[int, list[np.ndarray]] = {n: [] for n in range(1, last + 1)}
     num_read = 0
     with Progress("similarity", len(images.image_ids)) as progress:

@@ -13,6 +13,7 @@ from cluster.shards import Summary, make_shards, run_shards
 from cluster.storage import Folder
 from distill.student import load_student
 from distill.teachers import load_teacher
+from distill.teachers.budget import check_budget
 from explain.answers import answers_folder
 from explain.asking import Asker
 from explain.frames import read_frame, without_list
@@ -42,6 +43,8 @@ def explain(name: str, job: Job) -> Summary:
         ValueError, FileNotFoundError: As `make_plan`; or the folder holds another configuration's maps.
     """
     plan = make_plan(name, job)
+    if plan.teacher is not None:
+        check_budget(plan.teacher, plan.shares(), job.max_queries)
     folder = Folder(job.out)
     folder.claim(plan.config, what="maps")
     with ray_session():
@@ -164,6 +167,7 @@ def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
     if stored.get("explains") == "student":
         student = load_student(stored["student"], device=device)
         teacher = stand_in(student, teacher, num_threads=1 if device == "cuda" else num_threads, device=device)
+    teacher.remembers = False  # thousands for an image: `Asker` keeps the target's probability alone
     return Asker(
         function=method.load(), teacher=teacher, folder=config["answers"], options=config["options"], device=device
     )

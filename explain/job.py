@@ -41,12 +41,16 @@ class Job(Generic[Options]):
     """Seed of random methods; each image's map depends on it and on the image's id alone."""
     num_workers: int | None = None
     """Workers. Default: one for each GPU, else one for every 4 cores."""
+    max_queries: int | None = None
+    """Start only if the job asks the black box at most so often; what it will ask is said first."""
     batch_size: int = 64
     """Images that a worker holds at once, in eights. Changes no map: the student always gets 8 at a time."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size {self.batch_size} is too small; give 1 or more")
+        if self.max_queries is not None and self.max_queries < 0:
+            raise ValueError(f"max_queries {self.max_queries} is too small; give 0 or more")
 
     def check(self, method: Method) -> None:
         """Refuse what no work could come of, before anything is loaded.

@@ -11,6 +11,7 @@ from cluster.storage import Folder
 from distill.images import ImageSet, open_images
 from distill.student import Student, load_student
 from distill.teachers import load_teacher
+from distill.teachers.budget import Share
 from explain.job import Job
 from explain.registry import Method, find_method
 from explain.schema import SCHEMA_VERSION
@@ -47,6 +48,15 @@ class Plan:
         """Return the maps' (height, width): the input size of what is explained, else of the other, else 224 x 224."""
         model = self.teacher if self.method.asks else self.student or self.teacher
         return tuple(model.input_size) if model is not None else DEFAULT_SIZE  # pyright: ignore[reportReturnType]
+
+    def shares(self) -> list[Share]:
+        """List what the job asks of the black box."""
+        number = len(self.images.image_ids)
+        found = [Share(what="targets", each=1, number=number)] if self.target == "teacher" else []
+        if self.method.budget is not None and self.config.get("explains") != "student":
+            each = self.config["options"][self.method.budget]
+            found.append(Share(what=self.method.name, each=each, number=number))
+        return found
 
 
 def make_plan(name: str, job: Job) -> Plan:
@@ -99,6 +109,8 @@ def make_plan(name: str, job: Job) -> Plan:
         config["explains"] = "teacher"
     if job.ask == "student":
         config["explains"] = "student"
+    if teacher is not None and teacher.num_ranked is not None:
+        config["teacher_ranks"] = teacher.num_ranked
     return Plan(
         method=method,
         images=images,

@@ -45,6 +45,8 @@ class Method:
     frame_options: tuple[str, ...] = ()
     """Of a query-based method: the options that decide what the black box is shown. Jobs that differ in others only
     share its answers."""
+    budget: str | None = None
+    """Of a query-based method: the option that says how often it asks for one image, at most."""
     version: int = 1
     """Raised where the same options come to mean other frames or maps; a job never goes on with another version's."""
 
@@ -124,6 +126,7 @@ METHODS: dict[str, Method] = {
             RiseOptions,
             seeded=True,
             frame_options=("num_cells", "keep_probability", "antithetic"),
+            budget="num_masks",
         ),
         Method(
             "lime",
@@ -133,6 +136,7 @@ METHODS: dict[str, Method] = {
             LimeOptions,
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
+            budget="num_samples",
         ),
         Method(
             "kernel_shap",
@@ -142,6 +146,7 @@ METHODS: dict[str, Method] = {
             KernelShapOptions,
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
+            budget="num_samples",
             version=2,
         ),
         Method(
@@ -152,6 +157,7 @@ METHODS: dict[str, Method] = {
             OracleOptions,
             seeded=True,
             frame_options=("game", "grid"),
+            budget="num_queries",
         ),
         Method(
             "random",

@@ -19,12 +19,13 @@ class Box:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Map uint8 (B, 12, 18, 3) to probabilities (B, 3)."""
-        x = images.astype(np.float64) / 255
-        logits = np.stack(
-            [x[:, 2:8, 3:12, 0].mean((1, 2)), x[:, 6:, 9:, 1].mean((1, 2)), x[:, :6, :6, 2].mean((1, 2))], axis=1
-        )
-        powers = np.exp(self.scale * logits)
+        powers = np.exp(self.logits(images.astype(np.float64) / 255))
         return powers / powers.sum(axis=1, keepdims=True)
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """Map pixels in [0, 1], (B, 12, 18, 3), to logits (B, 3)."""
+        means = [x[:, 2:8, 3:12, 0].mean((1, 2)), x[:, 6:, 9:, 1].mean((1, 2)), x[:, :6, :6, 2].mean((1, 2))]
+        return self.scale * np.stack(means, axis=1)
 
 
 def make() -> Box:

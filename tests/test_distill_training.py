@@ -24,7 +24,7 @@ class BlackBox:
     """Answer with a number of each image's own: the share of its mean colour."""
 
     spec, fingerprint, class_names = "python:black:box", "black", None
-    num_classes, input_size, mean = 3, (24, 40), (0.5, 0.5, 0.5)
+    num_classes, num_ranked, input_size, mean = 3, None, (24, 40), (0.5, 0.5, 0.5)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         colours = images.reshape(len(images), -1, 3).mean(axis=1)

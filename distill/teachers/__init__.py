@@ -19,9 +19,16 @@ KINDS = {
     "torch": "distill.teachers.torch_export",
     "onnx": "distill.teachers.onnx",
     "python": "distill.teachers.python",
+    "http": "distill.teachers.open_inference",
+    "https": "distill.teachers.open_inference",
+    "mlflow": "distill.teachers.mlflow",
+    "mlflow-unpickle": "distill.teachers.mlflow",
 }
 FILE_KINDS = ("torch", "onnx")
-EXAMPLES = "torchvision:resnet50, torch:model.pt2, onnx:model.onnx, python:package.module:factory"
+EXAMPLES = (
+    "torchvision:resnet50, torch:model.pt2, onnx:model.onnx, python:package.module:factory, "
+    "http://host:8080/v2/models/NAME#teacher.toml, mlflow:models:/NAME/1"
+)
 
 __all__ = ["EXAMPLES", "KINDS", "RefusedImageError", "Teacher", "TeacherError", "load_teacher", "split_spec"]
 

@@ -5,18 +5,19 @@ A kind adds `_outputs`; normalising, batching, the softmax and the checks are he
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from distill.teachers.errors import NoReplyError, RefusedImageError, TeacherError
+from distill.teachers.description import Output
+from distill.teachers.errors import RefusedImageError, TeacherError
+from distill.teachers.patience import ask_patiently
 
 SUM_TOLERANCE = 1e-3  # of a row of probabilities: room for float16 outputs, too little for a forgotten softmax
 RETRY_WAITS_S = (1.0, 4.0)  # where there was no reply: a lost connection passes at once, a busy server in seconds
-Output = Literal["logits", "probabilities"]
 
 
 class Teacher(ABC):
@@ -27,6 +28,11 @@ class Teacher(ABC):
     """
 
     quantised = False  # True where the black box takes uint8: float frames are rounded before it sees them
+    pads = True  # False where a query costs: a batch that is not full stays so
+    num_ranked: int | None = None  # of the top classes, those that an answer tells apart; None: all of them
+    costs_queries = False  # True where it lies elsewhere: what a job asks of it is stated before the work starts
+    remembers = False  # True where it keeps its answers by content; whoever keeps them better may turn it off
+    retry_waits_s: Sequence[float] = RETRY_WAITS_S
 
     def __init__(
         self,
@@ -50,7 +56,8 @@ class Teacher(ABC):
             std: divided by per channel afterwards.
             fingerprint: 12 hex digits that change with the model's weights or description.
             engine: what computes it and how precisely, such as "openvino-bfloat16".
-            output: what `_outputs` returns; the softmax is taken here, once, for logits only.
+            output: what the model returns; the softmax is taken here, once, for logits only. Where that is no
+                number for every class, `_outputs` makes probabilities of it.
             class_names: one name per class where they are known.
             batch_size: images per call of `_outputs`; None passes the caller's batches on as they are.
         """
@@ -86,7 +93,7 @@ class Teacher(ABC):
             ValueError: the model returns another number of classes than `num_classes` or `class_names` say.
             TeacherError: the model does not return probabilities for an image of the mean colour.
         """
-        found = self._batches(torch.zeros(1, 3, *self.input_size)).shape[1]
+        found = self._answer(torch.zeros(1, 3, *self.input_size)).shape[1]
         names = None if self.class_names is None else len(self.class_names)
         for what, promised in (("num_classes", num_classes), ("classes", names)):
             if promised is not None and promised != found:
@@ -95,7 +102,6 @@ class Teacher(ABC):
                     "correct the description, or give the model that it describes"
                 )
         self.num_classes = int(found)
-        self.forward(torch.zeros(1, 3, *self.input_size))
         return self
 
     def normalise(self, images: np.ndarray) -> torch.Tensor:
@@ -108,6 +114,12 @@ class Teacher(ABC):
         pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return pixels.div_(255).sub_(mean).div_(std)
+
+    def levels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn normalised pixels (B, 3, H, W) back into the nearest levels, uint8 (B, H, W, 3)."""
+        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        levels = ((pixels * std + mean) * 255).round().clamp(0, 255)
+        return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, 3, H, W) -> (B, H, W, 3)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return checked probabilities, float32 (B, K), for uint8 images (B, H, W, 3) at `input_size`."""
@@ -138,13 +150,17 @@ class Teacher(ABC):
 
     def _still_answers(self) -> bool:
         try:
-            self._answer(torch.zeros(1, 3, *self.input_size))
+            self._ask(torch.zeros(1, 3, *self.input_size))
         except TeacherError:
             return False
         return True
 
     def _answer(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return checked probabilities. Raises: TeacherError."""
+        """Return checked probabilities, asked for now or known from before. Raises: TeacherError."""
+        return self._ask(pixels)
+
+    def _ask(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Ask for checked probabilities. Raises: TeacherError."""
         outputs = self._batches(pixels)
         self._check(outputs, len(pixels))
         if self.output == "logits":
@@ -158,26 +174,18 @@ class Teacher(ABC):
             return torch.cat([self._chunk(chunk, size) for chunk in pixels.split(size)])
 
     def _chunk(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
-        missing = size - len(pixels)
+        missing = size - len(pixels) if self.pads else 0
         padded = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
-        outputs = self._reply(padded)
-        if outputs.ndim != 2 or len(outputs) != size:
+        outputs = ask_patiently(lambda: self._outputs(padded), self.retry_waits_s)
+        if outputs.ndim != 2 or len(outputs) != len(padded):
             raise TeacherError(
-                f"teacher {self.spec!r} returned shape {tuple(outputs.shape)} for {size} images; "
-                f"allowed: ({size}, number of classes)"
+                f"teacher {self.spec!r} returned shape {tuple(outputs.shape)} for {len(padded)} images; "
+                f"allowed: ({len(padded)}, number of classes)"
             )
         return outputs[: len(pixels)].to(pixels.device, torch.float32)
 
-    def _reply(self, pixels: torch.Tensor) -> torch.Tensor:
-        for wait_s in RETRY_WAITS_S:
-            try:
-                return self._outputs(pixels)
-            except NoReplyError:
-                time.sleep(wait_s)
-        return self._outputs(pixels)
-
     def _check(self, outputs: torch.Tensor, num_images: int) -> None:
-        if outputs.shape != (num_images, self.num_classes):
+        if self.num_classes and outputs.shape != (num_images, self.num_classes):  # none known while it is loaded
             raise TeacherError(
                 f"teacher {self.spec!r} returned shape {tuple(outputs.shape)}; "
                 f"allowed: {(num_images, self.num_classes)}"

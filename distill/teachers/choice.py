@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.teachers.cache import CACHE_VARIABLE, cache_folder
 from distill.teachers.description import Description
 from distill.teachers.engines import Choice, Run, has_native_bfloat16, has_openvino, inspect, open_engine
 
-CACHE_VARIABLE = "MALGRADCAM_CACHE"
 BATCH_SIZES = (8, 16)
 NUM_PROBES = 32
 # What another engine or precision may change on the probe, against ONNX Runtime in float32. Of each image the class
@@ -43,19 +43,12 @@ def choose_engine(path: Path, description: Description, fingerprint: str, *, dev
     """
     candidates = _candidates(description, device)
     batch = inspect(path, description.input_size)
-    file = cache_folder() / f"{_key(fingerprint, description, device)}.json"
+    file = cache_folder("engines") / f"{_key(fingerprint, description, device)}.json"
     if not file.exists():
         sizes = (batch,) if batch else BATCH_SIZES
         chosen = _measure(path, description, candidates, sizes, device)
         _write_first(file, json.dumps(asdict(chosen)))
     return _read(file)
-
-
-def cache_folder() -> Path:
-    """Return where decisions are kept: $MALGRADCAM_CACHE, else malgradcam/ in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own) / "engines"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "malgradcam" / "engines"
 
 
 def probe(size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`teacher.toml`: what a model file does not say about itself (input size, normalisation, kind of output)."""
+"""`teacher.toml`: what a model does not say about itself (input size, normalisation, kind of output)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import json
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 NAME = "teacher.toml"
 EXAMPLE = """\
@@ -20,6 +21,8 @@ output = "logits"                  # or "probabilities"
 
 Engine = Literal["auto", "onnxruntime", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Output = Literal["logits", "probabilities", "labels", "top_k"]
+Described = TypeVar("Described", bound="Description")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,8 @@ class Description:
     """subtracted per channel from pixels in [0, 1]"""
     std: tuple[float, float, float]
     """divided by per channel afterwards, above 0"""
-    output: Literal["logits", "probabilities"]
-    """what the model returns; logits go through one softmax"""
+    output: Output
+    """what the model returns; logits go through one softmax; labels and top_k belong to served models"""
     classes: tuple[str, ...] | None = None
     """one name per class, in the order of the model's outputs"""
     engine: Engine = "auto"
@@ -41,28 +44,30 @@ class Description:
     precision: Precision = "auto"
     """number format inside an ONNX engine; auto takes bfloat16 where it is native, faster and close to float32"""
 
+    outputs: ClassVar[tuple[Output, ...]] = ("logits", "probabilities")
+    """What such a model may return."""
+    meaning: ClassVar[tuple[str, ...]] = ("input_size", "mean", "std", "output", "classes")
+    """The fields that say which black box it is; the others say how it is computed."""
+
     def __post_init__(self) -> None:
         """Refuse sizes, numbers and words that no teacher can have."""
-        _require(
-            _is_list(self.input_size, 2, int) and min(self.input_size) > 0,
+        require(
+            is_list(self.input_size, 2, int) and min(self.input_size) > 0,
             "input_size",
             self,
             "[height, width]",
         )
-        _require(_is_list(self.mean, 3, float), "mean", self, "three numbers")
-        _require(_is_list(self.std, 3, float) and min(self.std) > 0, "std", self, "three numbers above 0")
-        _require(self.output in ("logits", "probabilities"), "output", self, '"logits" or "probabilities"')
-        named = self.classes is None or _is_list(self.classes, len(self.classes), str)
-        _require(named, "classes", self, "a list of class names")
+        require(is_list(self.mean, 3, float), "mean", self, "three numbers")
+        require(is_list(self.std, 3, float) and min(self.std) > 0, "std", self, "three numbers above 0")
+        require(self.output in self.outputs, "output", self, " or ".join(f'"{name}"' for name in self.outputs))
+        named = self.classes is None or is_list(self.classes, len(self.classes), str)
+        require(named, "classes", self, "a list of class names")
         for name, kind in (("engine", Engine), ("precision", Precision)):
-            _require(getattr(self, name) in get_args(kind), name, self, " or ".join(get_args(kind)))
+            require(getattr(self, name) in get_args(kind), name, self, " or ".join(get_args(kind)))
 
-    def fingerprint(self, *files: Path) -> str:
-        """Hash the model's files and what changes its meaning: 12 hex digits of SHA-256.
-
-        Engine and precision are left out: they say how the black box is computed, not which one it is.
-        """
-        meaning = {name: getattr(self, name) for name in ("input_size", "mean", "std", "output", "classes")}
+    def fingerprint(self, *files: Path, **identity: Any) -> str:
+        """Hash the model's files, and what else says which model it is, as JSON values: 12 hex digits of SHA-256."""
+        meaning = {name: getattr(self, name) for name in self.meaning} | identity
         digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
         for path in files:
             with path.open("rb") as file:
@@ -89,33 +94,52 @@ def read_description(model_file: Path) -> Description:
         raise FileNotFoundError(
             f"no {path}: it says how {model_file.name} takes its images and what it returns. For example:\n\n{EXAMPLE}"
         )
+    return read_toml(path, Description)
+
+
+def read_toml(path: Path, kind: type[Described], known: Mapping[str, Any] | None = None) -> Described:
+    """Read a `teacher.toml` as a description of some kind.
+
+    Args:
+        path: the file.
+        kind: what it describes.
+        known: fields that the model has said itself; the file need not repeat them.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not TOML, a field is missing, unknown, has a wrong value or contradicts what is known.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; it says how a model takes its images. For example:\n\n{EXAMPLE}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}. For example:\n\n{EXAMPLE}") from error
-    return _parse(content, path)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    for name, said in (known or {}).items():
+        if values.setdefault(name, said) != said:
+            raise ValueError(f"{path} says {name} = {values[name]!r}, the model itself {said!r}; correct the file")
+    return _describe(values, kind, path)
 
 
-def _parse(content: dict[str, Any], path: Path) -> Description:
-    allowed = [field.name for field in fields(Description)]
-    required = ["input_size", "mean", "std", "output"]
-    unknown = sorted(set(content) - set(allowed))
-    missing = [name for name in required if name not in content]
+def _describe(values: dict[str, Any], kind: type[Described], path: Path) -> Described:
+    allowed = [field.name for field in fields(kind)]
+    unknown = sorted(set(values) - set(allowed))
+    missing = [field.name for field in fields(kind) if field.default is MISSING and field.name not in values]
     if unknown or missing:
         raise ValueError(
             f"{path}: unknown fields {unknown}, missing fields {missing}; allowed: {', '.join(allowed)}. "
             f"For example:\n\n{EXAMPLE}"
         )
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
-    }
     try:
-        return Description(**values)
+        return kind(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}. For example:\n\n{EXAMPLE}") from error
 
 
-def _is_list(value: Any, length: int, kind: type) -> bool:
+def is_list(value: Any, length: int, kind: type) -> bool:
+    """Tell whether a value is a tuple of so many items of a kind; finite numbers for float, no bool for a number."""
+
     def fits(item: Any) -> bool:
         if kind is float:
             return isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
@@ -124,6 +148,7 @@ def _is_list(value: Any, length: int, kind: type) -> bool:
     return isinstance(value, tuple) and len(value) == length and all(fits(item) for item in value)
 
 
-def _require(holds: bool, name: str, description: Description, allowed: str) -> None:
+def require(holds: bool, name: str, description: Description, allowed: str) -> None:
+    """Refuse a field that does not hold. Raises: ValueError that says what it is and what is allowed."""
     if not holds:
         raise ValueError(f"{name} is {getattr(description, name)!r}; allowed: {allowed}")

@@ -10,6 +10,11 @@ class TeacherError(WorkError):
 class NoReplyError(TeacherError):
     """It gave no answer at all, as when a connection is lost: it is asked again."""
 
+    def __init__(self, message: str, *, wait_s: float = 0.0) -> None:
+        """Say what happened, and for how many seconds it asks to be left alone."""
+        super().__init__(message)
+        self.wait_s = wait_s
+
 
 class RefusedImageError(TeacherError):
     """It failed on these images and still answers others: they get an error row."""

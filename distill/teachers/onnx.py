@@ -10,7 +10,7 @@ import torch
 
 from distill.teachers.base import Teacher
 from distill.teachers.choice import choose_engine
-from distill.teachers.description import read_description
+from distill.teachers.description import Description, read_description
 from distill.teachers.engines import Run, open_engine
 
 
@@ -33,7 +33,11 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
     The file's weights may lie in files beside it whose names begin with the model's (`model.onnx.data`).
     """
     path = Path(where)
-    described = read_description(path)
+    return open_model(path, read_description(path), spec=spec, num_threads=num_threads, device=device)
+
+
+def open_model(path: Path, described: Description, *, spec: str, num_threads: int | None, device: str) -> Teacher:
+    """Load an ONNX file that is described; the other arguments are `load_teacher`'s."""
     beside = sorted(file for file in path.parent.glob(f"{path.name}*") if file.is_file() and file != path)
     fingerprint = described.fingerprint(path, *beside)
     choice = choose_engine(path, described, fingerprint, device=device)

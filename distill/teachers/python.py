@@ -30,15 +30,7 @@ class PythonTeacher(Teacher):
         self._function = function
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        levels = ((pixels * std + mean) * 255).round().clamp(0, 255)
-        images = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, 3, H, W) -> (B, H, W, 3)
-        try:
-            found = self._function(images.cpu().numpy())
-        except OSError as error:  # timeouts and lost connections are among them
-            raise NoReplyError(f"teacher {self.spec!r} gave no reply: {type(error).__name__}: {error}") from error
-        except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
-            raise TeacherError(f"teacher {self.spec!r} failed: {type(error).__name__}: {error}") from error
+        found = call(self._function, self.levels(pixels).cpu().numpy(), spec=self.spec)
         outputs = np.asarray(found)
         if outputs.dtype.kind not in "fiu":
             raise TeacherError(f"teacher {self.spec!r} returned {outputs.dtype}; allowed: an array of numbers (B, K)")
@@ -73,6 +65,21 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
         batch_size=getattr(function, "batch_size", None),
     )
     return teacher.finish(getattr(function, "num_classes", None))
+
+
+def call(function: Callable[[Any], Any], given: Any, *, spec: str) -> Any:
+    """Return what a teacher's function returns.
+
+    Raises:
+        NoReplyError: it timed out, or lost a connection.
+        TeacherError: it failed otherwise.
+    """
+    try:
+        return function(given)
+    except OSError as error:  # timeouts and lost connections are among them
+        raise NoReplyError(f"teacher {spec!r} gave no reply: {type(error).__name__}: {error}") from error
+    except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
+        raise TeacherError(f"teacher {spec!r} failed: {type(error).__name__}: {error}") from error
 
 
 def find_factory(where: str) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ import torch
 
 from distill.teachers.archive import check_archive
 from distill.teachers.base import Teacher
-from distill.teachers.description import read_description
+from distill.teachers.description import Description, read_description
 from distill.teachers.eager import EagerTeacher, check_device
 
 BATCH_SIZE = 8  # images per call where the archive leaves it open
@@ -18,10 +18,14 @@ BATCH_SIZE = 8  # images per call where the archive leaves it open
 
 def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:
     """Load a torch.export archive without unpickling anything; `load_teacher` says how."""
+    path = Path(where)
+    return open_model(path, read_description(path), spec=spec, num_threads=num_threads, device=device)
+
+
+def open_model(path: Path, described: Description, *, spec: str, num_threads: int | None, device: str) -> Teacher:
+    """Load a torch.export archive that is described; the other arguments are `load_teacher`'s."""
     del num_threads
     check_device(device)
-    path = Path(where)
-    described = read_description(path)
     content = path.read_bytes()
     check_archive(content, str(path))
     try:
