@@ -168,6 +168,7 @@ def _num_images_per_epoch(recipe: TrainingRecipe, train: ImageSet) -> int:
 
 
 def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
+    out = Folder(job["out"])
     per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     return TorchTrainer(
         train_loop_per_worker,
@@ -177,7 +178,8 @@ def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,  # Ray Train goes on from the last committed checkpoint of a run of the same name
-            storage_path=job["out"],
+            storage_path=out.path,
+            storage_filesystem=out.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
