@@ -3,21 +3,14 @@
 import json
 import pickle
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from object_store import BUCKET, ObjectStore, object_store
+from object_store import BUCKET
 from pyarrow import dataset, parquet
 
 from cluster.storage import Folder, config_hash, split_file
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with object_store(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
