@@ -166,27 +166,46 @@ def test_a_data_set_that_vanishes(
     assert rows(out) == undisturbed
 
 
-def test_a_store_that_fails_for_a_while(
-    store: ObjectStore, data: Path, undisturbed: list[dict], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.fixture
+def stored(store: ObjectStore, data: Path, tmp_path: Path) -> Folder:
+    """Give a folder of the store that holds the images as `photos`."""
     place = Folder(f"s3://{BUCKET}/{tmp_path.name}")
-    own, out = place.child("photos"), place.child("maps").uri
     for path in data.rglob("*.png"):
-        own.write_bytes(path.relative_to(data).as_posix(), path.read_bytes())
+        place.write_bytes(f"photos/{path.relative_to(data).as_posix()}", path.read_bytes())
+    return place
+
+
+def test_a_store_that_fails_for_a_while(
+    store: ObjectStore, stored: Folder, undisturbed: list[dict], capsys: pytest.CaptureFixture
+) -> None:
+    own, out = stored.child("photos").uri, stored.child("maps").uri
 
     def fail() -> None:
         store.tell(fail=True)
         threading.Timer(3, store.tell).start()
 
     with in_the_middle(out, fail):
-        assert job(own.uri, out) == 0  # it waits, and goes on
+        assert job(own, out) == 0  # it waits, and goes on
     assert store.counts()[1] > 0
     assert rows(out) == undisturbed
     before = Folder(out).names()
-    assert job(own.uri, out) == 0
+    assert job(own, out) == 0
     assert Folder(out).names() == before
-    assert job(own.uri, out, "--seed", "1") == 2
+    assert job(own, out, "--seed", "1") == 2
     assert "of another configuration (seed: got 1, stored 0)" in capsys.readouterr().err
+
+
+@pytest.mark.chaos
+def test_a_store_that_stays_away(
+    store: ObjectStore, stored: Folder, undisturbed: list[dict], capsys: pytest.CaptureFixture
+) -> None:
+    own, out = stored.child("photos").uri, stored.child("maps").uri
+    with in_the_middle(out, lambda: store.tell(fail=True)):
+        assert job(own, out) == 2
+    store.tell()
+    unfinished(out, capsys, "HTTP status 500", "give the same command again")
+    assert job(own, out) == 0
+    assert rows(out) == undisturbed
 
 
 RISE = ("--teacher", TEACHER, "--num-masks", "16")
