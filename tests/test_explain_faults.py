@@ -59,10 +59,10 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make small images in two class folders."""
+    """Make small images in ten class folders, as many as the black box has classes."""
     root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     for i in range(NUM_IMAGES):
-        folder = root / f"class{i % 2}"
+        folder = root / f"class{i % 10}"
         folder.mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(folder / f"{i:03}.png")
     return root
