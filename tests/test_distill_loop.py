@@ -181,7 +181,7 @@ def test_a_killed_worker_on_an_object_store_changes_nothing(world, undisturbed, 
 @pytest.mark.chaos
 def test_a_full_disk_is_said_and_training_goes_on_when_there_is_room(world, undisturbed, tmp_path):
     with small_disk(tmp_path / "disk", 220 * 1024) as disk:  # room for two checkpoints
-        with pytest.raises(WorkError, match="started 6 times: cannot write .*No space left on device"):
+        with pytest.raises(WorkError, match=r"started 6 times: cannot write .*No space left on device"):
             run(world, "", out=str(disk / "student"), num_workers=2)
         assert Folder(str(disk / "student")).finished() is None
         remount(disk, "size=1g")
