@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.storage import split_file
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -96,10 +98,13 @@ class RunStore:
             ]
             self.client.log_batch(run_id, metrics=batch)
 
-    def artifact(self, run_id: str, path: Path, folder: str) -> None:
-        """Send a file, or a folder with all that is in it."""
-        send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-        send(run_id, str(path), folder or None)
+    def artifact(self, run_id: str, place: str, folder: str) -> None:
+        """Send the file at a path or URI, or a folder of this machine with all that is in it."""
+        where, name = split_file(place)
+        with where.on_this_machine([name]) as here:
+            path = here / name
+            send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+            send(run_id, str(path), folder or None)
 
     def end(self, run_id: str, status: str, time_ms: int) -> None:
         """Mark the run as ended."""

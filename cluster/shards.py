@@ -1,8 +1,8 @@
 """Run a worker over shards of a data set with Ray Data, one Parquet file a shard.
 
 Ray Data's own `write_parquet` appends under random names, so a job that is started again would double its rows. Here
-a part's name follows from its shard and it is renamed into place when whole: a killed actor's shard is done again, a
-late writer writes the same bytes, and a rerun skips what is there.
+a part's name follows from its shard and it appears when it is whole: a killed actor's shard is done again, a late
+writer writes the same bytes, and a rerun skips what is there.
 """
 
 import json
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import WorkError
@@ -151,21 +152,29 @@ class _PartWriter:
         import torch
 
         torch.set_num_threads(job.resources.cpus)
-        self._job, self._run, self._machine = job, job.worker(job.config), machine()
+        self._job, self._machine = job, machine()
+
+    @cached_property
+    def _worker(self) -> Worker:
+        return self._job.worker(self._job.config)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        started_s = time.monotonic()
         part, items = str(batch["part"][0]), json.loads(batch["items"][0])
         try:
-            table = self._run(items)
+            written = self._write(part, self._worker, items)
         except WorkError as error:  # as a row: Ray Data would wrap it, and drop it when it is sent
-            return {"part": [part], "stopped_by": [str(error)]}
+            written = {"stopped_by": str(error)}
+        return {name: [value] for name, value in ({"part": part} | written).items()}
+
+    def _write(self, part: str, worker: Worker, items: list[dict[str, Any]]) -> dict[str, Any]:
+        started_s = time.monotonic()
+        table = worker(items)
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
         data = _parquet(table)
         self._job.folder.write_bytes(part + PART_SUFFIX, data)
         counts = {"rows": table.num_rows, "errors": _num_errors(table), "queries": _sum(table, self._job.queries)}
         measured = {"seconds": time.monotonic() - started_s, "num_bytes": len(data), "machine": self._machine}
-        return {name: [value] for name, value in ({"part": part, "stopped_by": ""} | counts | measured).items()}
+        return {"stopped_by": ""} | counts | measured
 
 
 def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
@@ -244,8 +253,7 @@ def _count(folder: Folder, name: str) -> tuple[int, int]:
     """Count a part's rows and errors from its footer, without its data."""
     from pyarrow import parquet
 
-    path = f"{folder.path}/{name}{PART_SUFFIX}"
-    with parquet.ParquetFile(path, filesystem=folder.filesystem) as file:
+    with folder.open(name + PART_SUFFIX) as part, parquet.ParquetFile(part) as file:
         metadata = file.metadata
         groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
         columns = [group.column(k) for group in groups for k in range(group.num_columns)]

@@ -36,7 +36,7 @@ def deliver(store: RunStore, run_id: str, records: Sequence[dict[str, Any]]) -> 
         if record["kind"] == "metrics":
             store.log(run_id, record["metrics"])
         elif record["kind"] == "artifact":
-            store.artifact(run_id, Path(record["path"]), record["folder"])
+            store.artifact(run_id, record["path"], record["folder"])
         else:
             store.end(run_id, record["status"], record["time_ms"])
 

@@ -2,20 +2,25 @@
 
 Every stage leaves the same three things: `_config.json` first (what was asked for), parts written aside and
 renamed (a part that exists is whole), `_manifest.json` last (a folder with one is finished). Names that begin
-with `_` or `.` are ignored by the dataset readers of pyarrow and pandas. Credentials are left to the
-environment, as pyarrow reads them.
+with `_` or `.` are ignored by the dataset readers of pyarrow and pandas. On an object store, which has no renames, a
+part is put: it too appears when it is whole.
 """
 
 import hashlib
 import json
+import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from cluster.filesystems import OF_A_FILE, open_filesystem, store_errors
+
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileInfo, FileSystem
 
 CONFIG = "_config.json"
 MANIFEST = "_manifest.json"
@@ -39,8 +44,8 @@ def _canonical(value: Any) -> str:
 class Folder:
     """Read and write whole files in one folder: a local path, or a URI such as `s3://bucket/run`.
 
-    Opens its file system at the first use, so it is cheap to make and to send to another process. URIs that
-    pyarrow does not know (`memory://`, `az://`) are opened through fsspec.
+    Opens its file system at the first use, so it is cheap to make and to send to another process. Its methods raise
+    WorkError where a disk or store refuses (it is full, read-only, away), and say what to do.
     """
 
     def __init__(self, uri: str) -> None:
@@ -70,7 +75,7 @@ class Folder:
     @property
     def name(self) -> str:
         """Return the last component of the path."""
-        return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+        return split_file(self.uri)[1]
 
     @property
     def filesystem(self) -> "FileSystem":
@@ -84,13 +89,17 @@ class Folder:
 
     @cached_property
     def _opened(self) -> tuple["FileSystem", str]:
-        filesystem, path = _open(self.uri)
+        filesystem, path = open_filesystem(self.uri)
         return filesystem, path.rstrip("/")
 
     def child(self, name: str) -> "Folder":
         """Return the folder `name` inside this one."""
-        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
-        return Folder(f"{base.rstrip('/')}/{name}{mark}{query}")
+        base, query = _split_query(self.uri)
+        return Folder(f"{base}/{name}{query}")
+
+    def beside(self, name: str) -> "Folder":
+        """Return the folder `name` beside this one."""
+        return split_file(self.uri)[0].child(name)
 
     def local_path(self) -> Path | None:
         """Return the folder's path on this machine, or None where it lies elsewhere."""
@@ -98,7 +107,13 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Tell whether a file or folder `name` is in here."""
-        return bool(self.filesystem.get_file_info(self._inside(name)).type)
+        return bool(self._info(name).type)
+
+    def holds_folder(self, name: str) -> bool:
+        """Tell whether `name` in here is a folder."""
+        from pyarrow.fs import FileType
+
+        return self._info(name).type == FileType.Directory
 
     def names(self) -> list[str]:
         """List the files directly inside, sorted, without hidden ones; a folder that is missing has none."""
@@ -106,20 +121,39 @@ class Folder:
 
     def read_bytes(self, name: str) -> bytes:
         """Read the whole file `name`. Raises: FileNotFoundError."""
-        with self.filesystem.open_input_stream(self._inside(name), compression=None) as stream:
+        with self.open(name) as stream:
             return stream.read()
+
+    @contextmanager
+    def open(self, name: str) -> "Iterator[NativeFile]":
+        """Open the file `name` for reading from any place in it. Raises: FileNotFoundError."""
+        with (
+            store_errors(f"read {name} in {self.uri}", passed=OF_A_FILE),
+            self.filesystem.open_input_file(self._inside(name)) as file,
+        ):
+            yield file
+
+    @contextmanager
+    def on_this_machine(self, names: Iterable[str]) -> Iterator[Path]:
+        """Give a local folder that holds the files `names`, for what reads paths alone: a copy, where this is none.
+
+        Raises:
+            FileNotFoundError: one of them is missing.
+        """
+        local = self.local_path()
+        if local is not None:
+            yield local
+            return
+        with tempfile.TemporaryDirectory() as path:
+            for name in names:
+                (Path(path) / name).write_bytes(self.read_bytes(name))
+            yield Path(path)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write the file `name` so that readers see all of it or nothing; replaces what was there."""
-        target = self._inside(name)
-        if self.filesystem.type_name in OBJECT_STORES:
-            self._put(target, data)
-            return
-        parent, _, base = target.rpartition("/")
-        aside = f"{parent}/.{base}.{uuid.uuid4().hex[:8]}{ASIDE_SUFFIX}"
-        self.filesystem.create_dir(parent, recursive=True)
-        self._put(aside, data)
-        self.filesystem.move(aside, target)
+        write = self._put if self.filesystem.type_name in OBJECT_STORES else self._put_aside
+        with store_errors(f"write {name} in {self.uri}"):
+            write(self._inside(name), data)
 
     def read_json(self, name: str) -> Any:
         """Read the JSON file `name`. Raises: FileNotFoundError, or ValueError where it is not JSON."""
@@ -132,7 +166,8 @@ class Folder:
     def delete(self, name: str) -> None:
         """Delete the file `name`; it may be missing."""
         if self.exists(name):
-            self.filesystem.delete_file(self._inside(name))
+            with store_errors(f"delete {name} in {self.uri}"):
+                self.filesystem.delete_file(self._inside(name))
 
     def sweep(self) -> None:
         """Delete what killed writers left aside."""
@@ -188,43 +223,44 @@ class Folder:
     def _inside(self, name: str) -> str:
         return f"{self.path}/{name}"
 
+    def _info(self, name: str) -> "FileInfo":
+        with store_errors(f"look for {name} in {self.uri}"):
+            return self.filesystem.get_file_info(self._inside(name))
+
     def _put(self, path: str, data: bytes) -> None:
         with self.filesystem.open_output_stream(path, compression=None) as stream:
             stream.write(data)
 
+    def _put_aside(self, path: str, data: bytes) -> None:
+        parent, _, name = path.rpartition("/")
+        aside = f"{parent}/.{name}.{uuid.uuid4().hex[:8]}{ASIDE_SUFFIX}"
+        self.filesystem.create_dir(parent, recursive=True)
+        try:
+            self._put(aside, data)
+            self.filesystem.move(aside, path)
+        except OSError:
+            with suppress(OSError):
+                self.filesystem.delete_file(aside)  # half a part, on a full disk
+            raise
+
     def _all_names(self) -> list[str]:
         from pyarrow.fs import FileSelector, FileType
 
-        found = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
+        with store_errors(f"list {self.uri}"):
+            found = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == FileType.File)
 
 
-def _open(uri: str) -> tuple["FileSystem", str]:
-    from pyarrow import ArrowInvalid, fs
-
-    if "://" not in uri:
-        return fs.LocalFileSystem(), uri
-    try:
-        return fs.FileSystem.from_uri(uri)
-    except ArrowInvalid as refusal:
-        opened = _open_by_fsspec(uri)
-        if opened is None:
-            raise ValueError(
-                f"cannot open folder {uri!r} ({refusal}); give a local path, an s3://, gs:// or hdfs:// URI, "
-                "or install the fsspec package of its scheme"
-            ) from refusal
-        return opened
+def split_file(file: str) -> tuple[Folder, str]:
+    """Split the path or URI of a file into its folder and its name."""
+    base, query = _split_query(Folder(file).uri)
+    folder, _, name = base.rpartition("/")
+    return Folder((folder or "/") + query), name
 
 
-def _open_by_fsspec(uri: str) -> tuple["FileSystem", str] | None:
-    from fsspec.core import url_to_fs
-    from pyarrow import fs
-
-    try:
-        opened, path = url_to_fs(uri)
-    except (ValueError, ImportError):
-        return None
-    return fs.PyFileSystem(fs.FSSpecHandler(opened)), path
+def _split_query(uri: str) -> tuple[str, str]:
+    base, mark, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    return base.rstrip("/"), mark + query
 
 
 def _shown(config: dict[str, Any], key: str) -> str:

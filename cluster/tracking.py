@@ -28,6 +28,7 @@ from cluster.runs import (
     absolute_uri,
     legal_name,
 )
+from cluster.storage import Folder
 
 FLUSH_INTERVAL_S = 5.0
 SERVER_WAIT_S = 20.0  # then the work starts without a run id
@@ -134,9 +135,9 @@ class Tracker:
             self._metrics += rows
         self._flush()
 
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """Log a file, or a folder with its files, under `folder`; it must stay in place until `close`."""
-        self._submit({"kind": "artifact", "path": str(Path(path).absolute()), "folder": folder})
+    def artifact(self, place: str | Path, folder: str = "") -> None:
+        """Log the file at a path or URI, or a local folder with its files; it must stay in place until `close`."""
+        self._submit({"kind": "artifact", "path": Folder(str(place)).uri, "folder": folder})
 
     def close(self, status: str = "FINISHED") -> None:
         """Send what is left and end the run; a second call does nothing."""

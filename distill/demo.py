@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 VERSION = 2
 """Counts changes of what is rendered, so that a folder of an older demo is not taken for this one's."""
@@ -27,7 +26,7 @@ class DemoConfig:
     """Render a small data set with known object masks and train a black box on it."""
 
     out: str
-    """folder for data/ (train, val, masks) and teacher/ (model.onnx, teacher.toml)"""
+    """folder or URI for data/ (train, val, masks) and teacher/ (model.onnx, teacher.toml)"""
     seed: int = 0
     """what everything random is drawn from"""
     num_train: int = 2400
@@ -63,7 +62,7 @@ def make_data(config: DemoConfig) -> None:
     from cluster.progress import Progress
     from cluster.storage import Folder
 
-    folder = Folder(str(Path(config.out) / "data"))
+    folder = Folder(config.out).child("data")
     wanted = {name: getattr(config, name) for name in ("seed", "num_train", "num_val")}
     folder.claim({**wanted, "version": VERSION, "side_px": SIDE_PX}, what="demo images")
     if folder.finished() is not None:
@@ -85,15 +84,15 @@ def make_teacher(config: DemoConfig) -> None:
     """
     from cluster.storage import Folder
 
-    folder = Folder(str(Path(config.out) / "teacher"))
+    out = Folder(config.out)
+    folder = out.child("teacher")
     folder.claim({**asdict(config), "out": None, "version": VERSION}, what="a demo black box")
     done = folder.finished()
     if done is None:
         from distill.demo_teacher import train_teacher
         from distill.images import open_images
 
-        data = str(Path(config.out) / "data")
-        train, val = (open_images(data, split=split) for split in ("train", "val"))
+        train, val = (open_images(out.child("data").uri, split=split) for split in ("train", "val"))
         start_s = time.monotonic()
         accuracy = train_teacher(train, val, folder.uri, seed=config.seed, epochs=config.epochs)
         done = {"val_accuracy": accuracy, "seconds": round(time.monotonic() - start_s, 1)}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,10 +48,7 @@ class FineTuning(Worker):
         """Write the network as a black box: `model.onnx` in float32 and its `teacher.toml`."""
         plain = copy.deepcopy(self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False))
         plain.to(device="cpu", memory_format=torch.contiguous_format)
-        with tempfile.TemporaryDirectory() as path:
-            export_onnx(plain, path, self.recipe.input_size, self.mean, self.std, classes=self.class_names)
-            for file in sorted(Path(path).iterdir(), reverse=True):  # the description first
-                folder.write_bytes(file.name, file.read_bytes())
+        export_onnx(plain, folder.uri, self.recipe.input_size, self.mean, self.std, classes=self.class_names)
 
 
 def check_labels(train: ImageSet, val: ImageSet) -> None:

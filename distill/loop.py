@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
+from cluster.errors import WorkError
+from cluster.filesystems import store_errors
 from cluster.rates import Meter, Rate, machine
 from cluster.remote_progress import RemoteProgress, remote_progress
 from cluster.session import WorkerResources, ray_session, worker_resources
@@ -142,7 +144,7 @@ def _run(
         with remote_progress(f"{job['stage']} {job['name']}", num_images) as progress:
             job = job | config | {"experiment": train.name, "out": folder.uri}
             job |= {"cpus": resources.cpus, "gpus": resources.gpus}
-            _trainer(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources).fit()
+            _fit(_trainer(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources))
     manifest = folder.finished()
     if manifest is None:
         raise RuntimeError(f"training ended without a result in {folder.uri}; give --resume to go on")
@@ -168,6 +170,7 @@ def _num_images_per_epoch(recipe: TrainingRecipe, train: ImageSet) -> int:
 
 
 def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
+    out = Folder(job["out"])
     per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     return TorchTrainer(
         train_loop_per_worker,
@@ -177,11 +180,24 @@ def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,  # Ray Train goes on from the last committed checkpoint of a run of the same name
-            storage_path=job["out"],
+            storage_path=out.path,
+            storage_filesystem=out.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Wait for the workers. Raises: WorkError where that is what they failed with, `MAX_FAILURES` restarts later."""
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+        told = [failure for failure in failures if isinstance(failure, WorkError)]
+        if not told:
+            raise
+        raise WorkError(f"training was started {MAX_FAILURES + 1} times: {told[0]}") from error
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
@@ -248,7 +264,7 @@ def _restored(training: Worker) -> Worker:
     assert training.num_workers == ray.train.get_context().get_world_size(), "accelerate sees another process group"
     checkpoint = ray.train.get_checkpoint()
     if checkpoint:
-        with checkpoint.as_directory() as path:
+        with store_errors(f"read {checkpoint.path}"), checkpoint.as_directory() as path:
             training.restore(Path(path))
     return training
 
@@ -259,7 +275,8 @@ def _report(training: Worker, metrics: dict[str, float]) -> None:
         if training.rank == 0:
             training.save(Path(path))
         checkpoint = ray.train.Checkpoint.from_directory(path) if training.rank == 0 else None
-        ray.train.report(metrics, checkpoint=checkpoint)
+        with store_errors("write a checkpoint"):
+            ray.train.report(metrics, checkpoint=checkpoint)
 
 
 class _Recorder:

@@ -205,7 +205,7 @@ class Report:
     measures: tuple[str, ...] = ()
     """Folders that `python -m evaluate measures` wrote, of the same maps: more columns, and fidelity flags."""
     out: str
-    """HTML file to write."""
+    """HTML file to write, a path or URI."""
     photographs: bool = True
     """Show the images themselves in the gallery."""
     num_gallery: int = 8

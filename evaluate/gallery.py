@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.errors import WorkError
 from distill.images import ImageSet
 from distill.images.decode import resize
 from evaluate.agreement import StudentFacts
@@ -135,7 +136,7 @@ def _frame(images: ImageSet | None, image_id: str, size: tuple[int, int]) -> np.
         return None
     try:
         return resize(images.image(image_id), size)
-    except (OSError, ValueError):
+    except (OSError, ValueError, WorkError):
         return None
 
 

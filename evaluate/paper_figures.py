@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cluster.errors import WorkError
 from distill.images import ImageSet, open_images
 from distill.images.decode import resize
 from evaluate.gallery import LONG_SIDE_PX, choose, ranking
@@ -61,7 +62,7 @@ def read_inputs(data_set: DataSet, image_ids: Sequence[str]) -> dict[str, np.nda
 def _read(images: ImageSet, image_id: str) -> np.ndarray | None:
     try:
         return resize(images.image(image_id), (LONG_SIDE_PX, LONG_SIDE_PX))
-    except (OSError, ValueError):
+    except (OSError, ValueError, WorkError):
         return None
 
 

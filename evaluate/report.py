@@ -1,11 +1,10 @@
 """One self-contained page about scores, with its tables as Markdown and CSV, kept in MLflow too."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from cluster.storage import Folder
+from cluster.storage import Folder, split_file
 from evaluate.columns import Column
 from evaluate.findings import Findings, gather
 from evaluate.job import RUNS_FILE, run_key
@@ -28,7 +27,7 @@ def write_report(
 
     Args:
         scores: folders of `python -m evaluate games`; one protocol, one teacher, one data set.
-        out: HTML file on this machine.
+        out: HTML file, a path or URI.
         measures: folders of `python -m evaluate measures`, of the same maps and black box.
         photographs: False leaves every input image out, for publication: maps alone.
         num_gallery: images in the gallery, 0 or more.
@@ -40,10 +39,10 @@ def write_report(
     Raises:
         ValueError: the scores cannot stand in one report, or an argument is out of range.
     """
-    page, stem = _check(out, num_gallery, tables)
+    (folder, name), stem = _check(out, num_gallery, tables)
     findings = gather(scores, measures)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render(findings, photographs=photographs, num_gallery=num_gallery), encoding="utf-8")
+    folder.write_bytes(name, render(findings, photographs=photographs, num_gallery=num_gallery).encode())
+    page = folder.child(name).uri
     written = [page]
     if stem is not None:
         written += write_tables(stem, markdown(findings), comma_separated(findings))
@@ -51,17 +50,16 @@ def write_report(
     return console_text(findings, page)
 
 
-def _check(out: str, num_gallery: int, tables: str | None) -> tuple[Path, Path | None]:
+def _check(out: str, num_gallery: int, tables: str | None) -> tuple[tuple[Folder, str], tuple[Folder, str] | None]:
     if num_gallery < 0:
         raise ValueError(f"num_gallery {num_gallery} is not allowed; give 0 or more")
-    if "://" in out:
-        raise ValueError(f"{out} is no file on this machine; the report is written locally and to MLflow")
-    if Path(out).is_dir():
+    folder, name = split_file(out)
+    if folder.holds_folder(name):
         raise ValueError(f"{out} is a folder; give an HTML file in it, such as {out.rstrip('/')}/report.html")
-    return Path(out).expanduser(), None if tables is None else table_stem(tables)
+    return (folder, name), None if tables is None else table_stem(tables)
 
 
-def _track(findings: Findings, written: Sequence[Path]) -> None:
+def _track(findings: Findings, written: Sequence[str]) -> None:
     """Keep the files in a run `report`, and the table's figures in the runs of the methods' games.
 
     So one run holds all that is known of a method, and MLflow's compare page ranks methods by any measure. A method
@@ -74,8 +72,8 @@ def _track(findings: Findings, written: Sequence[Path]) -> None:
     folders = {"scores": ", ".join(findings.results.uris), "measures": ", ".join(findings.measured)}
     params = {name: config.get(name) for name in kept} | folders
     with Tracker(findings.data_name, "report", params=params, tags={"stage": "report"}) as tracker:
-        for path in written:
-            tracker.artifact(path)
+        for place in written:
+            tracker.artifact(place)
     runs = _games_runs(findings)
     for row in findings.rows:
         method, config_hash = row.scored.method, row.scored.config_hash

@@ -3,12 +3,12 @@
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from cluster.storage import Folder, split_file
 from evaluate.columns import Column
 from evaluate.findings import Findings
 from evaluate.method_rows import Comparison, MethodRow
@@ -115,23 +115,22 @@ def _sim_text(sim: object) -> str:
     return "-" if not isinstance(sim, dict) else f"{sim['mean']:.3f} [{sim['low']:.3f}, {sim['high']:.3f}]"
 
 
-def table_stem(name: str) -> Path:
-    """Return the file name of a table without its ending. Raises: ValueError for another ending or place."""
-    if "://" in name:
-        raise ValueError(f"table {name} is no file on this machine; tables are written locally")
-    if Path(name).suffix not in (".md", ".csv"):
+def table_stem(name: str) -> tuple[Folder, str]:
+    """Return a table's folder and its file name without the ending. Raises: ValueError for another ending."""
+    folder, file = split_file(name)
+    stem, dot, ending = file.rpartition(".")
+    if not stem or dot + ending not in (".md", ".csv"):
         raise ValueError(f"table {name} must end in .md or .csv; both are written")
-    return Path(name).expanduser().with_suffix("")
+    return folder, stem
 
 
-def write_tables(stem: Path, as_markdown: str, as_csv: str) -> list[Path]:
-    """Write a table in both forms beside each other; return the two files."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix, text in ((".md", as_markdown), (".csv", as_csv)):
-        written.append(stem.with_name(stem.name + suffix))
-        written[-1].write_text(text, encoding="utf-8")
-    return written
+def write_tables(place: tuple[Folder, str], as_markdown: str, as_csv: str) -> list[str]:
+    """Write a table in both forms beside each other, at what `table_stem` gives; return their paths or URIs."""
+    folder, stem = place
+    texts = {f"{stem}.md": as_markdown, f"{stem}.csv": as_csv}
+    for name, text in texts.items():
+        folder.write_bytes(name, text.encode())
+    return [folder.child(name).uri for name in texts]
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -169,7 +168,7 @@ def _record(row: MethodRow, columns: Sequence[Column]) -> dict[str, str | int]:
     return dict(zip(FIXED, fixed, strict=True)) | texts
 
 
-def console_text(findings: Findings, page: Path | None) -> str:
+def console_text(findings: Findings, page: str | None) -> str:
     """Write both AUCs, relevance gains, measures and Sim1 where known, headline, and where the page is."""
     results, columns = findings.results, findings.columns
     played = [
@@ -196,7 +195,7 @@ def console_text(findings: Findings, page: Path | None) -> str:
     return console.file.getvalue().rstrip("\n")
 
 
-def _last_lines(findings: Findings, page: Path | None) -> list[str]:
+def _last_lines(findings: Findings, page: str | None) -> list[str]:
     sim1, differing = findings.student.sim1, findings.disagreements
     lines = []
     if sim1 is not None:

@@ -44,8 +44,7 @@ def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folde
         "method": method.name,
         "options": {name: config["options"][name] for name in method.frame_options},
     }
-    beside = Folder(out).uri.rstrip("/").rpartition("/")[0]
-    folder = Folder(f"{beside}/answers-{method.name}-{config_hash(shown)}")
+    folder = Folder(out).beside(f"answers-{method.name}-{config_hash(shown)}")
     folder.claim(shown, what="answers")
     return folder
 

@@ -51,8 +51,7 @@ def choose_target(
 
 def targets_folder(out: str, teacher: "Teacher", images: ImageSet) -> Folder:
     """Return the folder beside the maps for this teacher's top-1 of these images, and claim it."""
-    beside = Folder(out).uri.rstrip("/").rpartition("/")[0]
-    folder = Folder(f"{beside}/targets-{teacher.fingerprint}-{images.fingerprint}")
+    folder = Folder(out).beside(f"targets-{teacher.fingerprint}-{images.fingerprint}")
     config = {
         "teacher": teacher.spec,
         "teacher_fingerprint": teacher.fingerprint,

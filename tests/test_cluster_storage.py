@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from object_store import BUCKET
 from pyarrow import dataset, parquet
 
-from cluster.storage import Folder, config_hash
+from cluster.storage import Folder, config_hash, split_file
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """Give an empty folder on this machine's disk, and one on a file system in memory."""
-    local = str(tmp_path / "run one")
-    return Folder(local if request.param == "local" else f"memory://{uuid.uuid4().hex}/run one")
+    """Give an empty folder on this machine's disk, one on a file system in memory, and one on an S3 server."""
+    if request.param == "local":
+        return Folder(str(tmp_path / "run one"))
+    if request.param == "s3":
+        request.getfixturevalue("store")
+        return Folder(f"s3://{BUCKET}/{uuid.uuid4().hex}/run one")
+    return Folder(f"memory://{uuid.uuid4().hex}/run one")
 
 
 def test_files_come_back_as_written(folder: Folder) -> None:
@@ -69,16 +74,16 @@ def test_delete_takes_what_is_there_and_what_is_not(folder: Folder) -> None:
     assert not folder.exists("a")
 
 
-def test_a_failed_write_leaves_the_old_file_and_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_write_leaves_the_old_file_and_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(str(tmp_path))
     folder.write_bytes("a", b"old")
 
     def put_half(self: Folder, path: str, data: bytes) -> None:
         Path(path).write_bytes(data[:1])
-        raise OSError("the disk is full")
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(Folder, "_put", put_half)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(KeyboardInterrupt):
         folder.write_bytes("a", b"new")
     assert folder.read_bytes("a") == b"old"
     assert folder.names() == ["a"]
@@ -137,6 +142,31 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Folder("maps/").uri == str(tmp_path / "maps")
     assert Folder(f"file://{tmp_path}/maps").local_path() == tmp_path / "maps"
     assert Folder("s3://bucket/maps").local_path() is None
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "name"),
+    [
+        ("/a/b.html", "/a", "b.html"),
+        ("/b.html", "/", "b.html"),
+        ("s3://bucket/a/b.html", "s3://bucket/a", "b.html"),
+        ("s3://bucket/a/b/?region=eu-west-1&scheme=http", "s3://bucket/a?region=eu-west-1&scheme=http", "b"),
+    ],
+)
+def test_a_file_is_split_into_folder_and_name(file: str, folder: str, name: str) -> None:
+    assert split_file(file) == (Folder(folder), name)
+    assert Folder(file).beside("c") == Folder(folder).child("c")
+
+
+def test_files_are_copied_to_this_machine_where_they_lie_elsewhere(folder: Folder) -> None:
+    folder.write_bytes("a", b"x")
+    folder.write_bytes("b", b"y")
+    with folder.on_this_machine(["a"]) as here:
+        assert (here / "a").read_bytes() == b"x"
+        assert folder.local_path() in (None, here)
+    assert here.exists() == (folder.local_path() is not None)
+    with pytest.raises(FileNotFoundError), folder.on_this_machine(["c"]) as here:
+        (here / "c").read_bytes()
 
 
 def test_a_query_stays_at_the_end_of_a_child_uri() -> None:

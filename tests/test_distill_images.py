@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from object_store import BUCKET
 from PIL import Image
 from torchvision.transforms import CenterCrop, Resize
 
+from cluster.errors import WorkError
+from cluster.storage import Folder
 from distill.images import open_images
 from distill.images.decode import MAX_PIXELS, ImageError, centre_crop, decode, resize
 from distill.images.imagenette import CLASSES
@@ -315,16 +318,21 @@ def test_uri_and_path_are_the_same_set(tmp_path, monkeypatch):
     assert sets[0].read("a/1.png") == (root / "a/1.png").read_bytes()
 
 
-def test_other_file_systems(tmp_path):
-    from fsspec.implementations.memory import MemoryFileSystem
-
+@pytest.mark.parametrize("scheme", ["memory", "s3"])
+def test_other_file_systems(store, tmp_path, scheme):
+    root = Folder(f"s3://{BUCKET}/{tmp_path.name}/flowers" if scheme == "s3" else "memory://flowers")
     data = encode(Image.fromarray(RAMP), "PNG")
     for name in ("val/a/1.png", "train/b/1.png", "masks/val/a/1.png"):
-        MemoryFileSystem().pipe(f"/flowers/{name}", data)
-    images = open_images("memory://flowers")
+        root.write_bytes(name, data)
+    images = open_images(root.uri)
     assert (images.name, images.image_ids, images.class_ids) == ("flowers", ("val/a/1.png",), (0,))
     assert images.read("val/a/1.png") == data
     assert images.mask("val/a/1.png") is not None
+    with pytest.raises(FileNotFoundError):
+        images.image("val/a/2.png")
+    root.delete("val/a/1.png")
+    with pytest.raises(WorkError, match=r"the folder 'val/a' of the data set .* is gone, or empty"):
+        images.image("val/a/1.png")
 
 
 def test_pickles_small_and_reads_again(tmp_path):

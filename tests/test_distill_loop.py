@@ -15,8 +15,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from object_store import BUCKET
 from PIL import Image
+from small_disk import remount, small_disk
 
+from cluster.errors import WorkError
 from cluster.rates import rate_from
 from cluster.storage import Folder
 from distill.loop import distil
@@ -36,6 +39,7 @@ RECIPE = Recipe(
     masked_share=0.3, blurred_share=0.2, mixup=0.5, label_weight=0.5,
 )  # fmt: skip
 NUM_STEPS = 4 * 3
+SNAPSHOT = "checkpoints/checkpoint_manager_snapshot.json"  # Ray Train's, written when a checkpoint is committed
 
 
 class BlackBox(torch.nn.Module):
@@ -117,8 +121,12 @@ def test_a_killed_worker_changes_nothing(world, undisturbed):
 
 def kill_a_worker(folder, killed):
     """SIGKILL one of this process's training workers after the third checkpoint was begun."""
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob("checkpoints/checkpoint_2*"))) < 2 and time.monotonic() < deadline:
+    kill_a_worker_when(lambda: len(list(folder.glob("checkpoints/checkpoint_2*"))) >= 2, killed)
+
+
+def kill_a_worker_when(ready, killed):
+    deadline = time.monotonic() + 300
+    while not ready() and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
     os.kill(workers[-1].pid, signal.SIGKILL)
@@ -152,6 +160,33 @@ def test_a_killed_driver_is_resumed_exactly(world, undisturbed):
     assert "--resume" in refused.stderr
     subprocess.run([*command, "--resume"], cwd=ROOT, check=True)
     assert same_student(world / "resumed", undisturbed[0])
+
+
+@pytest.mark.chaos
+def test_a_killed_worker_on_an_object_store_changes_nothing(world, undisturbed, store):
+    place, killed = Folder(f"s3://{BUCKET}/{world.name}"), threading.Event()
+    for path in (world / "data").rglob("*.png"):
+        place.write_bytes(path.relative_to(world).as_posix(), path.read_bytes())
+    out = place.child("student")
+    threading.Thread(target=kill_a_worker_when, args=(lambda: out.exists(SNAPSHOT), killed), daemon=True).start()
+    recipe = replace(RECIPE, checkpoint_steps=100)  # at the ends of epochs alone: each is 90 MB
+    options = {"data": place.child("data").uri, "out": out.uri, "num_workers": 2}
+    run(world, "", recipe, **options)
+    assert killed.is_set()
+    assert same_student(out.uri, undisturbed[0])
+    with pytest.raises(ValueError, match="finished student"):
+        run(world, "", recipe, **options)
+
+
+@pytest.mark.chaos
+def test_a_full_disk_is_said_and_training_goes_on_when_there_is_room(world, undisturbed, tmp_path):
+    with small_disk(tmp_path / "disk", 220 * 1024) as disk:  # room for two checkpoints
+        with pytest.raises(WorkError, match=r"started 6 times: cannot write .*No space left on device"):
+            run(world, "", out=str(disk / "student"), num_workers=2)
+        assert Folder(str(disk / "student")).finished() is None
+        remount(disk, "size=1g")
+        run(world, "", out=str(disk / "student"), num_workers=2, resume=True)
+        assert same_student(disk / "student", undisturbed[0])
 
 
 def same_student(folder, other):

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from object_store import BUCKET, ObjectStore
 
+from cluster.storage import Folder
 from distill.teachers import KINDS, Teacher, TeacherError, load_teacher, split_spec
 from distill.teachers.base import Output
 from distill.teachers.description import read_description
@@ -286,6 +288,23 @@ def test_splitting_a_spec_keeps_later_colons() -> None:
 def test_the_package_imports_no_torch() -> None:
     code = "import sys, distill.teachers, distill.teachers.lite; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_a_model_file_may_lie_in_an_object_store(
+    kind: str, onnx_folder: Path, archive: Path, store: ObjectStore, tmp_path: Path
+) -> None:
+    path = archive if kind == "torch" else onnx_folder / "logits" / "model.onnx"
+    place = Folder(f"s3://{BUCKET}/{tmp_path.name}")
+    spec = f"{kind}:{place.uri}/{path.name}"
+    with pytest.raises(FileNotFoundError, match=f"no model file {place.uri}/{path.name}"):
+        load_teacher(spec)
+    for name in (path.name, "teacher.toml"):
+        place.write_bytes(name, path.with_name(name).read_bytes())
+    there, here = load_teacher(spec), load_teacher(f"{kind}:{path}")
+    assert (there.spec, there.fingerprint) == (spec, here.fingerprint)
+    images = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(there.probabilities(images), here.probabilities(images))
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])

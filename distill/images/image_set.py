@@ -61,8 +61,13 @@ class ImageSet:
         Raises:
             ImageError: if it cannot be used; the message says why.
             FileNotFoundError: if it is not there.
+            WorkError: if no image of its folder is, or the disk or store that it is on fails.
         """
-        image = decode(self.read(image_id))
+        try:
+            image = decode(self.read(image_id))
+        except FileNotFoundError:
+            Root(self.root).require_folder(image_id)
+            raise
         if not self.banner_px:
             return image
         if image.height <= self.banner_px:

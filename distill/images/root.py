@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cluster.errors import WorkError
+from cluster.filesystems import OF_A_FILE, store_errors
 from cluster.storage import Folder
 
 if TYPE_CHECKING:
@@ -57,12 +59,29 @@ class Root:
         Raises:
             ValueError: if `name` leaves the root.
             FileNotFoundError: if there is no such file.
+            WorkError: if the disk or store that it is on fails.
         """
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"file {name!r} is outside of the data set {self.uri!r}; give a path relative to it")
         fs, path = _open(self.folder)
-        with fs.open_input_stream(f"{path}/{name}", compression=None) as stream:
+        with (
+            store_errors(f"read {name} of the data set {self.uri}", passed=OF_A_FILE),
+            fs.open_input_stream(f"{path}/{name}", compression=None) as stream,
+        ):
             return stream.read()
+
+    def require_folder(self, name: str) -> None:
+        """Check, of a file that is missing, that the folder which it was in still holds something.
+
+        Raises:
+            WorkError: if it does not, as where a disk is no longer mounted: then no file was looked for where it is.
+        """
+        folder = name.rpartition("/")[0]
+        if not self.has(folder) or not self._list(folder, recursive=False):
+            raise WorkError(
+                f"the folder {folder or '.'!r} of the data set {self.uri} is gone, or empty; bring it back, then give "
+                "the same command again (distill: with --resume): it goes on where it stopped"
+            )
 
     def child(self, name: str) -> str:
         """Return the path or URI of the folder `name` inside."""
@@ -71,7 +90,8 @@ class Root:
     def has(self, name: str) -> bool:
         """Tell whether there is a file or folder `name`, a path relative to the root."""
         fs, path = _open(self.folder)
-        return bool(fs.get_file_info(f"{path}/{name}").type)
+        with store_errors(f"look for {name} of the data set {self.uri}"):
+            return bool(fs.get_file_info(f"{path}/{name}").type)
 
     def folders(self, under: str = "") -> tuple[str, ...]:
         """List the names of the folders directly in `under`, sorted; hidden ones are left out."""
@@ -98,7 +118,8 @@ class Root:
 
         fs, path = _open(self.folder)
         selector = FileSelector(f"{path}/{under}" if under else path or "/", recursive=recursive)
-        return fs.get_file_info(selector)
+        with store_errors(f"list {under or '.'} of the data set {self.uri}", passed=OF_A_FILE):
+            return fs.get_file_info(selector)
 
 
 def open_root(data: str) -> Root:
@@ -118,7 +139,8 @@ def open_root(data: str) -> Root:
     fs, path = _open(uri)
     if fs.type_name == "local":
         uri = os.path.abspath(path)
-    info = fs.get_file_info(path or "/")
+    with store_errors(f"look for the data set {uri}"):
+        info = fs.get_file_info(path or "/")
     if info.type == FileType.NotFound:
         raise FileNotFoundError(f"data folder {data!r} does not exist (looked at {uri!r}); {advice}")
     if info.type == FileType.File:

@@ -6,9 +6,9 @@ Heavy imports wait until a teacher is loaded, so that a command can check its `-
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.teachers.description import model_file
 from distill.teachers.errors import RefusedImageError, TeacherError
 
 if TYPE_CHECKING:
@@ -61,10 +61,13 @@ def load_teacher(spec: str, *, num_threads: int | None = None, device: str = "cp
     kind, where = split_spec(spec)
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads is {num_threads}; it must be at least 1, or None for the engine's choice")
-    if kind in FILE_KINDS:  # absolute, so that a worker in another folder finds it and a rerun knows it again
-        where = str(Path(where).expanduser().absolute())
     module = importlib.import_module(KINDS[kind])
-    return module.open_teacher(where, spec=f"{kind}:{where}", num_threads=num_threads, device=device)
+    options: Any = {"num_threads": num_threads, "device": device}
+    if kind not in FILE_KINDS:
+        return module.open_teacher(where, spec=spec, **options)
+    # Absolute, so that a worker in another folder finds it and a rerun knows it again.
+    with model_file(where) as (uri, path):
+        return module.open_teacher(str(path), spec=f"{kind}:{uri}", **options)
 
 
 def __getattr__(name: str) -> Any:

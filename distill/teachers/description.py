@@ -6,10 +6,13 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
+
+from cluster.storage import split_file
 
 NAME = "teacher.toml"
 EXAMPLE = """\
@@ -78,6 +81,24 @@ class Description:
         """Write the description as TOML (JSON's strings, numbers and lists are TOML's)."""
         set_fields = ((field.name, getattr(self, field.name)) for field in fields(self))
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in set_fields if value is not None)
+
+
+@contextmanager
+def model_file(where: str) -> Iterator[tuple[str, Path]]:
+    """Give a model file's absolute path or URI, and its path on this machine.
+
+    Where it lies elsewhere, it is copied with its `teacher.toml` and the files whose names begin with its own, for as
+    long as the block runs.
+
+    Raises:
+        FileNotFoundError: it lies elsewhere, and is not there.
+    """
+    folder, name = split_file(where)
+    uri, names = folder.child(name).uri, [found for found in folder.names() if found == NAME or found.startswith(name)]
+    if folder.local_path() is None and name not in names:
+        raise FileNotFoundError(f"no model file {uri}; give the URI of an existing file")
+    with folder.on_this_machine(names) as here:
+        yield uri, here / name
 
 
 def read_description(model_file: Path) -> Description:

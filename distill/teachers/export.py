@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from cluster.storage import Folder
 from distill.teachers.description import NAME, Description
 
 MODEL_NAME = "model.onnx"
@@ -27,12 +29,12 @@ def export_onnx(
     *,
     output: Literal["logits", "probabilities"] = "logits",
     classes: Sequence[str] | None = None,
-) -> Path:
+) -> str:
     """Write `model.onnx` and `teacher.toml` into a folder, ready for `onnx:FOLDER/model.onnx`.
 
     Args:
         module: takes normalised float32 pixels (B, 3, H, W), returns (B, K); exported in eval mode.
-        folder: made if it is not there; the two files are replaced.
+        folder: path or URI, made if it is not there; the two files are replaced.
         input_size: height and width in pixels.
         mean: subtracted per channel from pixels in [0, 1].
         std: divided by per channel afterwards.
@@ -40,10 +42,11 @@ def export_onnx(
         classes: one name per class.
 
     Returns:
-        The path of `model.onnx`.
+        The path or URI of `model.onnx`.
 
     Raises:
         ValueError: the ONNX exporter is not installed, or a value is out of range.
+        WorkError: the folder cannot be written.
     """
     height, width = input_size
     description = Description(
@@ -53,13 +56,13 @@ def export_onnx(
         output=output,
         classes=None if classes is None else tuple(classes),
     )
-    path = Path(folder) / MODEL_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{MODEL_NAME}.{os.getpid()}.aside")
-    _export(module, aside, description.input_size)
-    aside.replace(path)
-    (path.parent / NAME).write_text(description.to_toml(), encoding="utf-8")
-    return path
+    out = Folder(os.fspath(folder))
+    with tempfile.TemporaryDirectory() as here:
+        path = Path(here) / MODEL_NAME
+        _export(module, path, description.input_size)
+        out.write_bytes(NAME, description.to_toml().encode())
+        out.write_bytes(MODEL_NAME, path.read_bytes())
+    return out.child(MODEL_NAME).uri
 
 
 def require_exporter() -> None:

@@ -58,7 +58,7 @@ def make_lite(folder: str, version: str, *, int8: str | None = None) -> Path:
     from distill.teachers.export import export_onnx
 
     size = (SIZES_PX[version], SIZES_PX[version])
-    path = export_onnx(model, folder, size, MEAN, STD)
+    path = Path(export_onnx(model, folder, size, MEAN, STD))
     if int8 is not None:
         import numpy as np
 

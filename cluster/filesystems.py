@@ -1,0 +1,92 @@
+"""Open the file system behind a path or URI, patient with a store that is slow or away for a while.
+
+Credentials, region and endpoint are left to the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...) and to the
+URI's query, as pyarrow reads them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from cluster.errors import WorkError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+# Waits between them grow to 20 s, and come to about a minute in all. pyarrow gives up after 6 s.
+S3_ATTEMPTS = 10
+S3_ANSWER_S = 60  # until a store that is busy begins to answer; pyarrow takes it for dead after 3 s
+S3_CONNECT_S = 10
+# About one file, and not about the store.
+OF_A_FILE = (FileNotFoundError, PermissionError)
+IN_URIS = "/:?#[]@!$&'()*+,;=%"  # what stands for itself in a URI
+
+
+def open_filesystem(uri: str) -> tuple["FileSystem", str]:
+    """Open a local path or a URI; URIs that pyarrow does not know (`memory://`, `az://`) are opened through fsspec.
+
+    Returns:
+        The file system, and the path in it.
+
+    Raises:
+        ValueError: nothing here opens the URI.
+    """
+    from pyarrow import ArrowInvalid, fs
+
+    if "://" not in uri:
+        return fs.LocalFileSystem(), uri
+    try:
+        filesystem, path = fs.FileSystem.from_uri(quote(uri, safe=IN_URIS))
+    except ArrowInvalid as refusal:
+        opened = _open_by_fsspec(uri)
+        if opened is None:
+            raise ValueError(
+                f"cannot open folder {uri!r} ({refusal}); give a local path, an s3://, gs:// or hdfs:// URI, "
+                "or install the fsspec package of its scheme"
+            ) from refusal
+        return opened
+    return (_patient(filesystem) if filesystem.type_name == "s3" else filesystem), path
+
+
+def _open_by_fsspec(uri: str) -> tuple["FileSystem", str] | None:
+    from fsspec.core import url_to_fs
+    from pyarrow import fs
+
+    try:
+        opened, path = url_to_fs(uri)
+    except (ValueError, ImportError):
+        return None
+    return fs.PyFileSystem(fs.FSSpecHandler(opened)), path
+
+
+def _patient(filesystem: Any) -> "FileSystem":
+    """Open S3 once more, for what no URI can say. A small file becomes one put instead of three requests."""
+    from pyarrow.fs import AwsStandardS3RetryStrategy
+
+    make, (options,) = filesystem.__reduce__()
+    waits = {"request_timeout": S3_ANSWER_S, "connect_timeout": S3_CONNECT_S}
+    retries = {"retry_strategy": AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)}
+    return make({**options, **waits, **retries, "allow_delayed_open": True})
+
+
+@contextmanager
+def store_errors(doing: str, *, passed: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+    """Say what a disk or store refuses.
+
+    Args:
+        doing: What is done in the block, such as "write s3://bucket/maps/part-00000.parquet".
+        passed: Errors that the caller judges.
+
+    Raises:
+        WorkError: any other OSError; no work can go on before somebody sees to it.
+    """
+    try:
+        yield
+    except passed:
+        raise
+    except OSError as error:
+        raise WorkError(
+            f"cannot {doing}: {error}; see to it, then give the same command again (distill: with --resume): "
+            "it goes on where it stopped"
+        ) from error
