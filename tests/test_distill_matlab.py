@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
+from scipy.sparse import eye
 
 from distill.images.matlab import MAX_BYTES, MAX_DEPTH, MatlabError, read_variable
 
@@ -80,8 +81,6 @@ def test_what_is_not_read_is_said() -> None:
     with pytest.raises(MatlabError, match=f"more than {MAX_DEPTH}"):
         read_variable(saved(content={"deep": deep}), "deep")
     with pytest.raises(MatlabError, match="class 5"):
-        from scipy.sparse import eye
-
         read_variable(saved(content={"sparse": eye(3).tocsc()}), "sparse")
 
 
