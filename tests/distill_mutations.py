@@ -73,7 +73,7 @@ def truncated(rng: random.Random, data: bytes, _: bytes) -> bytes:
     return data[: rng.randrange(len(data))]
 
 
-def flipped(rng: random.Random, data: bytes, _: bytes) -> bytes:
+def flipped(rng: random.Random, data: bytes, _other: bytes) -> bytes:
     changed, reach = bytearray(data), rng.choice([64, 700, len(data)])
     for _ in range(rng.randint(1, 20)):
         changed[rng.randrange(min(reach, len(data)))] ^= 1 << rng.randrange(8)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 NAME = "teacher.toml"
+MAX_SIDE_PX = 4096  # of a model's input: a batch of such images takes 2 GB
+MAX_BYTES = 10_000_000  # a hundred thousand class names
 EXAMPLE = """\
 input_size = [224, 224]            # height, width in pixels
 mean = [0.485, 0.456, 0.406]       # of pixels in [0, 1], red green blue
@@ -44,15 +45,15 @@ class Description:
     def __post_init__(self) -> None:
         """Refuse sizes, numbers and words that no teacher can have."""
         _require(
-            _is_list(self.input_size, 2, int) and min(self.input_size) > 0,
+            _is_list(self.input_size, 2, int) and min(self.input_size) > 0 and max(self.input_size) <= MAX_SIDE_PX,
             "input_size",
             self,
-            "[height, width]",
+            f"[height, width], 1 to {MAX_SIDE_PX} each",
         )
         _require(_is_list(self.mean, 3, float), "mean", self, "three numbers")
         _require(_is_list(self.std, 3, float) and min(self.std) > 0, "std", self, "three numbers above 0")
         _require(self.output in ("logits", "probabilities"), "output", self, '"logits" or "probabilities"')
-        named = self.classes is None or _is_list(self.classes, len(self.classes), str)
+        named = self.classes is None or _is_list(self.classes, None, str)
         _require(named, "classes", self, "a list of class names")
         for name, kind in (("engine", Engine), ("precision", Precision)):
             _require(getattr(self, name) in get_args(kind), name, self, " or ".join(get_args(kind)))
@@ -89,9 +90,11 @@ def read_description(model_file: Path) -> Description:
         raise FileNotFoundError(
             f"no {path}: it says how {model_file.name} takes its images and what it returns. For example:\n\n{EXAMPLE}"
         )
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; allowed: {MAX_BYTES}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}. For example:\n\n{EXAMPLE}") from error
     return _parse(content, path)
 
@@ -115,13 +118,13 @@ def _parse(content: dict[str, Any], path: Path) -> Description:
         raise ValueError(f"{path}: {error}. For example:\n\n{EXAMPLE}") from error
 
 
-def _is_list(value: Any, length: int, kind: type) -> bool:
+def _is_list(value: Any, length: int | None, kind: type) -> bool:
     def fits(item: Any) -> bool:
         if kind is float:
-            return isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+            return isinstance(item, int | float) and not isinstance(item, bool) and -1e9 < item < 1e9
         return isinstance(item, kind) and not isinstance(item, bool)
 
-    return isinstance(value, tuple) and len(value) == length and all(fits(item) for item in value)
+    return isinstance(value, tuple) and length in (None, len(value)) and all(fits(item) for item in value)
 
 
 def _require(holds: bool, name: str, description: Description, allowed: str) -> None:
