@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo demo-steps test lint format clean help
+.PHONY: demo demo-steps test chaos lint format clean help
 
 # The first of these that runs, is 3.11 or later and can make environments.
 CANDIDATES := python3 python3.11 python3.12 python3.13 python
@@ -21,6 +21,7 @@ METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
 help:
 	@echo "make demo    render images, train a black box, distil, explain, score and report (about five minutes, 2 cores)"
 	@echo "make test    run the tests"
+	@echo "make chaos   run the tests that take longer: faults in the middle of jobs"
 	@echo "make lint    check format, lint and types"
 	@echo "make format  format the code"
 	@echo "make clean   remove caches and the demo's results; the environment and other runs stay"
@@ -69,6 +70,9 @@ demo-steps:
 
 test: $(VENV)/.installed
 	@$(RUN) -m pytest
+
+chaos: $(VENV)/.installed
+	@$(RUN) -m pytest -m chaos
 
 lint: $(VENV)/.installed
 	@$(RUN) -m ruff format --check .

@@ -19,7 +19,9 @@ from distill.images.root import Root
 MUTATIONS = Path(__file__).parent / "distill_mutations.py"
 
 
-@pytest.mark.parametrize(("num", "seed"), [(400, 0), pytest.param(4000, 1, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize(
+    ("num", "seed"), [(400, 0), pytest.param(4000, 1, marks=[pytest.mark.slow, pytest.mark.chaos])]
+)
 def test_damaged_images_are_decoded_or_refused(tmp_path: Path, num: int, seed: int) -> None:
     """In a process of its own, which a crash would end, and whose memory is measured."""
     command = [sys.executable, str(MUTATIONS), str(tmp_path), str(num), str(seed), "--decode"]
@@ -33,6 +35,7 @@ def test_damaged_images_are_decoded_or_refused(tmp_path: Path, num: int, seed: i
     assert all(error == " ".join(error.split()) and len(error) < 300 for error in found["errors"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])

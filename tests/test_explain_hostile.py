@@ -24,7 +24,9 @@ def explain(method: str, data: Path, out: Path, *options: str) -> subprocess.Com
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=550)
 
 
-@pytest.mark.parametrize(("num", "seed"), [(200, 2), pytest.param(2000, 3, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize(
+    ("num", "seed"), [(200, 2), pytest.param(2000, 3, marks=[pytest.mark.slow, pytest.mark.chaos])]
+)
 def test_each_damaged_image_is_a_map_or_an_error_row(tmp_path: Path, num: int, seed: int) -> None:
     files = write(tmp_path / "data", num, seed)
     os.mkfifo(tmp_path / "data" / "pipe.png")
