@@ -14,6 +14,7 @@ from cluster.storage import Folder
 from cluster.tables import MAX_VALUES, read_parquet
 from distill.soft_labels import SoftLabels
 from evaluate.results import load_results
+from evaluate.sources import map_row
 from explain.schema import maps_of, maps_table, read_maps, saliency_maps
 from explain.targets import read_targets
 
@@ -102,6 +103,9 @@ def test_maps_of_another_size_than_they_say_are_refused(height: int | None, widt
     table = maps_table([ROW | {"map_height": height, "map_width": width}], CONFIG)
     with pytest.raises(ValueError, match=f"6 values, and is said to be {height} x {width}"):
         list(saliency_maps(table))
+    row = map_row(table, 0, "a.png")
+    assert row["saliency"] is None
+    assert f"is said to be {height} x {width}" in row["error"]
 
 
 def test_scores_that_are_no_parquet_are_one_error(tmp_path: Path) -> None:
