@@ -190,4 +190,4 @@ def _artifact_location(uri: str, experiment: str) -> str | None:
     if not uri.startswith(SQLITE):
         return None
     folder = Path(uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts"
-    return (folder / re.sub(r"[^\w\-. ]", "_", experiment)).as_uri()
+    return (folder / re.sub(r"^\.+|[^\w\-. ]", "_", experiment)).as_uri()

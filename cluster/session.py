@@ -2,11 +2,13 @@
 
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 CORES_PER_WORKER = 4  # convolutions gain little from more threads in one worker
@@ -18,9 +20,11 @@ ENV = {
 }
 # Asks a dashboard, which a Ray of this machine does not have, and complains every second that none answers.
 CLEANER = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
-# A Ray that starts here listens on every interface, whatever address it is given. A token that it makes by itself
-# guards it; this logger announces that in a warning.
+# A Ray that starts here asks everybody for a token; this logger announces that in a warning.
 ANNOUNCER = "ray._private.authentication.authentication_token_setup"
+# Whether Ray prefers the machine's own address to loopback; meant for other systems, read when Ray is imported.
+SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # where users name their own, which is theirs to guard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +43,9 @@ class WorkerResources:
 def ray_session() -> Iterator[None]:
     """Run the block with Ray: the one already connected, the cluster of RAY_ADDRESS, or a new one here.
 
-    `ray job submit` sets RAY_ADDRESS, and so does `run_with_ray`. A Ray of this machine has no dashboard, asks for the
-    token that it keeps in the home folder, and is shut down afterwards; one that was there before is left as it was.
+    `ray job submit` sets RAY_ADDRESS, and so does `run_with_ray`. A Ray of this machine has no dashboard, listens on
+    loopback alone, asks for the token that its owner's home folder keeps, and is shut down afterwards; one that was
+    there before is left as it was.
     """
     for name, value in ENV.items():
         os.environ.setdefault(name, value)
@@ -54,7 +59,9 @@ def ray_session() -> Iterator[None]:
         ray.init(**options)
     else:
         logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
-        ray.init(address="local", include_dashboard=False, **options)
+        guard_token()
+        with _loopback():
+            ray.init(address="local", include_dashboard=False, **options)
     try:
         yield
     finally:
@@ -74,9 +81,41 @@ def run_with_ray(command: Sequence[str]) -> int:
     with ray_session():
         import ray
 
-        # A Ray of this machine asks for its token, which its clients send in this mode only.
-        own = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}
+        # A Ray of this machine asks for its token, which its clients send in this mode only, and knows its clients by
+        # their address, which is loopback.
+        own = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token", SEVERAL_MACHINES: "0"}
         return subprocess.run(command, check=False, env=os.environ | own).returncode
+
+
+def guard_token() -> None:
+    """See to it that the token in the home folder is there and that its owner alone can read it.
+
+    Ray would make it readable by everybody, and make it twice where two jobs start at once.
+    """
+    if any(os.environ.get(name) for name in OWN_TOKEN):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        aside.touch(mode=0o600, exist_ok=False)
+        aside.write_text(secrets.token_hex(32), encoding="ascii")
+        with suppress(FileExistsError):
+            os.link(aside, path)  # a rename would overwrite the token of a job that was quicker
+        aside.unlink()
+    path.chmod(0o600)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a Ray that starts in the block listen on loopback alone, though it is imported already."""
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def quieten_worker() -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from cluster.filesystems import OF_A_FILE, open_filesystem, store_errors
 
@@ -52,6 +53,11 @@ class Folder:
         """Name the folder `uri`; nothing is opened or made yet."""
         if not uri:
             raise ValueError("folder '' has no name; give a local path or a URI such as s3://bucket/run")
+        if "://" in uri and urlsplit(uri).password is not None:
+            raise ValueError(
+                f"the URI of a folder in {urlsplit(uri).hostname} holds a password, and URIs are stored and shown; "
+                "give it in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         if uri.startswith("file://"):
             uri = uri.removeprefix("file://")
         self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
@@ -157,7 +163,10 @@ class Folder:
 
     def read_json(self, name: str) -> Any:
         """Read the JSON file `name`. Raises: FileNotFoundError, or ValueError where it is not JSON."""
-        return json.loads(self.read_bytes(name))
+        try:
+            return json.loads(self.read_bytes(name))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{self.uri}/{name} is not JSON: {error}") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` as the JSON file `name`, indented for people."""
@@ -210,7 +219,10 @@ class Folder:
         """Return what `claim` stored. Raises: ValueError where nothing was claimed."""
         if not self.exists(CONFIG):
             raise ValueError(f"{self.uri} has no {CONFIG}; give the --out folder of a command that has run")
-        return self.read_json(CONFIG)
+        found = self.read_json(CONFIG)
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.uri}/{CONFIG} holds no configuration; give the --out folder of a command")
+        return found
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, which says that the work is complete; call it last."""

@@ -204,7 +204,7 @@ class Tracker:
 
 
 def _texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
-    return {legal_name(name): str(value)[:limit] for name, value in values.items()}
+    return {legal_name(name): _without_password(str(value))[:limit] for name, value in values.items()}
 
 
 def _now_ms() -> int:
@@ -216,4 +216,4 @@ def _first_line(error: BaseException) -> str:
 
 
 def _without_password(uri: str) -> str:
-    return re.sub(r"://[^/@]*@", "://", uri)
+    return re.sub(r"://[^/@\s]*@", "://", uri)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.storage import Folder, config_hash
+from cluster.tables import read_parquet
 from distill.recipes import Recipe
 
 Ask = Callable[[np.ndarray], np.ndarray]
@@ -72,7 +73,7 @@ class SoftLabels:
 
 
 def _read(folder: Folder, name: str) -> dict[str, np.ndarray]:
-    table = pq.read_table(io.BytesIO(folder.read_bytes(name)))
+    table = read_parquet(folder, name, ["image_id", "probs"])
     probs = table["probs"].combine_chunks()
     rows = np.asarray(probs.flatten()).reshape(len(table), -1)  # pyright: ignore[reportAttributeAccessIssue]
     return dict(zip(table["image_id"].to_pylist(), rows, strict=True))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from cluster.storage import Folder
+from distill.teachers.description import Description
 
 WEIGHTS_FILE = "student.safetensors"
 DESCRIPTION_FILE = "student.json"
@@ -237,14 +237,23 @@ def load_student(run: str, device: str = "cpu") -> Student:
         )
     weights = folder.read_bytes(WEIGHTS_FILE)
     try:
-        description = folder.read_json(DESCRIPTION_FILE)
-        version = description.pop("format_version")
-        model = ResCBAM(description.pop("depth"), description.pop("num_classes"))
-        fingerprint = description.pop("fingerprint")
-        model.load_state_dict(load_tensors(weights))
+        description, tensors = folder.read_json(DESCRIPTION_FILE), load_tensors(weights)
+        version, fingerprint = description.pop("format_version"), description.pop("fingerprint")
+        depth, num_classes = description.pop("depth"), description.pop("num_classes")
+        if len(tensors["fc.bias"]) != num_classes:  # before a network of any size is made
+            raise ValueError(f"it is said to have {num_classes} classes, and has {len(tensors['fc.bias'])}")
+        model = ResCBAM(depth, num_classes)
+        model.load_state_dict(tensors)
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description.items()}
         student = Student(model=model, fingerprint=fingerprint, **fields)
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
+        Description(
+            input_size=student.input_size,
+            mean=student.mean,
+            std=student.std,
+            output="logits",
+            classes=student.class_names,
+        )
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"the student in {run} cannot be read ({error}); distil again or copy the folder anew"
         ) from error

@@ -6,8 +6,10 @@ What is learnt is a subclass: from a black box (`training.py`) or from labels (`
 from __future__ import annotations
 
 import os
+import pickle
 import platform
 import time
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,12 +21,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.recipes import TrainingRecipe, lr_at
 from distill.student import normalise
 from distill.views import TrainingOrder, Views, collate, validation_order
 
 STATE_FILE = "state.pt"
+BROKEN_STATE = (
+    pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError,
+    AttributeError, AssertionError,
+)  # fmt: skip
 VALIDATION_BATCH = 64
 
 
@@ -173,11 +180,27 @@ class Worker(ABC):
         torch.save(state | {"epoch": self.epoch, "step": self.step}, folder / STATE_FILE)
 
     def restore(self, folder: Path) -> None:
-        """Go back to a saved state; only tensors and plain values are read, nothing is unpickled."""
-        state = torch.load(folder / STATE_FILE, map_location=self.accelerator.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.step = state["epoch"], state["step"]
+        """Go back to a saved state; only tensors and plain values are read, nothing is unpickled.
+
+        Raises:
+            WorkError: it is broken, or of another training.
+        """
+        path = folder / STATE_FILE
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                    raise ValueError("it is packed, as no state that was saved here")
+            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        except BROKEN_STATE as error:
+            # torch's own advice there is to let the file run its code
+            detail = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else error
+            raise WorkError(
+                f"the training's state {STATE_FILE} cannot be read: {detail}; delete the run's folder checkpoints, or "
+                "start again into another --out"
+            ) from error
 
 
 def uses_bfloat16(recipe: TrainingRecipe) -> bool:

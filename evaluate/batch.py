@@ -21,9 +21,9 @@ from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
 from evaluate.plays import make_plays, num_frames
 from evaluate.protocol import Protocol
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
-from evaluate.sources import Source, map_items, open_played_images, open_sources
+from evaluate.sources import Source, map_items, map_row, open_played_images, open_sources
 from explain.frames import read_frame, without_list
-from explain.schema import read_part, saliency_maps
+from explain.schema import read_part
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
@@ -172,10 +172,7 @@ class GamesWorker:
                 yield game
 
     def _map_row(self, item: dict[str, Any]) -> dict[str, Any]:
-        table = self._part(self.sources[item["source"]].uri, item["part"]).slice(item["row"], 1)
-        row = table.drop_columns(["saliency"]).to_pylist()[0]
-        assert row["image_id"] == item["image_id"], (row["image_id"], item)
-        return {**row, "saliency": next(saliency_maps(table))}
+        return map_row(self._part(self.sources[item["source"]].uri, item["part"]), item["row"], item["image_id"])
 
     def _row(self, found: dict[str, Any]) -> dict[str, Any]:
         same = {name: found[name] for name in ("image_id", "label", "target", "method", "config_hash")}

@@ -35,10 +35,10 @@ from evaluate.measures import MEASURES, ROWS, Measure, Settings, check_measures,
 from evaluate.measures_schema import SCHEMA_VERSION, measures_schema
 from evaluate.measuring import FUNCTIONS, Subject, queries
 from evaluate.objects import Objects
-from evaluate.sources import Source, map_items, open_played_images, open_sources
+from evaluate.sources import Source, map_items, map_row, open_played_images, open_sources
 from explain.frames import read_frame, without_list
 from explain.random import image_seed
-from explain.schema import read_part, saliency_maps
+from explain.schema import read_part
 
 SHARD_IMAGES = 8  # ten methods ask 270 times an image: 2,000 forward passes, seconds to minutes to redo
 
@@ -179,10 +179,7 @@ class MeasuresWorker:
 
     def _map_row(self, number: int, item: dict[str, Any]) -> dict[str, Any]:
         part, place = item["maps"][number]
-        table = self._part(self.sources[number].uri, part).slice(place, 1)
-        row = table.drop_columns(["saliency"]).to_pylist()[0]
-        assert row["image_id"] == item["image_id"], (row["image_id"], item)
-        return {**row, "saliency": next(saliency_maps(table))}
+        return map_row(self._part(self.sources[number].uri, part), place, item["image_id"])
 
     def _problem(self, row: dict[str, Any]) -> str | None:
         """Say why a map cannot be measured; None where it can."""

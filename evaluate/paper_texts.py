@@ -9,7 +9,7 @@ import pandas as pd
 
 from evaluate.paper_tables import OF_STUDENT, Cell, Line, PaperTable
 from evaluate.tables import interval_text
-from evaluate.texts import markdown_table
+from evaluate.texts import escaped, markdown_table
 
 PAPER = "paper"
 LATEX_NEEDS = "% \\usepackage{booktabs,graphicx}"
@@ -19,8 +19,10 @@ def markdown(table: PaperTable) -> str:
     """Write caption, table and notes as Markdown."""
     heads, rows = lay_out(table)
     joined = [", ".join(part for part in head if part) for head in heads]
-    notes = [line for note in table.notes for line in ("", note.replace("<", "&lt;"))]
-    return "\n".join([f"Table {table.number}. {table.caption}", "", *markdown_table(joined, rows), *notes]) + "\n"
+    notes = [line for note in table.notes for line in ("", escaped(note))]
+    return (
+        "\n".join([f"Table {table.number}. {escaped(table.caption)}", "", *markdown_table(joined, rows), *notes]) + "\n"
+    )
 
 
 def lay_out(table: PaperTable) -> tuple[list[tuple[str, str]], list[list[str]]]:

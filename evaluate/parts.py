@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.storage import PART_SUFFIX
+from cluster.tables import check_types, read_parquet
 
 if TYPE_CHECKING:
     from cluster.storage import Folder
@@ -45,15 +45,13 @@ def read_parts(
         raise ValueError(f"no {what} in {folder.uri}; make them with `python -m evaluate {command} --out {folder.uri}`")
     wanted = columns.names if only is None else list(only)
     texts = [name for name in wanted if only is not None and pa.types.is_string(columns.field(name).type)]
-    tables = [
-        pq.read_table(pa.BufferReader(folder.read_bytes(name)), columns=only and wanted, read_dictionary=texts)
-        for name in names
-    ]
+    tables = [read_parquet(folder, name, only and wanted, read_dictionary=texts) for name in names]
     for name, table in zip(names, tables, strict=True):
-        found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+        found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
         if found != version or table.column_names != wanted:
             raise ValueError(
                 f"{folder.uri}/{name} is not a part of {what} of schema version {version} (it has {found}); "
                 f"run `python -m evaluate {command}` again into another --out"
             )
+        check_types(table, columns, f"{folder.uri}/{name}")
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from cluster.storage import Folder
+from cluster.tables import check_size, check_types, readable
 from evaluate.gains import normalised_area, relevance_gain
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Game, RankedBy
-from evaluate.schema import SCHEMA_VERSION
+from evaluate.schema import COLUMNS, SCHEMA_VERSION
 from evaluate.scored import MAIN_METHOD, MeanCurve, Scored, name_methods
 
 SCALARS = [
@@ -179,16 +180,25 @@ def _refuse_mixtures(folders: Sequence[Folder], configs: Sequence[Mapping[str, A
 
 
 def _batches(folder: Folder) -> Iterator[pa.RecordBatch]:
-    dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet", exclude_invalid_files=False)
+    with readable(folder.uri):
+        dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet", exclude_invalid_files=False)
+        for fragment in dataset.get_fragments():
+            check_size(fragment.metadata)  # pyright: ignore[reportAttributeAccessIssue]
     if not dataset.files:
         raise ValueError(f"{folder.uri} holds no scores; run its `python -m evaluate games` command to the end")
-    found = (dataset.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    found = (dataset.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if found != SCHEMA_VERSION:
         raise ValueError(
             f"{folder.uri} has schema version {found}, this program reads {SCHEMA_VERSION}; play the games again "
             "into another --out"
         )
-    return dataset.to_batches(columns=[*SCALARS, "curve"], batch_size=4096)
+    columns = [*SCALARS, "curve"]
+    missing = sorted(set(columns) - set(dataset.schema.names))
+    if missing:
+        raise ValueError(f"{folder.uri} has scores without {', '.join(missing)}; play the games again")
+    check_types(dataset.schema.empty_table().select(columns), COLUMNS, folder.uri)
+    with readable(folder.uri):
+        yield from dataset.to_batches(columns=columns, batch_size=4096)
 
 
 def _read_block(batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[tuple[str, str], MeanCurve]) -> pa.Table:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet, open_images
-from explain.schema import map_parts, read_part
+from explain.schema import map_parts, read_part, saliency_maps
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Maps that differ in one of these are not about the same question: key -> what to say about it.
 SAME = {
@@ -110,6 +113,20 @@ def map_items(sources: Sequence[Source], images: ImageSet) -> Iterator[dict[str,
                 f"{source.uri} has maps or error rows of {found} of {len(wanted)} images; run its `python -m "
                 "explain` again, it goes on where it stopped"
             )
+
+
+def map_row(table: "pa.Table", place: int, image_id: str) -> dict[str, Any]:
+    """Return a row of a maps' part as it was stored, with `saliency` as an array (H, W).
+
+    A map that cannot be one has none, and an `error` that says why.
+    """
+    found = table.slice(place, 1)
+    row = found.drop_columns(["saliency"]).to_pylist()[0]
+    assert row["image_id"] == image_id, (row["image_id"], image_id)
+    try:
+        return {**row, "saliency": next(saliency_maps(found))}
+    except ValueError as error:
+        return {**row, "saliency": None, "error": str(error)}
 
 
 def _open_source(uri: str) -> Source:

@@ -27,12 +27,12 @@ def markdown(findings: Findings) -> str:
     """Write headline, table of methods, comparisons and agreement as Markdown."""
     results = findings.results
     lines = [
-        f"{results.num_images} images of {_cell(findings.data_name)}, scored on "
-        f"`{readable(results.config['teacher'])}` "
+        f"{results.num_images} images of {escaped(findings.data_name)}, scored on "
+        f"{escaped(readable(results.config['teacher']))} "
         f"({results.config['teacher_fingerprint']}), protocol {results.config['protocol']['name']} "
         f"({results.config['protocol_hash']}). Means with 95 % bootstrap intervals over images.",
         "",
-        *(f"- {_cell(sentence)}" for sentence in findings.headline),
+        *(f"- {escaped(sentence)}" for sentence in findings.headline),
         "",
         *markdown_table(*_method_cells(findings)),
     ]
@@ -136,10 +136,11 @@ def write_tables(place: tuple[Folder, str], as_markdown: str, as_csv: str) -> li
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay out a Markdown table, one string per line; cells may hold any text."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(_cell(text) for text in line) + " |" for line in lines]
+    return ["| " + " | ".join(escaped(text) for text in line) + " |" for line in lines]
 
 
-def _cell(text: str) -> str:
+def escaped(text: str) -> str:
+    """Write any text as one line of Markdown that holds no mark of a table, no HTML and no hidden character."""
     return visible(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cluster.storage import Folder, config_hash
+from cluster.tables import read_parquet
 from explain.registry import Method
 
 # What decides the frames besides the method and its own options, as named in the maps' configuration.
@@ -51,13 +52,10 @@ def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folde
 
 def read_answers(folder: Folder, image_ids: Sequence[str]) -> dict[str, Known]:
     """Read what is known of the images of one shard: image_id -> answers."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     name = _part(image_ids)
     if not folder.exists(name):
         return {}
-    rows = pq.read_table(pa.BufferReader(folder.read_bytes(name))).to_pylist()
+    rows = read_parquet(folder, name, ["image_id", "answers", "seconds"]).to_pylist()
     return {
         row["image_id"]: Known(answers=np.array(row["answers"], dtype=np.float32), seconds=row["seconds"])
         for row in rows

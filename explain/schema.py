@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.storage import Folder, config_hash
+from cluster.tables import check_size, check_types, read_parquet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,16 +81,13 @@ def read_part(uri: str, part: str, columns: Sequence[str] | None = None) -> "pa.
     """Read one Parquet file of a maps folder, all columns or some.
 
     Raises:
-        ValueError: If the file was not written by this version of `explain`.
+        ValueError: If the file is broken, or was not written by this version of `explain`.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    data = Folder(uri).read_bytes(part)
-    table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
-    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    table = read_parquet(Folder(uri), part, columns)
+    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise ValueError(f"{uri}/{part} has maps of schema version {version}, not {SCHEMA_VERSION}; explain again")
+    check_types(table, maps_schema({}), f"{uri}/{part}")
     return table
 
 
@@ -109,6 +107,8 @@ def maps_of(uri: str, image_ids: Sequence[str]) -> "dict[str, np.ndarray]":
     columns = ["image_id", "map_height", "map_width", "saliency"]
     try:
         dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet")
+        for fragment in dataset.get_fragments():
+            check_size(fragment.metadata)  # pyright: ignore[reportAttributeAccessIssue]
         table = dataset.to_table(columns=columns, filter=pc.field("image_id").isin(list(image_ids)))
     except (OSError, ValueError):
         return {}
@@ -117,7 +117,16 @@ def maps_of(uri: str, image_ids: Sequence[str]) -> "dict[str, np.ndarray]":
 
 
 def saliency_maps(table: "pa.Table") -> "Iterator[np.ndarray | None]":
-    """Yield each row's map as float32 (map_height, map_width), None in a row with an error."""
+    """Yield each row's map as float32 (map_height, map_width), None in a row with an error.
+
+    Raises:
+        ValueError: If a map has another number of values than its size says.
+    """
     shapes = zip(table["map_height"].to_pylist(), table["map_width"].to_pylist(), strict=True)
-    for map_, shape in zip(table["saliency"], shapes, strict=True):
-        yield map_.values.to_numpy().reshape(shape) if map_.is_valid else None
+    for map_, (height, width) in zip(table["saliency"], shapes, strict=True):
+        if not map_.is_valid:
+            yield None
+            continue
+        if min(height or 0, width or 0) < 1 or height * width != len(map_.values):
+            raise ValueError(f"a map has {len(map_.values)} values, and is said to be {height} x {width}")
+        yield map_.values.to_numpy(zero_copy_only=False).reshape(height, width)

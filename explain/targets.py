@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.storage import Folder
+from cluster.tables import read_parquet
 from distill.images import ImageSet
 from distill.teachers import RefusedImageError, load_teacher
 from explain.frames import read_frame
@@ -116,8 +117,5 @@ def top_class(probs: np.ndarray) -> dict[str, Any]:
 
 def read_targets(folder: Folder, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read stored targets: image_id -> {image_id, target, target_prob, error}."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = [pq.read_table(pa.BufferReader(folder.read_bytes(f"{part}.parquet"))) for part in parts]
+    tables = [read_parquet(folder, f"{part}.parquet") for part in parts]
     return {row["image_id"]: row for table in tables for row in table.to_pylist()}

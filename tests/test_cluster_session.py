@@ -1,12 +1,15 @@
 """Division of machines among workers, one Ray for several commands; the session is held by the tests of `shards`."""
 
+import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from cluster.session import WorkerResources, divide
+from cluster.session import WorkerResources, divide, guard_token
 
 # Two jobs, each its own process: where each finds Ray, and what the first has left there.
 JOBS = """
@@ -17,6 +20,21 @@ make = "ray.remote(type('Kept', (), {})).options(name='kept', lifetime='detached
 for what in (make + " and 'made'", kept):
     print(subprocess.run([sys.executable, "-c", job.format(what)], capture_output=True, text=True, check=True).stdout)
 sys.exit(7)
+"""
+
+
+# A job with a worker of its own: every socket that its Ray listens on, and how the token is kept.
+SOCKETS = """
+import json, pathlib
+import psutil
+from cluster.session import ray_session
+with ray_session():
+    import ray
+    ray.get(ray.remote(lambda: None).remote())
+    own = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    found = [c.laddr.ip for p in own for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    token = pathlib.Path.home() / ".ray" / "auth_token"
+    print(json.dumps([found, oct(token.stat().st_mode), token.read_text()]))
 """
 
 
@@ -84,3 +102,43 @@ def test_a_command_that_is_none_is_refused_before_ray_starts(command: list[str])
     )
     assert done.returncode == 2
     assert "give one that runs" in done.stderr
+
+
+def test_a_ray_of_this_machine_listens_on_loopback_and_its_token_is_the_owners(tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    token = tmp_path / ".ray" / "auth_token"
+    token.write_text("5" * 64)
+    token.chmod(0o644)  # as Ray leaves it
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    command = [sys.executable, "-c", SOCKETS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    listening, mode, kept = json.loads(done.stdout.splitlines()[-1])
+    assert len(listening) > 5  # the driver, its worker, the raylet and its agents, the GCS
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    assert (mode, kept) == ("0o100600", "5" * 64)
+    assert "5" * 64 not in done.stdout.replace(kept, "", 1) + done.stderr
+
+
+def test_a_token_is_made_once_whoever_else_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    path = tmp_path / ".ray" / "auth_token"
+
+    def made(_: int) -> str:
+        guard_token()
+        return path.read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        tokens = set(pool.map(made, range(16)))
+    assert len(tokens) == 1
+    assert len(tokens.pop()) == 64
+    assert [(file.name, file.stat().st_mode & 0o777) for file in path.parent.iterdir()] == [("auth_token", 0o600)]
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_token_that_the_user_names_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "own")
+    guard_token()
+    assert list(tmp_path.iterdir()) == []

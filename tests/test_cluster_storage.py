@@ -192,3 +192,18 @@ def test_hash_follows_the_values_alone() -> None:
 def test_stored_config_is_plain_json(tmp_path: Path) -> None:
     Folder(str(tmp_path)).claim({"a": 1}, what="maps")
     assert json.loads((tmp_path / "_config.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("uri", ["s3://me:secret@bucket/run", "hdfs://me:secret@host:9000/run"])
+def test_a_password_in_a_name_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"holds a password.*give it in the environment") as refused:
+        Folder(uri)
+    assert "secret" not in str(refused.value)
+    assert Folder("hdfs://me@host:9000/run").uri == "hdfs://me@host:9000/run"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", "{", ""])
+def test_a_configuration_that_is_none_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "_config.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/_config\.json (is not JSON|holds no configuration)"):
+        Folder(str(tmp_path)).config()

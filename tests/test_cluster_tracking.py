@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from cluster import runs, spill, tracking
-from cluster.runs import RunSpec, RunStore
+from cluster.runs import RunSpec, RunStore, _artifact_location
 from cluster.tracking import Tracker, tracking_uri
 
 # MLflow's store uses a loader strategy that SQLAlchemy deprecates.
@@ -211,6 +212,23 @@ def test_passwords_stay_out_of_the_spill(refusing_uri: str, tmp_path: Path) -> N
     with Tracker("away", "matt", params={}, uri=uri, spill=tmp_path / "unsent.jsonl"):
         pass
     assert "secret" not in (tmp_path / "unsent.jsonl").read_text()
+
+
+def test_passwords_stay_out_of_params_and_tags(store_uri: str) -> None:
+    place = "s3://me:secret@bucket/run and postgresql://you:secret@host/db"
+    with Tracker("private", "matt", params={"data": place}, tags={"maps": place}, uri=store_uri) as tracker:
+        pass
+    assert tracker.run_id is not None
+    run = RunStore(store_uri).client.get_run(tracker.run_id).data
+    assert run.params["data"] == run.tags["maps"] == "s3://bucket/run and postgresql://host/db"
+    assert "secret" not in str(run.to_dictionary())
+
+
+@pytest.mark.parametrize("name", ["..", "../../elsewhere", ".hidden", "a/../..", "/etc", "...."])
+def test_artifacts_stay_below_the_store_whatever_the_data_set_is_called(tmp_path: Path, name: str) -> None:
+    where = unquote(urlsplit(str(_artifact_location(f"sqlite:///{tmp_path}/mlflow.db", name))).path)
+    assert Path(where).resolve().parent == tmp_path / "mlartifacts"
+    assert where == str(Path(where).resolve())
 
 
 def test_a_lost_race_for_the_experiment_is_no_error(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

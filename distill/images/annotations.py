@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-
-from scipy.io.matlab import MatReadError
+from typing import Any
 
 from distill.images.boxes import Corners
 from distill.images.image_set import ImageSet
+from distill.images.matlab import MatlabError, read_variable
 from distill.images.objects import Objects
 from distill.images.root import Root
 from distill.images.splits import Place
-
-if TYPE_CHECKING:
-    import numpy as np
-
-# What SciPy's reader raises on a file that is cut off or something else. Changed bytes inside can crash it: take these
-# files from the data set's own archives.
-_BROKEN_MAT = (
-    MatReadError, NotImplementedError, ValueError, TypeError, LookupError, NameError, AttributeError, ArithmeticError,
-    OSError, EOFError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
 
 
 def find_base(root: Root, bases: Iterable[str], names: Iterable[str]) -> str | None:
@@ -101,26 +87,22 @@ def _four_numbers(text: str, where: str) -> Corners:
     return left, top, right, bottom
 
 
-def read_mat(root: Root, name: str, variable: str) -> np.ndarray:
-    """Read a variable of a MATLAB file, level 5, as an array (N,).
+def read_mat(root: Root, name: str, variable: str) -> list[Any]:
+    """Read the elements of a variable of a MATLAB file, as `read_variable` does.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is broken, or has no such variable.
     """
-    import numpy as np
-    from scipy.io import loadmat
-
     try:
-        content: dict[str, Any] = loadmat(io.BytesIO(root.read(name)), squeeze_me=True, variable_names=[variable])
+        found = read_variable(root.read(name), variable)
     except FileNotFoundError:
         raise incomplete(root, name) from None
-    except _BROKEN_MAT as error:
+    except MatlabError as error:
         raise ValueError(f"{name} in {root.uri!r} is not a MATLAB file of level 5: {error}") from error
-    found = np.ravel(content.get(variable, ()))
-    if not found.size:
+    if found in ([], ""):
         raise ValueError(f"{name} in {root.uri!r} has no {variable!r}")
-    return found
+    return found if isinstance(found, list) else [found]
 
 
 def read_records(root: Root, name: str, variable: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:

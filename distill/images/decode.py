@@ -5,15 +5,24 @@ Colour profiles are ignored, as torchvision and the models trained with it do.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded, in pixels (192 MB as RGB); the header is asked before any pixel is."""
+
+MAX_SIDE = 65_535
+"""Longest side that is decoded, JPEG's own limit: a resize weighs each pixel of a side for each new one."""
+
+MAX_SCANS = 100
+"""Passes over a progressive JPEG's pixels: encoders make about ten, a hostile file of 60 kB thousands (a minute)."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What Pillow may try: no format that starts a program (EPS) or is rarely fuzzed."""
@@ -31,6 +40,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+_TIFF_TILE = (322, 323)  # tags of a tile's width and height, which may be larger than the image
+_START_OF_SCAN = b"\xff\xda"  # inside of a scan, 0xff is followed by 0 or a restart
+_BAND_PIXELS = 4_000_000  # composed at once
 
 # What Pillow's parsers raise on bytes that are not what they claim; a test changes random bytes to see.
 _BROKEN = (
@@ -53,13 +65,15 @@ def decode(data: bytes, *, draft_px: int | None = None) -> Image.Image:
             pixels; several times faster for large photographs, not quite the same pixels after a resize.
 
     Raises:
-        ImageError: if the file is empty, broken, of an unknown format, or larger than `MAX_PIXELS`.
+        ImageError: if the file is empty, broken, of an unknown format, or larger than `MAX_PIXELS`, `MAX_SIDE` or
+            `MAX_SCANS` allow.
     """
     if not data:
         raise ImageError("the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
+            _check_work(image, data)
             if draft_px is not None:
                 image.draft(None, (draft_px, draft_px))
             image.load()
@@ -113,6 +127,18 @@ def _check_size(image: Image.Image) -> None:
         raise ImageError(f"the image is too large: {width} x {height} pixels; allowed: {MAX_PIXELS} pixels")
     if width < 1 or height < 1:
         raise ImageError(f"the image has no pixels: {width} x {height}")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"the image is too long: {width} x {height} pixels; allowed: {MAX_SIDE} a side")
+
+
+def _check_work(image: Image.Image, data: bytes) -> None:
+    """Refuse small images that take long or much memory all the same."""
+    if isinstance(image, TiffImageFile):
+        wide, tall = (int(image.tag_v2.get(tag, 0)) for tag in _TIFF_TILE)
+        if wide * tall > MAX_PIXELS:
+            raise ImageError(f"the image's tiles are too large: {wide} x {tall} pixels; allowed: {MAX_PIXELS} pixels")
+    if isinstance(image, JpegImageFile) and data.count(_START_OF_SCAN) > MAX_SCANS:
+        raise ImageError(f"the image has {data.count(_START_OF_SCAN)} scans; allowed: {MAX_SCANS}")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -128,18 +154,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("pixels are 32-bit floats, whose white is not defined; convert the image to 8 or 16 bit")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _over_white(image)
     return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Compose band by band, since the whole image in four copies would take a gigabyte."""
+    rgb, rows = Image.new("RGB", image.size), max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        rgb.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return rgb
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """Scale 0 ... 65535 to 0 ... 255; Pillow's own conversion would clip everything above 255 to white."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError(f"pixels run from {values.min()} to {values.max()}; allowed: 8 or 16 bit, without a sign")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    values = image.convert("I")
+    lowest, highest = values.getextrema()
+    if lowest < 0 or highest > 65535:  # pyright: ignore[reportOperatorIssue]
+        raise ImageError(f"pixels run from {lowest} to {highest}; allowed: 8 or 16 bit, without a sign")
+    return values.point(_eight_bits(), "L").convert("RGB")
+
+
+@functools.cache
+def _eight_bits() -> list[int]:
+    return [(value + 128) // 257 for value in range(65536)]
 
 
 def _centre_strip(image: Image.Image, height: int, width: int) -> Image.Image:

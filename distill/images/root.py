@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import WorkError
 from cluster.filesystems import OF_A_FILE, store_errors
 from cluster.storage import Folder
+from distill.images.decode import ImageError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 """File name endings, in lower case, that count as an image."""
+
+MAX_BYTES = 2**29
+"""Largest file that is read: the largest image that is decoded, with four channels of 16 bit, not compressed."""
 
 GENERIC_NAMES = frozenset({"data", "dataset", "images"})
 """Folder names that say nothing; the parent's name stands for the data set instead."""
@@ -60,15 +65,21 @@ class Root:
             ValueError: if `name` leaves the root.
             FileNotFoundError: if there is no such file.
             WorkError: if the disk or store that it is on fails.
+            ImageError: if it is a pipe, a device or a circle of links, or has more than `MAX_BYTES`.
         """
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"file {name!r} is outside of the data set {self.uri!r}; give a path relative to it")
         fs, path = _open(self.folder)
+        if fs.type_name == "local":
+            _check_regular(f"{path}/{name}")
         with (
             store_errors(f"read {name} of the data set {self.uri}", passed=OF_A_FILE),
             fs.open_input_stream(f"{path}/{name}", compression=None) as stream,
         ):
-            return stream.read()
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ImageError(f"the file has more than {MAX_BYTES} bytes, as no image that is decoded")
+        return data
 
     def require_folder(self, name: str) -> None:
         """Check, of a file that is missing, that the folder which it was in still holds something.
@@ -105,10 +116,13 @@ class Root:
         """List the images anywhere below `under` as sorted paths relative to the root.
 
         Hidden files and folders (a leading dot, as the copies that some systems leave) are left out.
+
+        Raises:
+            ValueError: if a name is no UTF-8, in which maps and scores are stored.
         """
         fs, path = _open(self.folder)
         if fs.type_name == "local":
-            return tuple(sorted(_walk(f"{path}/", f"{path}/{under}")))
+            return tuple(sorted(_storable(name) for name in _walk(f"{path}/", f"{path}/{under}")))
         infos = self._list(under, recursive=True)
         names = (info.path[len(path) :].lstrip("/") for info in infos if info.is_file)
         return tuple(sorted(name for name in names if _is_image(name)))
@@ -166,14 +180,49 @@ def _open(uri: str) -> tuple[FileSystem, str]:
 
 
 def _walk(root: str, folder: str) -> Iterator[str]:
-    """List images by the folders' entries alone: a million files are not asked for their sizes, as pyarrow does."""
-    for where, _, names in os.walk(folder, onerror=_raise, followlinks=True):
-        inside = os.path.join(where, "")[len(root) :]
-        yield from (inside + name for name in names if _is_image(inside + name))
+    """List images by the folders' entries alone: a million files are not asked for their sizes, as pyarrow does.
+
+    A link back to a folder that it lies in is not followed: two of them would never come to an end.
+    """
+    left: list[tuple[str, tuple[str, ...]]] = [(folder, ())]
+    while left:
+        where, above = left.pop()
+        real, inside = os.path.realpath(where), os.path.join(where, "")[len(root) :]
+        if real in above:
+            continue
+        with os.scandir(where) as entries:
+            for entry in entries:
+                if _is_folder(entry):
+                    left.append((entry.path, (*above, real)))
+                elif _is_image(inside + entry.name):
+                    yield inside + entry.name
 
 
-def _raise(error: OSError) -> NoReturn:
-    raise error
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links: reading it will say so
+        return False
+
+
+def _storable(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the file name {os.fsencode(name)!r} is no UTF-8, and cannot be stored; rename it") from None
+    return name
+
+
+def _check_regular(path: str) -> None:
+    """Refuse what would be read without end. Raises: FileNotFoundError, PermissionError; ImageError."""
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise ImageError(f"the file cannot be read: {error.strerror}") from error
+    if not regular:
+        raise ImageError("the file is no regular one, but a folder, a pipe or a device")
 
 
 def _is_image(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 `torch.export.load` unpickles where an archive asks for it, loads compiled libraries, looks functions up by dotted
 names, and evaluates expressions and names as Python: a file's author could run code. So every record is read here
-first, by the reader that torch itself uses, and whatever is not on a short list is refused. Left out: archives that
+first, by the reader that torch itself uses, and whatever is not on a short list is refused. Left out: graphs that
 need too much memory or time.
 """
 
@@ -50,12 +50,14 @@ def check_archive(content: bytes, name: str) -> None:
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         records = reader.get_all_records()
-        listed = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        entries = zipfile.ZipFile(io.BytesIO(content)).infolist()
     except (RuntimeError, zipfile.BadZipFile) as error:
         raise _refusal(name, "it is not a torch.export archive (a pickled model is not one)") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise _refusal(name, "it is packed, so that nobody knows how large it is")
     unknown = [record for record in records if not RECORDS.fullmatch(record)]
     # torch falls back to the layout of torch 2.7, which it reads with Python's own zip reader
-    unknown += [entry for entry in listed if entry.startswith(("version", "serialized_"))]
+    unknown += [entry.filename for entry in entries if entry.filename.startswith(("version", "serialized_"))]
     if unknown or "models/model.json" not in records:
         raise _refusal(
             name, f"it holds {unknown[:5] or 'no models/model.json'}; pickled or compiled code is never loaded"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 from cluster.storage import split_file
 
 NAME = "teacher.toml"
+MAX_SIDE_PX = 4096  # of a model's input: a batch of such images takes 2 GB
+MAX_BYTES = 10_000_000  # a hundred thousand class names
 EXAMPLE = """\
 input_size = [224, 224]            # height, width in pixels
 mean = [0.485, 0.456, 0.406]       # of pixels in [0, 1], red green blue
@@ -55,15 +56,15 @@ class Description:
     def __post_init__(self) -> None:
         """Refuse sizes, numbers and words that no teacher can have."""
         require(
-            is_list(self.input_size, 2, int) and min(self.input_size) > 0,
+            is_list(self.input_size, 2, int) and min(self.input_size) > 0 and max(self.input_size) <= MAX_SIDE_PX,
             "input_size",
             self,
-            "[height, width]",
+            f"[height, width], 1 to {MAX_SIDE_PX} each",
         )
         require(is_list(self.mean, 3, float), "mean", self, "three numbers")
         require(is_list(self.std, 3, float) and min(self.std) > 0, "std", self, "three numbers above 0")
         require(self.output in self.outputs, "output", self, " or ".join(f'"{name}"' for name in self.outputs))
-        named = self.classes is None or is_list(self.classes, len(self.classes), str)
+        named = self.classes is None or is_list(self.classes, None, str)
         require(named, "classes", self, "a list of class names")
         for name, kind in (("engine", Engine), ("precision", Precision)):
             require(getattr(self, name) in get_args(kind), name, self, " or ".join(get_args(kind)))
@@ -132,9 +133,11 @@ def read_toml(path: Path, kind: type[Described], known: Mapping[str, Any] | None
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; it says how a model takes its images. For example:\n\n{EXAMPLE}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; allowed: {MAX_BYTES}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}. For example:\n\n{EXAMPLE}") from error
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
     for name, said in (known or {}).items():
@@ -158,15 +161,15 @@ def _describe(values: dict[str, Any], kind: type[Described], path: Path) -> Desc
         raise ValueError(f"{path}: {error}. For example:\n\n{EXAMPLE}") from error
 
 
-def is_list(value: Any, length: int, kind: type) -> bool:
-    """Tell whether a value is a tuple of so many items of a kind; finite numbers for float, no bool for a number."""
+def is_list(value: Any, length: int | None, kind: type) -> bool:
+    """Tell whether a value is a tuple of so many items (None: any number) of a kind; no bool passes for a number."""
 
     def fits(item: Any) -> bool:
         if kind is float:
-            return isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+            return isinstance(item, int | float) and not isinstance(item, bool) and -1e9 < item < 1e9
         return isinstance(item, kind) and not isinstance(item, bool)
 
-    return isinstance(value, tuple) and len(value) == length and all(fits(item) for item in value)
+    return isinstance(value, tuple) and length in (None, len(value)) and all(fits(item) for item in value)
 
 
 def require(holds: bool, name: str, description: Description, allowed: str) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distill.teachers.errors import TeacherError
+
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -80,8 +82,6 @@ def inspect(path: Path, size: tuple[int, int]) -> int | None:
 def _session(path: Path, num_threads: int | None, device: str, *, optimise: bool = True) -> Any:
     import onnxruntime
 
-    errors: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only; warnings are about graph clean-up
     options.intra_op_num_threads = num_threads or 0
@@ -92,23 +92,29 @@ def _session(path: Path, num_threads: int | None, device: str, *, optimise: bool
         if not device.startswith("cuda") or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise ValueError(f"this ONNX Runtime does not run on {device!r}; pip install onnxruntime-gpu, or use cpu")
         providers.insert(0, "CUDAExecutionProvider")
-    unusable = (
-        errors.Fail,
-        errors.InvalidArgument,
-        errors.InvalidGraph,
-        errors.InvalidProtobuf,
-        errors.NotImplemented,
-    )
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except unusable as error:
+    except _failures() as error:
         raise ValueError(f"ONNX Runtime cannot load {path}: {error}; give an ONNX model file") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """List what ONNX Runtime raises, which has no class of its own in common."""
+    state = vars(importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state"))
+    return tuple(kind for kind in state.values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def _open_onnxruntime(path: Path, num_threads: int | None, device: str) -> Run:
     session = _session(path, num_threads, device)
-    name = session.get_inputs()[0].name
-    return lambda pixels: session.run(None, {name: pixels})[0]
+    name, failures = session.get_inputs()[0].name, _failures()
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        try:
+            return session.run(None, {name: pixels})[0]
+        except failures as error:
+            raise TeacherError(f"ONNX Runtime cannot compute {path}: {error}") from error
+
+    return run
 
 
 def _open_openvino(path: Path, size: tuple[int, int], choice: Choice, num_threads: int | None) -> Run:
@@ -127,7 +133,10 @@ def _open_openvino(path: Path, size: tuple[int, int], choice: Choice, num_thread
         raise ValueError(f'OpenVINO cannot load {path}: {error}; set engine = "onnxruntime" in teacher.toml') from error
 
     def run(pixels: np.ndarray) -> np.ndarray:
-        request.infer({0: pixels}, share_inputs=True)
+        try:
+            request.infer({0: pixels}, share_inputs=True)
+        except RuntimeError as error:
+            raise TeacherError(f"OpenVINO cannot compute {path}: {error}") from error
         return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request reuses its buffer
 
     return run

@@ -1,0 +1,91 @@
+"""Read Parquet files that others may have written: what is broken, or would not fit into memory, is a ValueError.
+
+A few bytes of Parquet can stand for billions of rows. So the footer is asked first what would be unpacked, and refused
+where that is more than any part here holds. Left out: a footer that lies about lists, which only a limit that the
+operating system sets to the process catches.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from cluster.storage import Folder
+
+MAX_VALUES = 300_000_000
+"""Most values in a file's columns: more than a shard of 64 maps of 2,000 x 2,000, a gigabyte as float32."""
+MAX_BYTES = 2_000_000_000
+"""Most bytes in a file's columns, unpacked."""
+
+
+def read_parquet(
+    folder: "Folder", name: str, columns: Sequence[str] | None = None, *, read_dictionary: Sequence[str] | None = None
+) -> "pa.Table":
+    """Read the file `name`, all columns or some.
+
+    Args:
+        folder: where it lies.
+        name: its name.
+        columns: what to read; None reads all.
+        read_dictionary: columns of texts that are kept once each.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is broken, too large, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = folder.read_bytes(name)
+    with readable(f"{folder.uri}/{name}"):
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=read_dictionary)
+        check_size(file.metadata)
+        missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
+        if missing:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        table = file.read(columns=None if columns is None else list(columns))
+        table.validate(full=True)  # texts that are no UTF-8, lists that reach beyond their values
+        return table
+
+
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Turn what goes wrong with a Parquet file inside the block into a ValueError that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        detail = " ".join(str(error).split())
+        raise ValueError(f"{where} cannot be read as Parquet: {detail}; delete it and make it again") from error
+
+
+def check_size(metadata: "pq.FileMetaData") -> None:
+    """Refuse a file that would not fit into memory. Raises: ValueError."""
+    groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+    columns = [group.column(k) for group in groups for k in range(group.num_columns)]
+    values, size = (
+        sum(column.num_values for column in columns),
+        sum(column.total_uncompressed_size for column in columns),
+    )
+    if not 0 <= metadata.num_rows <= MAX_VALUES or not 0 <= values <= MAX_VALUES or not 0 <= size <= MAX_BYTES:
+        raise ValueError(
+            f"it says that it has {metadata.num_rows} rows with {values} values in {size} bytes; "
+            f"allowed: {MAX_VALUES} values in {MAX_BYTES} bytes"
+        )
+
+
+def check_types(table: "pa.Table", schema: "pa.Schema", where: str) -> None:
+    """Refuse a table whose columns are of other types than the schema's. Raises: ValueError."""
+    import pyarrow as pa
+
+    for field in table.schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        wanted = schema.field(field.name).type if field.name in schema.names else None
+        if kind != wanted:
+            raise ValueError(f"{where} has {field.name} as {kind}; allowed: {wanted or 'no such column'}")
