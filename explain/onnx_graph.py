@@ -1,7 +1,7 @@
 """Write a traced graph of aten operations, all of static shapes, as the bytes of an ONNX model.
 
-Torch's own exporter writes such graphs too; a ResCBAM-50's forward and backward take it minutes of a busy core, this file a
-second. It knows the operations of convolutional networks and of the methods that look into them, and gradients as
+Torch's own exporter writes such graphs too; a ResCBAM-50's forward and backward take it some 30 s of a core, and this
+file one. It knows the operations of convolutional networks and of the methods that look into them, and gradients as
 inference engines compute them fast: a convolution's as a plain convolution with flipped and transposed weights, a batch
 norm's as a factor of those weights, and up-sampling as two matrix products. Whatever depends on weights alone is
 computed here and stored. Left out: operations in place, and any other that is not listed; they are refused by name.
@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
 aten = torch.ops.aten
 OPSET, IR_VERSION = 18, 9
-ARITHMETIC = {
+ARITHMETIC: dict[Any, str] = {
     aten.add.Tensor: "Add",
     aten.sub.Tensor: "Sub",
     aten.mul.Tensor: "Mul",
@@ -28,24 +27,24 @@ ARITHMETIC = {
     aten.div.Scalar: "Div",
     aten.pow.Tensor_Scalar: "Pow",
 }
-COMPARISONS = {
+COMPARISONS: dict[Any, str] = {
     aten.eq.Tensor: "Equal",
     aten.gt.Scalar: "Greater",
     aten.ge.Scalar: "GreaterOrEqual",
     aten.lt.Scalar: "Less",
     aten.le.Scalar: "LessOrEqual",
 }
-UNARY = {aten.relu.default: "Relu", aten.sigmoid.default: "Sigmoid", aten.abs.default: "Abs"}
+UNARY: dict[Any, str] = {aten.relu.default: "Relu", aten.sigmoid.default: "Sigmoid", aten.abs.default: "Abs"}
 SAME = {aten.detach.default, aten.clone.default, aten.alias.default}
 RESHAPED = {aten.view.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.dim}
-REDUCED = {
+REDUCED: dict[Any, str] = {
     aten.sum.dim_IntList: "ReduceSum",
     aten.sum.default: "ReduceSum",
     aten.mean.dim: "ReduceMean",
     aten.amax.default: "ReduceMax",
     aten.amin.default: "ReduceMin",
 }
-FILLED = {aten.zeros_like.default: 0, aten.new_zeros.default: 0, aten.ones_like.default: 1}
+FILLED: dict[Any, int] = {aten.zeros_like.default: 0, aten.new_zeros.default: 0, aten.ones_like.default: 1}
 
 
 class UnknownOperationError(ValueError):
@@ -159,39 +158,38 @@ class _Writer:
             return node.target(*arguments[0], **arguments[1])  # pyright: ignore[reportIndexIssue]
 
     def _operation(self, node: fx.Node) -> Any:
-        target: Any = node.target
-        if target in ARITHMETIC:
-            assert node.kwargs.get("alpha", 1) == 1, node
-            return self.add(ARITHMETIC[target], *(self.value(operand, _dtype(node)) for operand in node.args))
-        if target in COMPARISONS:
-            kinds = [_dtype(operand) for operand in node.args if isinstance(operand, fx.Node)]
-            kind = reduce(torch.promote_types, kinds)
-            return self.add(COMPARISONS[target], *(self.value(operand, kind) for operand in node.args))
-        if target in UNARY:
-            return self.add(UNARY[target], self.value(node.args[0]))
-        if target in SAME:
-            return self.value(node.args[0])
-        if target in RESHAPED:
-            return self.shaped(self.value(node.args[0]), _shape(node))
-        if target in FILLED:
-            return self.constant(torch.full(_shape(node), FILLED[target]), _dtype(node))
-        if target in REDUCED:
-            dims, keep = (*node.args[1:], None, False)[:2] if len(node.args) < 3 else node.args[1:3]
-            dims = range(len(_shape(node.args[0]))) if dims is None else dims  # pyright: ignore[reportArgumentType]
-            return self.add(
-                REDUCED[target], self.value(node.args[0], _dtype(node)), self.axes(dims), keepdims=int(bool(keep))
-            )
-        if target not in OPERATIONS:
-            raise UnknownOperationError(f"{target} is not written to ONNX here; torch computes this graph itself")
-        return OPERATIONS[target](self, node, *node.args)
+        if node.target not in OPERATIONS:
+            raise UnknownOperationError(f"{node.target} is not written to ONNX here; torch computes this graph itself")
+        return OPERATIONS[node.target](self, node, *node.args)
+
+
+def _arithmetic(to: _Writer, node: fx.Node, *operands: Any) -> str:
+    assert node.kwargs.get("alpha", 1) == 1, node
+    return to.add(ARITHMETIC[node.target], *(to.value(operand, _dtype(node)) for operand in operands))
+
+
+def _comparison(to: _Writer, node: fx.Node, *operands: Any) -> str:
+    kind = reduce(torch.promote_types, (_dtype(operand) for operand in operands if isinstance(operand, fx.Node)))
+    return to.add(COMPARISONS[node.target], *(to.value(operand, kind) for operand in operands))
+
+
+def _unary(to: _Writer, node: fx.Node, x: fx.Node) -> str:
+    return to.add(UNARY[node.target], to.value(x))
+
+
+def _reduction(to: _Writer, node: fx.Node, x: fx.Node, *how: Any) -> str:
+    whole: tuple[Any, Any] = (range(len(_shape(x))), False)
+    axes, keep = (*how, *whole[len(how) :])
+    return to.add(REDUCED[node.target], to.value(x, _dtype(node)), to.axes(axes), keepdims=int(bool(keep)))
 
 
 def _select(to: _Writer, node: fx.Node, x: fx.Node, axis: int, index: int) -> str:
     return to.add("Gather", to.value(x), to.constant(index, torch.int64), axis=axis)
 
 
-def _slice(to: _Writer, node: fx.Node, x: fx.Node, axis: int = 0, start: int = 0, end: int = 2**31 - 1) -> str:
-    return to.add("Slice", to.value(x), to.axes([start or 0]), to.axes([end]), to.axes([axis]))
+def _slice(to: _Writer, node: fx.Node, x: fx.Node, axis: int, *bounds: int) -> str:
+    start, end = bounds
+    return to.add("Slice", to.value(x), to.axes([start]), to.axes([end]), to.axes([axis]))
 
 
 def _permute(to: _Writer, node: fx.Node, x: fx.Node, axes: Sequence[int]) -> str:
@@ -259,11 +257,10 @@ def _convolution_backward(
     return to.add("ConvTranspose", name, to.constant(kernel, dtype), **spread), None, None
 
 
-def _batch_norm(to: _Writer, node: fx.Node, x: fx.Node, weight: Any, bias: Any, mean: Any, var: Any, *how: Any) -> Any:
-    training, _momentum, epsilon = how
+def _batch_norm(to: _Writer, node: fx.Node, *arguments: Any) -> tuple[str, None, None]:
+    *inputs, training, _momentum, epsilon = arguments  # inputs: x, weight, bias, mean, variance
     assert not training, "methods refuse a model in training mode"
-    numbers = (to.value(argument) for argument in (weight, bias, mean, var))
-    return to.add("BatchNormalization", to.value(x), *numbers, epsilon=epsilon), None, None
+    return to.add("BatchNormalization", *(to.value(one) for one in inputs), epsilon=epsilon), None, None
 
 
 def _batch_norm_backward(to: _Writer, node: fx.Node, gradient: fx.Node, *_rest: Any) -> tuple[str, None, None]:
@@ -287,9 +284,9 @@ def _batch_norm_behind(to: _Writer, gradient: fx.Node) -> tuple[Tensor | None, f
     return None, gradient
 
 
-def _max_pool(to: _Writer, node: fx.Node, x: fx.Node, kernel: Any, stride: Any, padding: Any = (0, 0)) -> Any:
-    pads = [*padding, *padding]
-    return to.add("MaxPool", to.value(x), kernel_shape=kernel, strides=stride, pads=pads), None
+def _max_pool(to: _Writer, node: fx.Node, x: fx.Node, kernel: Sequence[int], *how: Any) -> tuple[str, None]:
+    stride, padding = (*how, (0, 0))[:2]
+    return to.add("MaxPool", to.value(x), kernel_shape=kernel, strides=stride, pads=[*padding, *padding]), None
 
 
 def _upsample(to: _Writer, node: fx.Node, x: fx.Node, size: Sequence[int], align_corners: bool, *_scales: Any) -> str:
@@ -310,8 +307,9 @@ def _gather(to: _Writer, node: fx.Node, x: fx.Node, axis: int, index: fx.Node) -
     return to.add("GatherElements", to.value(x), to.value(index), axis=axis)
 
 
-def _scatter_add(to: _Writer, node: fx.Node, x: fx.Node, axis: int, index: fx.Node, values: fx.Node) -> str:
-    return to.add("ScatterElements", to.value(x), to.value(index), to.value(values), axis=axis, reduction="add")
+def _scatter_add(to: _Writer, node: fx.Node, x: fx.Node, axis: int, *added: fx.Node) -> str:
+    index, values = (to.value(one) for one in added)
+    return to.add("ScatterElements", to.value(x), index, values, axis=axis, reduction="add")
 
 
 def _softmax(to: _Writer, node: fx.Node, x: fx.Node, axis: int, _half_to_float: bool) -> str:
@@ -319,6 +317,15 @@ def _softmax(to: _Writer, node: fx.Node, x: fx.Node, axis: int, _half_to_float: 
 
 
 OPERATIONS: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(ARITHMETIC, _arithmetic),
+    **dict.fromkeys(COMPARISONS, _comparison),
+    **dict.fromkeys(UNARY, _unary),
+    **dict.fromkeys(REDUCED, _reduction),
+    **dict.fromkeys(SAME, lambda to, node, x: to.value(x)),
+    **dict.fromkeys(RESHAPED, lambda to, node, x, *_shape_or_axis: to.shaped(to.value(x), _shape(node))),
+    **dict.fromkeys(
+        FILLED, lambda to, node, *_: to.constant(torch.full(_shape(node), FILLED[node.target]), _dtype(node))
+    ),
     aten.select.int: _select,
     aten.slice.Tensor: _slice,
     aten.permute.default: _permute,
@@ -343,5 +350,7 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     aten._softmax.default: _softmax,
     aten._to_copy.default: lambda to, node, x: to.value(x, _dtype(node)),
     aten.ne.Scalar: lambda to, node, x, other: to.add("Not", to.add("Equal", to.value(x), to.value(other, _dtype(x)))),
-    aten.rsub.Scalar: lambda to, node, x, other: to.add("Sub", to.value(other, _dtype(node)), to.value(x, _dtype(node))),
+    aten.rsub.Scalar: lambda to, node, x, other: to.add(
+        "Sub", to.value(other, _dtype(node)), to.value(x, _dtype(node))
+    ),
 }

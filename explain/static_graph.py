@@ -10,11 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._decomp import get_decompositions
+from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
-DECOMPOSED = (aten.threshold_backward, aten.sigmoid_backward, aten._softmax_backward_data)
+DECOMPOSED: tuple[Any, ...] = (
+    aten.threshold_backward.default,
+    aten.sigmoid_backward.default,
+    aten._softmax_backward_data.default,
+)
 """Gradients that are a few operations of the kinds that every engine has."""
 
 
@@ -33,9 +37,10 @@ def trace(function: Callable[..., Tensor], model: nn.Module, shape: tuple[int, i
     def explain(images: Tensor, target: Tensor) -> Any:
         return function(model, images, target)
 
+    known = core_aten_decompositions()
     traced = make_fx(
         explain,
-        decomposition_table=get_decompositions(DECOMPOSED),
+        decomposition_table={operation: known[operation] for operation in DECOMPOSED},
         tracing_mode="fake",
         _allow_non_fake_inputs=True,
     )(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.long))
