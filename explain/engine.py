@@ -62,7 +62,13 @@ class EngineMethod:
 
 
 def open_method(
-    function: Callable[..., Tensor], model: nn.Module, choice: Choice, *, size: tuple[int, int], num_streams: int = 1
+    function: Callable[..., Tensor],
+    model: nn.Module,
+    choice: Choice,
+    *,
+    size: tuple[int, int],
+    num_streams: int = 1,
+    num_threads: int = 1,
 ) -> EngineMethod:
     """Make a static graph of a method and load it into an engine.
 
@@ -71,7 +77,8 @@ def open_method(
         model: In eval mode, on the CPU.
         choice: Engine, precision and the number of images, which is always the same.
         size: Height and width of the images.
-        num_streams: How many threads may call it at once.
+        num_streams: How many calls there may be at once.
+        num_threads: What each call computes on; bits may depend on it.
 
     Raises:
         UnknownOperationError: For an operation that has not been written to ONNX.
@@ -82,7 +89,7 @@ def open_method(
         graph = trace(function, model, shape)
     with torch.no_grad():
         num_classes = model(torch.zeros(1, 3, *size)).shape[1]
-    run = open_graph(write_onnx(graph), choice, num_streams=num_streams)
+    run = open_graph(write_onnx(graph), choice, num_streams=num_streams, num_threads=num_threads)
     return EngineMethod(run=run, shape=shape, num_classes=num_classes, passes=sum(counted) // choice.batch_size)
 
 

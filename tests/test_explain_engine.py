@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,11 @@ def test_engines_make_torchs_maps(student, name, options):
         assert found.dtype == np.float32
         assert difference(expected, found) < 1e-4, engine
         for one, other in zip(expected, found, strict=True):
-            assert spearmanr(one.ravel(), other.ravel()).statistic > 0.9999, engine
+            if np.ptp(one) == 0:  # nothing raises this class
+                assert np.ptp(other) == 0, engine
+            else:
+                correlation: Any = spearmanr(one.ravel(), other.ravel())
+                assert correlation.statistic > 0.9999, engine
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -158,7 +163,7 @@ def check_gradient(net: nn.Module, kind: str) -> None:
     images, target = torch.randn(2, 3, 12, 15), torch.tensor([1, 3])
     graph = load_from_string(write_onnx(trace(slope, net, (2, 3, 12, 15))))
     feeds = dict(zip([one.name for one in graph.graph.input], [images.numpy(), target.numpy()], strict=True))
-    (found,) = ReferenceEvaluator(graph).run(None, feeds)
+    found: Any = list(ReferenceEvaluator(graph).run(None, feeds))[0]  # noqa: RUF015
     np.testing.assert_allclose(found, slope(net, images, target), atol=1e-6, rtol=1e-4)
     assert kind in {node.op_type for node in graph.graph.node}
 

@@ -60,15 +60,16 @@ def open_engine(path: Path, size: tuple[int, int], choice: Choice, *, num_thread
     return _open_onnxruntime(path, num_threads, device)
 
 
-def open_graph(content: bytes, choice: Choice, *, num_streams: int) -> Callable[..., np.ndarray]:
+def open_graph(
+    content: bytes, choice: Choice, *, num_streams: int = 1, num_threads: int = 1
+) -> Callable[..., np.ndarray]:
     """Load an ONNX model of static shapes, to be called by several threads at once.
-
-    A call computes on one thread: the same bits whatever runs beside it.
 
     Args:
         content: the model.
         choice: engine and precision.
         num_streams: how many calls there may be at once.
+        num_threads: threads of each call; on one, it has the same bits whatever runs beside it.
 
     Returns:
         What takes the model's inputs, in their order, and returns its first output.
@@ -77,8 +78,8 @@ def open_graph(content: bytes, choice: Choice, *, num_streams: int) -> Callable[
         ValueError: the engine cannot load it.
     """
     if choice.engine == "openvino":
-        return _graph_in_openvino(content, choice, num_streams)
-    session = _session(content, 1, "cpu")
+        return _graph_in_openvino(content, choice, num_streams, num_threads)
+    session = _session(content, num_threads, "cpu")
     names = [one.name for one in session.get_inputs()]
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=False)))[0]
 
@@ -161,10 +162,10 @@ def _open_openvino(path: Path, size: tuple[int, int], choice: Choice, num_thread
     return run
 
 
-def _graph_in_openvino(content: bytes, choice: Choice, num_streams: int) -> Callable[..., np.ndarray]:
+def _graph_in_openvino(content: bytes, choice: Choice, num_streams: int, num_threads: int) -> Callable[..., np.ndarray]:
     config: dict[str, Any] = {
         "NUM_STREAMS": num_streams,
-        "INFERENCE_NUM_THREADS": num_streams,
+        "INFERENCE_NUM_THREADS": num_streams * num_threads,
         "INFERENCE_PRECISION_HINT": PRECISIONS[choice.precision],
     }
     core = _openvino().Core()
