@@ -208,9 +208,9 @@ def test_an_engine_whose_maps_are_not_torchs_is_not_taken(student, monkeypatch, 
 
 def test_a_network_that_writes_in_place_stays_with_torch(student):
     other = dataclasses.replace(student, fingerprint="in place")
-    made = Explainer(function=mal_grad_cam, model=tiny_net(), normalise=student.normalise)
+    made = Explainer(function=mal_grad_cam, model=tiny_net(num_classes=12), normalise=student.normalise)
     with pytest.raises(UnknownOperationError, match="mul_"):
-        open_method(mal_grad_cam, tiny_net(), dataclasses.replace(EAGER, engine="onnxruntime"), size=SIZE)
+        open_method(mal_grad_cam, tiny_net(num_classes=12), dataclasses.replace(EAGER, engine="onnxruntime"), size=SIZE)
     assert choose(made, other, "auto", name="mal_grad_cam") == EAGER
 
 
