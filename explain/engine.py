@@ -132,36 +132,41 @@ def _measure(explainer: Explainer, explained: "Student | Teacher", wish: Wish) -
     """Time one pass on one thread in torch and in each engine whose maps are torch's."""
     images = probe(explained.input_size, explained.mean, explained.std)[:PASS_IMAGES]
     target = torch.arange(PASS_IMAGES) % explained.num_classes
-    eager = replace(explainer, num_threads=1)
     engines = ("onnxruntime", *(["openvino"] if has_openvino() else [])) if wish == "auto" else (wish,)
-    usable: dict[Choice, Callable[[np.ndarray], np.ndarray]] = {}
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        expected = _run(eager, target, images)
+        eager = replace(explainer, num_threads=1)
+        runs = {EAGER: partial(_run, eager, target)}
+        expected = runs[EAGER](images)
         for engine in engines:
             choice = replace(EAGER, engine=engine)
             try:
                 run = partial(_run, in_engine(eager, choice, explained.input_size), target)
-                far = difference(expected, run(images))
+                check_exact(expected, run(images), engine)
             except ValueError:
                 if wish != "auto":
                     raise
-                continue  # another one may have the operations
-            if far <= TOLERANCE:
-                usable[choice] = run
-            elif wish != "auto":
-                raise ValueError(
-                    f"--engine {wish} makes maps that differ from torch's by {far:.2g} of their range, more than "
-                    f"{TOLERANCE}; use --engine eager"
-                )
-        return fastest(({} if wish != "auto" else {EAGER: partial(_run, eager, target)}) | usable, images)
+                continue  # torch's maps are to be had without it
+            runs[choice] = run
+        return choice if wish != "auto" else fastest(runs, images)
     finally:
         torch.set_num_threads(num_threads)
 
 
 def _run(explainer: Explainer, target: Tensor, images: np.ndarray) -> np.ndarray:
-    return explainer.function(explainer.model, torch.from_numpy(images), target, **explainer.options).cpu().numpy()
+    frames = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)  # as `normalise` makes them
+    return explainer.function(explainer.model, frames, target, **explainer.options).numpy()
+
+
+def check_exact(expected: np.ndarray, found: np.ndarray, engine: str) -> None:
+    """Refuse an engine whose maps differ from torch's by more than `TOLERANCE`. Raises: ValueError."""
+    far = difference(expected, found)
+    if far > TOLERANCE:
+        raise ValueError(
+            f"--engine {engine} makes maps that differ from torch's by {far:.2g} of their range, more than "
+            f"{TOLERANCE}; use --engine eager"
+        )
 
 
 def difference(expected: np.ndarray, found: np.ndarray) -> float:
