@@ -11,23 +11,27 @@ import torch
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.shards import Summary, make_shards, run_shards
 from cluster.storage import Folder
-from distill.student import load_student
+from distill.student import Student, load_student
 from distill.teachers import load_teacher
 from distill.teachers.budget import check_budget
+from distill.teachers.engines import Choice
 from explain.answers import answers_folder
 from explain.asking import Asker
+from explain.engine import EAGER, GRAPH_IMAGES, choose, in_engine
 from explain.frames import read_frame, without_list
 from explain.job import Job
 from explain.passes import PASS_IMAGES, Answer, Explainer, Request
-from explain.plan import Plan, make_plan, network
+from explain.plan import Plan, make_plan, network, white_box
 from explain.random import image_seed
-from explain.registry import Method, find_method
+from explain.registry import METHODS, Method, find_method
 from explain.schema import SCHEMA_VERSION, maps_table
 from explain.stand_in import stand_in
 from explain.targets import TargetWorker, read_targets, targets_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from distill.teachers import Teacher
 
 SHARD_IMAGES = 64
 """One part of 64 maps at 224 px is at most 13 MB: small to redo, large enough for an object store."""
@@ -45,6 +49,7 @@ def explain(name: str, job: Job) -> Summary:
     plan = make_plan(name, job)
     if plan.teacher is not None:
         check_budget(plan.teacher, plan.shares(), job.max_queries)
+    choice = choose_engine(plan, job)
     folder = Folder(job.out)
     folder.claim(plan.config, what="maps")
     with ray_session():
@@ -56,6 +61,7 @@ def explain(name: str, job: Job) -> Summary:
             "images": without_list(plan.images),
             "size": plan.size,
             "batch_size": job.batch_size,
+            "engine": asdict(choice),
             "answers": answers_folder(job.out, plan.method, plan.config) if plan.method.asks else None,
         }
         shards = make_shards(items, SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
@@ -63,8 +69,27 @@ def explain(name: str, job: Job) -> Summary:
             MapWorker, config, shards, folder, resources=resources, description=name, queries="teacher_queries"
         )
     if folder.finished() is None or summary.skipped_rows < summary.rows:
-        folder.finish({**asdict(summary), "schema_version": SCHEMA_VERSION, "num_parts": len(shards)})
+        made = {"schema_version": SCHEMA_VERSION, "num_parts": len(shards), "engine": str(choice)}
+        folder.finish({**asdict(summary), **made})
     return summary
+
+
+def choose_engine(plan: Plan, job: Job) -> Choice:
+    """Return what computes the method here. Raises: ValueError for an engine that cannot."""
+    if not plan.method.static and job.engine in ("auto", "eager"):
+        return EAGER
+    if not plan.method.static:
+        graphs = ", ".join(method.name for method in METHODS.values() if method.static)
+        raise ValueError(
+            f"method {plan.method.name!r} is no static graph for --engine {job.engine}; these are: {graphs}"
+        )
+    few = len(plan.images.image_ids) < GRAPH_IMAGES
+    if torch.cuda.is_available() or (few and job.engine == "auto"):
+        return EAGER
+    explained = white_box(plan.method, plan.student, plan.teacher)
+    assert explained is not None, "a static method looks into a network"
+    explainer = explainer_of(plan.method, explained, asdict(job.options), "cpu")
+    return choose(explainer, explained, job.engine, name=plan.method.name)
 
 
 def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
@@ -149,10 +174,17 @@ def make_explainer(method: Method, config: dict[str, Any], device: str) -> Expla
     stored = config["stored"]
     student = load_student(stored["student"], device=device) if stored["student"] is not None else None
     teacher = load_teacher(stored["teacher"], device=device) if stored.get("explains") == "teacher" else None
-    explained = student or teacher
+    explainer = explainer_of(method, student or teacher, config["options"], device)
+    return explainer if device == "cuda" else in_engine(explainer, Choice(**config["engine"]), tuple(config["size"]))
+
+
+def explainer_of(
+    method: Method, explained: "Student | Teacher | None", options: dict[str, Any], device: str
+) -> Explainer:
+    """Make what runs the method in torch over images of what is explained."""
     return Explainer(
         function=method.load(),
-        options=config["options"],
+        options=options,
         seeded=method.seeded,
         model=None if explained is None else network(explained),
         normalise=None if explained is None else lambda frames: explained.normalise(frames).to(device),

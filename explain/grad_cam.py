@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from explain.capture import activations, gradients, require_eval
 from explain.layers import upsample
@@ -18,11 +19,19 @@ def class_scores(logits: Tensor, target: Tensor, class_score: ClassScore) -> Ten
     Raises:
         ValueError: If a target is not a class of the model.
     """
-    num_classes = logits.shape[1]
-    if bool(((target < 0) | (target >= num_classes)).any()):
-        raise ValueError(f"target {target.tolist()} holds a class that the model lacks; classes: 0..{num_classes - 1}")
+    check_target(target, logits.shape[1])
     scores = logits.softmax(dim=1) if class_score == "probability" else logits
-    return scores.gather(1, target.long()[:, None])[:, 0]
+    return scores.gather(1, target.long()[:, None]).squeeze(1)
+
+
+def check_target(target: Tensor, num_classes: int) -> None:
+    """Refuse a target, of (B,), that is not a class; of a graph that is being traced it is not known yet.
+
+    Raises:
+        ValueError: If there is one; the error names the classes.
+    """
+    if get_proxy_mode() is None and bool(((target < 0) | (target >= num_classes)).any()):
+        raise ValueError(f"target {target.tolist()} holds a class that the model lacks; classes: 0..{num_classes - 1}")
 
 
 def class_activation_map(activation: Tensor, gradient: Tensor) -> Tensor:

@@ -39,6 +39,9 @@ class Job(Generic[Options]):
     """Take the first so many images only, in sorted order."""
     seed: int = 0
     """Seed of random methods; each image's map depends on it and on the image's id alone."""
+    engine: Literal["auto", "eager", "onnxruntime", "openvino"] = "auto"
+    """What computes a CAM method without a GPU: torch (eager) or an inference engine, equal but for the last bits. auto
+    measures which is fastest, once per machine and student, and takes eager for fewer than 256 images."""
     num_workers: int | None = None
     """Workers. Default: one for each GPU, else one for every 4 cores."""
     max_queries: int | None = None

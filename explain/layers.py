@@ -33,5 +33,8 @@ def sum_over_layers(maps: Sequence[Tensor], size: tuple[int, int], *, normalise:
     Returns:
         (B, height, width) float32.
     """
-    scaled = [min_max(layer) if normalise == "min_max" else layer for layer in maps]
-    return torch.stack([upsample(layer.float(), size) for layer in scaled]).sum(dim=0)
+    sums: dict[torch.Size, Tensor] = {}  # up-sampling is linear: maps of one size are added before it
+    for layer in maps:
+        scaled = (min_max(layer) if normalise == "min_max" else layer).float()
+        sums[layer.shape] = sums[layer.shape] + scaled if layer.shape in sums else scaled
+    return torch.stack([upsample(layer, size) for layer in sums.values()]).sum(dim=0)

@@ -25,7 +25,7 @@ def attention_map(f_in: Tensor, f_out: Tensor, *, sign: Sign, collapse: Collapse
     """
     change = f_in - f_out if sign == "negative" else f_out - f_in
     if sign == "absolute" or collapse == "abs_mean":
-        change = change.abs_()
+        change = change.abs()
     return change.sum(dim=1) if collapse == "sum" else change.mean(dim=1)
 
 

@@ -70,6 +70,8 @@ class Explainer:
     """uint8 (B, H, W, 3) -> the model's input (B, 3, H, W)."""
     num_threads: int = 1
     """Passes side by side."""
+    passes: int = 0
+    """Forward passes of the method that are not the model's own, as an engine's are not."""
 
     def __call__(self, requests: Sequence[Request | None]) -> list[Answer | None]:
         """Explain the requests, in their order; None keeps a place free, and is answered by None."""
@@ -100,7 +102,7 @@ class Explainer:
             models.put(model)
         known = [None if target < 0 else target for target in targets.tolist()]
         answers = zip(maps, known, probs, strict=True)
-        costs = {"seconds": seconds, "passes": sum(counted) // PASS_IMAGES}
+        costs = {"seconds": seconds, "passes": self.passes + sum(counted) // PASS_IMAGES}
         made = [Answer(saliency=m, target=t, target_prob=p, **costs) for m, t, p in answers]
         return [answer if request else None for answer, request in zip(made, requests, strict=False)]
 

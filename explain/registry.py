@@ -42,6 +42,8 @@ class Method:
     """Whether it also takes `seeds`, one for each image."""
     class_specific: bool = True
     """Whether its map is of one class; else it is the same for all."""
+    static: bool = False
+    """Whether it does the same with every image, so that its work is one graph that an inference engine can compute."""
     frame_options: tuple[str, ...] = ()
     """Of a query-based method: the options that decide what the black box is shown. Jobs that differ in others only
     share its answers."""
@@ -70,6 +72,7 @@ METHODS: dict[str, Method] = {
             "student",
             "Attention maps of all CBAMs times Grad-CAM of layers 2, 3, 4 (the paper's map).",
             MalGradCamOptions,
+            static=True,
         ),
         Method(
             "ml_grad_cam",
@@ -77,6 +80,7 @@ METHODS: dict[str, Method] = {
             "student",
             "Grad-CAM summed over layers 2, 3, 4.",
             MlGradCamOptions,
+            static=True,
         ),
         Method(
             "matt",
@@ -85,17 +89,40 @@ METHODS: dict[str, Method] = {
             "What the student's CBAMs change, summed over all of them.",
             MattOptions,
             class_specific=False,
+            static=True,
         ),
-        Method("grad_cam", "explain.grad_cam:grad_cam", "student", "Grad-CAM of one layer, any.", GradCamOptions),
-        Method("cam", "explain.cam:cam", "student", "The last feature maps by the classifier's weights.", CamOptions),
+        Method(
+            "grad_cam",
+            "explain.grad_cam:grad_cam",
+            "student",
+            "Grad-CAM of one layer, any.",
+            GradCamOptions,
+            static=True,
+        ),
+        Method(
+            "cam",
+            "explain.cam:cam",
+            "student",
+            "The last feature maps by the classifier's weights.",
+            CamOptions,
+            static=True,
+        ),
         Method(
             "grad_cam_pp",
             "explain.grad_cam_pp:grad_cam_pp",
             "student",
             "Grad-CAM++ of one layer, any.",
             GradCamOptions,
+            static=True,
         ),
-        Method("layer_cam", "explain.layer_cam:layer_cam", "student", "LayerCAM of one layer, any.", GradCamOptions),
+        Method(
+            "layer_cam",
+            "explain.layer_cam:layer_cam",
+            "student",
+            "LayerCAM of one layer, any.",
+            GradCamOptions,
+            static=True,
+        ),
         Method(
             "score_cam",
             "explain.score_cam:score_cam",

@@ -497,9 +497,9 @@ def test_the_fastest_choice_wins_and_a_draw_keeps_the_simpler_one(monkeypatch: p
     rival = Choice(engine="openvino", precision="float32", batch_size=8)
     larger = Choice(engine="openvino", precision="float32", batch_size=16)
     images = np.zeros((32, 3, 2, 3), np.float32)
-    assert module._fastest({simple: taking(1.0), rival: taking(0.98)}, images) == simple
-    assert module._fastest({simple: taking(1.0), rival: taking(0.5)}, images) == rival
-    assert module._fastest({rival: taking(1.0), larger: taking(1.5)}, images) == larger, "per image, not per call"
+    assert module.fastest({simple: taking(1.0), rival: taking(0.98)}, images) == simple
+    assert module.fastest({simple: taking(1.0), rival: taking(0.5)}, images) == rival
+    assert module.fastest({rival: taking(1.0), larger: taking(1.5)}, images) == larger, "per image, not per call"
 
 
 # torch.export archives

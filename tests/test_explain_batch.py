@@ -26,6 +26,7 @@ from distill.teachers.eager import EagerTeacher
 from explain.__main__ import main
 from explain.batch import MapWorker, TargetWorker
 from explain.batch import explain as run
+from explain.engine import EAGER
 from explain.job import Job
 from explain.mal_grad_cam import mal_grad_cam
 from explain.queries import Queries
@@ -219,6 +220,35 @@ def test_rerun_leaves_what_is_there(serial, job):
     times = {path.name: path.stat().st_mtime_ns for path in Path(asked.out).iterdir()}
     assert run("matt", asked).skipped_rows == 12
     assert {path.name: path.stat().st_mtime_ns for path in Path(asked.out).iterdir()} == times
+
+
+def test_an_engine_makes_the_jobs_maps(serial, job):
+    pytest.importorskip("openvino")
+    eager, asked = (job("ml_grad_cam", engine, engine=engine) for engine in ("eager", "openvino"))
+    for one in (eager, asked):
+        run("ml_grad_cam", one)
+    for expected, found in zip(rows_of(eager.out), rows_of(asked.out), strict=True):
+        same = ("image_id", "target", "error", "student_passes", "config_hash")
+        assert {key: expected[key] for key in same} == {key: found[key] for key in same}
+        if expected["error"] is None:
+            np.testing.assert_allclose(found["saliency"], expected["saliency"], atol=1e-3)
+    engines = [(Folder(one.out).finished() or {})["engine"] for one in (eager, asked)]
+    assert engines == ["eager-float32", "openvino-float32"]
+
+
+def test_a_graph_is_for_many_images_and_for_methods_that_are_one(serial, job, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(explain.batch, "choose", lambda *_, name: chosen.append(name) or EAGER)
+    monkeypatch.setattr(explain.batch, "GRAPH_IMAGES", 13)
+    run("grad_cam", job("grad_cam", "few"))
+    assert chosen == []
+    monkeypatch.setattr(explain.batch, "GRAPH_IMAGES", 12)
+    run("grad_cam", job("grad_cam", "enough"))
+    run("random", job("random", "control"))
+    assert chosen == ["grad_cam"]
+    with pytest.raises(ValueError, match=r"no static graph for --engine openvino; these are: mal_grad_cam"):
+        run("random", job("random", "refused", engine="openvino"))
+    assert not Path(job(out="refused").out).exists()
 
 
 def test_reads_with_pyarrow_pandas_and_duckdb(serial, job):

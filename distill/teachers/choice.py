@@ -1,4 +1,4 @@
-"""Choose the engine of an ONNX file by measurement, once per machine and model file.
+"""Choose the engine of an ONNX file (or of a student's pass) by measurement, once per machine and model file.
 
 The decision is kept in the user's cache folder, so that every worker and every rerun computes with the same engine
 and gets the same bytes. Machines of one cluster that differ may decide differently; `engine` and `precision` in
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -43,11 +44,16 @@ def choose_engine(path: Path, description: Description, fingerprint: str, *, dev
     """
     candidates = _candidates(description, device)
     batch = inspect(path, description.input_size)
-    file = cache_folder("engines") / f"{_key(fingerprint, description, device)}.json"
+    sizes = (batch,) if batch else BATCH_SIZES
+    about = (fingerprint, description.engine, description.precision, device)
+    return remembered(about, lambda: _measure(path, description, candidates, sizes, device))
+
+
+def remembered(about: Sequence[str], measure: Callable[[], Choice]) -> Choice:
+    """Return what was decided here about a model and the wishes for it; measure and keep it the first time."""
+    file = cache_folder("engines") / f"{_key(about)}.json"
     if not file.exists():
-        sizes = (batch,) if batch else BATCH_SIZES
-        chosen = _measure(path, description, candidates, sizes, device)
-        _write_first(file, json.dumps(asdict(chosen)))
+        _write_first(file, json.dumps(asdict(measure())))
     return _read(file)
 
 
@@ -115,13 +121,13 @@ def _measure(
         if reference is None or is_close(reference, outputs, description.output):
             usable[candidate] = run
         reference = outputs if reference is None else reference
-    best = _fastest(usable, images)
+    best = fastest(usable, images)
     others = [replace(best, batch_size=size) for size in sizes if size != best.batch_size]
     runs = {c: open_engine(path, description.input_size, c, num_threads=None, device=device) for c in others}
-    return _fastest({best: usable[best], **runs}, images)
+    return fastest({best: usable[best], **runs}, images)
 
 
-def _fastest(usable: dict[Choice, Run], images: np.ndarray) -> Choice:
+def fastest(usable: dict[Choice, Run], images: np.ndarray) -> Choice:
     """Return the first choice that no later one beats by more than `GAIN`, in turns so that all see the same load."""
     seconds = {choice: [] for choice in usable}
     for _ in range(1 + NUM_TIMED if len(usable) > 1 else 0):
@@ -152,16 +158,15 @@ def _probabilities(rows: np.ndarray, output: str) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _key(fingerprint: str, description: Description, device: str) -> str:
-    """Hash what a decision depends on: model, wishes, processor, versions; not the number of threads."""
+def _key(about: Sequence[str]) -> str:
+    """Hash what a decision depends on: model and wishes, processor, versions; not the number of threads."""
     versions = [importlib.metadata.version("onnxruntime")]
     if has_openvino():
         versions.append(importlib.metadata.version("openvino"))
     cpu_info = Path("/proc/cpuinfo")
     lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.exists() else [platform.processor()]
     processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or lines[:1])
-    wishes = [description.engine, description.precision, device]
-    parts = [fingerprint, *wishes, *versions, platform.machine(), str(os.cpu_count()), *processor]
+    parts = [*about, *versions, platform.machine(), str(os.cpu_count()), *processor]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
