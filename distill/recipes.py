@@ -149,6 +149,10 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
         # Without the labels' half of the gradient, about twice the learning rate makes steps of the same size.
         replace(IMAGENETTE, lr=0.05, num_views=0, label_weight=0.0, mixup=0.5, masked_share=0.4, blurred_share=0.1),
     ),
+    "cars_40": (
+        "Forty classes of Stanford Cars, ResCBAM-50 at 96 px: as long as `imagenette`; start from its student (--init).",
+        replace(IMAGENETTE, epochs=60, warmup_epochs=2, num_views=0, crop_min_scale=0.5),
+    ),
     "folder": (
         "Any folder of images, ResCBAM-50 at 224 px.",
         replace(IMAGENET, batch_size=128, lr=0.05, schedule="cosine", epochs=50, warmup_epochs=2),
