@@ -214,9 +214,9 @@ def _student(name: str, settings: Settings) -> Iterator[Stage]:
         yield making
     out = settings.place(name, "student")
     command = ("distill", name, "--data", settings.images(name), "--teacher", teacher, "--out", out, "--resume")
-    start = () if init in (None, SCRATCH) else ("--init", init)
-    made_with = {"init": _fingerprint(init) if start else None}
-    command = (*command, *start, *shlex.split(settings.distill))
+    init = None if init == SCRATCH else init
+    made_with = {"init": None if init is None else _fingerprint(init)}
+    command = (*command, *_options({"init": init}), *shlex.split(settings.distill))
     yield Stage(name=f"{name}: student", command=command, out=out, made_with=made_with)
 
 
