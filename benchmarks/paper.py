@@ -258,7 +258,8 @@ def _tables(settings: Settings) -> Stage:
     scores = [settings.place(name, "scores", folder) for name in names for folder in settings.methods]
     rows = [f"{name}={DATA_SETS[name].row}" for name in names if DATA_SETS[name].row]
     beside = ("--beside", *rows) if rows else ()
-    command = ("evaluate", "tables", "--scores", *scores, *beside, "--out", out)
+    students = [settings.place(name, "student") for name in names]
+    command = ("evaluate", "tables", "--scores", *scores, "--student", *students, *beside, "--out", out)
     return Stage(name="tables and figures", command=command, out=out, proof=None)
 
 

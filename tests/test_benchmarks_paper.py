@@ -138,14 +138,16 @@ def made(data: Path, here: Execute, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_every_data_set_has_a_row_in_the_tables(made, data):
-    found = {}
+    found, sims = {}, {}
     for place, method in (("imagenet", "rise"), ("imagenette", "rise"), ("", "mal_grad_cam")):
         for number in (2, 3):
             with (made / place / f"tables/table{number}.csv").open() as file:
                 rows = [row for row in csv.DictReader(file) if row["num_images"]]
             found |= {row["data_set"]: int(row[f"{method}_num_images"]) for row in rows}
             assert all(0 <= float(row[method]) <= 1 for row in rows)
-    assert found == NUM_IMAGES
+        with (made / place / "tables/table1.csv").open() as file:
+            sims |= {row["data_set"]: int(row["sim1_num_images"]) for row in csv.DictReader(file) if row["sim1"]}
+    assert found == sims == NUM_IMAGES
     assert (made / "tables/figure5-cub.png").is_file()
 
 
