@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 RUNNERS = {"explain/batch.py", "evaluate/batch.py", "evaluate/measures_batch.py", "distill/loop.py"}
 HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow")
-COMMANDS = ("distill", "distill finetune", "explain", "evaluate", "cluster", "distill.demo")
+COMMANDS = ("distill", "distill finetune", "explain", "evaluate", "cluster", "distill.demo", "benchmarks.paper")
 MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
     | {"distill/losses.py", "distill/similarity.py", "distill/images/boxes.py"}
