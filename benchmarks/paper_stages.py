@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks.stage import Stage
-from cluster.storage import Folder, config_hash
+from cluster.storage import CONFIG, Folder, config_hash
 from distill.images import open_images
 from evaluate.protocol import GAMES
 from explain.options import LimeOptions, RiseOptions
@@ -231,7 +231,7 @@ def _fingerprint(run: str) -> str | None:
 
 
 def _maps_hash(maps: str) -> str | None:
-    return config_hash(Folder(maps).config()) if Folder(maps).finished() else None
+    return config_hash(Folder(maps).config()) if Folder(maps).exists(CONFIG) else None
 
 
 def _similarity(run: str, limit: int | None) -> str:
