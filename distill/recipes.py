@@ -150,7 +150,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
         replace(IMAGENETTE, lr=0.05, num_views=0, label_weight=0.0, mixup=0.5, masked_share=0.4, blurred_share=0.1),
     ),
     "cars_40": (
-        "Forty classes of Stanford Cars, ResCBAM-50 at 96 px: as long as `imagenette`; start from its student (--init).",
+        "Forty classes of Stanford Cars, as long as `imagenette` and at its size; starts from its student (--init).",
         replace(IMAGENETTE, epochs=60, warmup_epochs=2, num_views=0, crop_min_scale=0.5),
     ),
     "folder": (
