@@ -68,5 +68,5 @@ def _figures(folder: Folder, proof: str) -> str:
     metrics = {name.removeprefix("val_"): value for name, value in found.get("metrics", {}).items()}
     metrics |= {"sim1": found["sim1"]["mean"]} if "sim1" in found else {}
     shown = [f"{found['rows']:,} rows, {found['errors']:,} with an error"] if "rows" in found else []
-    shown += [f"{name} {value:.4f}" for name, value in list(metrics.items())[:1]]
+    shown += [f"{name} {metrics[name]:.4f}" for name in ("sim1", "accuracy") if name in metrics][:1]
     return "".join(f": {text}" for text in shown)
