@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo demo-steps test chaos lint format clean help
+.PHONY: demo demo-steps paper paper-status test chaos lint format clean help
 
 # The first of these that runs, is 3.11 or later and can make environments.
 CANDIDATES := python3 python3.11 python3.12 python3.13 python
@@ -18,8 +18,15 @@ DEMO := runs/demo
 TEACHER := onnx:$(DEMO)/teacher/model.onnx
 METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
 
+# make paper DATASET=cars_40 DATA=../shared/data OPTIONS="--num-masks 2000"; `benchmarks/paper.py --help` lists both.
+DATASET := all
+DATA := ../shared/data
+OPTIONS :=
+PAPER := $(RUN) -m benchmarks.paper $(DATASET) --data $(DATA) $(OPTIONS)
+
 help:
 	@echo "make demo    render images, train a black box, distil, explain, score and report (about five minutes, 2 cores)"
+	@echo "make paper DATASET=NAME DATA=DIR   the paper's experiments on a data set, or go on with them; paper-status says how far"
 	@echo "make test    run the tests"
 	@echo "make chaos   run the tests that take longer: faults in the middle of jobs"
 	@echo "make lint    check format, lint and types"
@@ -67,6 +74,12 @@ demo-steps:
 	@echo "  $(DEMO)/maps, scores, measures: Parquet, for pyarrow, pandas or DuckDB"
 	@echo "  $(VENV)/bin/mlflow server --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 	@echo "                               then http://127.0.0.1:5000, experiment demo: select the methods' runs, Compare"
+
+paper: $(VENV)/.installed
+	@$(RUN) -m cluster run -- $(PAPER)
+
+paper-status: $(VENV)/.installed
+	@$(PAPER) --status
 
 test: $(VENV)/.installed
 	@$(RUN) -m pytest

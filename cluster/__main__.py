@@ -39,6 +39,8 @@ def plan(
     epochs: int | None = None,
     num_train: int | None = None,
     num_images: int | None = None,
+    depth: int | None = None,
+    input_size: tuple[int, int] | None = None,
 ) -> None:
     """Say what a recipe costs at full size, as Markdown: hours, queries and storage of each job that was measured.
 
@@ -49,10 +51,13 @@ def plan(
         epochs: Other than the recipe's.
         num_train: Training images, other than the data set's.
         num_images: Images to explain and score, other than the data set's.
+        depth: Layers of the student, other than the recipe's.
+        input_size: Height and width in pixels that the student sees, other than the recipe's.
     """
     from cluster.plan import costs, find_workload, plan_text
 
-    workload = find_workload(recipe, epochs=epochs, num_train=num_train, num_images=num_images)
+    settings = {"depth": depth, "input_size": input_size and list(input_size)}
+    workload = find_workload(recipe, settings=settings, epochs=epochs, num_train=num_train, num_images=num_images)
     print(plan_text(workload, costs(workload, rates), gpus))
 
 

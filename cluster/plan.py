@@ -7,7 +7,7 @@ It knows jobs by their manifests alone: any job that leaves a `rate` (`cluster.r
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,8 @@ class Cost:
         return self.items * self.rate.num_bytes / self.rate.items
 
 
-def find_workload(recipe: str, **changes: int | None) -> Workload:
-    """Look up a recipe's size; changes that are not None replace it.
+def find_workload(recipe: str, *, settings: Mapping[str, Any] | None = None, **changes: int | None) -> Workload:
+    """Look up a recipe's size; changes and settings that are not None replace its own.
 
     Raises:
         ValueError: there is no such recipe, or a change is below 1.
@@ -86,7 +86,9 @@ def find_workload(recipe: str, **changes: int | None) -> Workload:
     for name, value in given.items():
         if value < 1:
             raise ValueError(f"{name} {value} is too small; give 1 or more")
-    return replace(Workload(recipe=recipe, **known[recipe]), **given)
+    found = replace(Workload(recipe=recipe, **known[recipe]), **given)
+    other = {name: value for name, value in (settings or {}).items() if value is not None}
+    return replace(found, settings=found.settings | other)
 
 
 def read_rates(place: str) -> list[Rate]:

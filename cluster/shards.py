@@ -232,14 +232,12 @@ def _sum(table: "pa.Table", column: str | None) -> int:
 
 def _existing(folder: Folder, rows: dict[str, int]) -> dict[str, int]:
     """Return the errors of every part that is there. Raises: ValueError for a part that does not belong."""
-    names = [name.removesuffix(PART_SUFFIX) for name in folder.names() if name.endswith(PART_SUFFIX)]
-    strange = sorted(set(names) - set(rows))
+    counts = part_counts(folder)
+    strange = sorted(set(counts) - set(rows))
     if strange:
         raise ValueError(
             f"{folder.uri} holds {len(strange)} parts of other work, {strange[0]} first; give another --out"
         )
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        counts = dict(zip(names, readers.map(lambda name: _count(folder, name), names), strict=True))
     for name, (found, _) in counts.items():
         if found != rows[name]:
             raise ValueError(
@@ -247,6 +245,13 @@ def _existing(folder: Folder, rows: dict[str, int]) -> dict[str, int]:
                 "delete it and run again, or give another --out"
             )
     return {name: errors for name, (_, errors) in counts.items()}
+
+
+def part_counts(folder: Folder) -> dict[str, tuple[int, int]]:
+    """Count the rows, and those with an error, of every part that is there."""
+    names = [name.removesuffix(PART_SUFFIX) for name in folder.names() if name.endswith(PART_SUFFIX)]
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        return dict(zip(names, readers.map(lambda name: _count(folder, name), names), strict=True))
 
 
 def _count(folder: Folder, name: str) -> tuple[int, int]:

@@ -107,6 +107,8 @@ def test_training_is_never_planned_from_another_resolution(tmp_path: Path):
     with pytest.raises(ValueError, match=r"measured with input_size \[96, 96\], recipe imagenet has \[224, 224\]"):
         costs(find_workload("imagenet"), [place])
     assert len(costs(find_workload("imagenette"), [place])) == 1
+    workload = find_workload("imagenet", settings={"depth": None, "input_size": [96, 96]})
+    assert costs(workload, [place])[0].items == 100 * 1_281_167
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,11 @@ def test_the_command_reads_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = cells(capsys.readouterr().out)
     assert found["rise"]["queries"] == f"{8_041 * 4_000:,}"
     assert float(found["rise"]["hours on 4 GPUs"]) == pytest.approx(8_041 * 2 / 4 / 3600, rel=0.01)
+    small = write(tmp_path / "small.json", TRAINING | {"settings": {"depth": 18, "input_size": [112, 96]}})
+    sized = ["--depth", "18", "--input-size", "112", "96"]
+    monkeypatch.setattr("sys.argv", ["cluster", "plan", "cars", "--rates", small, *sized])
+    main()
+    assert cells(capsys.readouterr().out)["distill imagenet"]["items"] == "814,400"
     monkeypatch.setattr("sys.argv", ["cluster", "plan", "cars", "--rates", str(tmp_path)])
     with pytest.raises(SystemExit) as end:
         main()

@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 RUNNERS = {"explain/batch.py", "evaluate/batch.py", "evaluate/measures_batch.py", "distill/loop.py"}
 HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow")
-COMMANDS = ("distill", "distill finetune", "explain", "evaluate", "cluster", "distill.demo")
+COMMANDS = ("distill", "distill finetune", "explain", "evaluate", "cluster", "distill.demo", "benchmarks.paper")
 MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
     | {"distill/losses.py", "distill/similarity.py", "distill/images/boxes.py"}
@@ -185,7 +185,7 @@ def test_tests_lie_flat_and_name_their_package():
     folders = [path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert folders == []
     for path in (ROOT / "tests").glob("test_*.py"):
-        assert path.stem == "test_policy" or path.stem.split("_")[1] in PACKAGES, path.name
+        assert path.stem == "test_policy" or path.stem.split("_")[1] in (*PACKAGES, "benchmarks"), path.name
 
 
 def test_readme_mentions_every_command():
@@ -195,7 +195,7 @@ def test_readme_mentions_every_command():
         *(f"python -m evaluate {name}" for name in ("games", "measures", "sanity", "similarity", "specificity")),
         *(f"python -m evaluate {name}" for name in ("report", "substrates", "tables")),
         "python -m cluster plan",
-        *(f"make {target}" for target in ("demo", "test")),
+        *(f"make {target}" for target in ("demo", "paper", "test")),
     ]
     assert [command for command in commands if command not in readme] == []
     assert [name for name in METHODS if name not in readme] == []
