@@ -152,7 +152,8 @@ def _open_openvino(path: Path, size: tuple[int, int], choice: Choice, num_thread
         "INFERENCE_PRECISION_HINT": PRECISIONS[choice.precision],
     }
     if num_threads is not None:
-        config["INFERENCE_NUM_THREADS"] = num_threads
+        # Its threads are pinned to the first cores unless told otherwise: two workers of one core would share one.
+        config |= {"INFERENCE_NUM_THREADS": num_threads, "ENABLE_CPU_PINNING": False}
     core = _openvino().Core()
     try:
         model = core.read_model(path)
