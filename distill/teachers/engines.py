@@ -21,6 +21,8 @@ from distill.teachers.errors import TeacherError
 Run = Callable[[np.ndarray], np.ndarray]
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of them."""
+UNPINNED = {"ENABLE_CPU_PINNING": False}
+"""OpenVINO pins its threads to the first cores: two workers of one core would share one, at half the rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +154,7 @@ def _open_openvino(path: Path, size: tuple[int, int], choice: Choice, num_thread
         "INFERENCE_PRECISION_HINT": PRECISIONS[choice.precision],
     }
     if num_threads is not None:
-        # Its threads are pinned to the first cores unless told otherwise: two workers of one core would share one.
-        config |= {"INFERENCE_NUM_THREADS": num_threads, "ENABLE_CPU_PINNING": False}
+        config |= {"INFERENCE_NUM_THREADS": num_threads, **UNPINNED}
     core = _openvino().Core()
     try:
         model = core.read_model(path)
@@ -177,6 +178,7 @@ def _graph_in_openvino(content: bytes, choice: Choice, num_streams: int, num_thr
         "NUM_STREAMS": num_streams,
         "INFERENCE_NUM_THREADS": num_streams * num_threads,
         "INFERENCE_PRECISION_HINT": PRECISIONS[choice.precision],
+        **UNPINNED,
     }
     core = _openvino().Core()
     try:
