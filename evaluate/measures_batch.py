@@ -122,7 +122,7 @@ def measures_of(sources: Sequence[Source], wanted: Sequence[Measure]) -> list[tu
 
 def shares(measured: Sequence[Sequence[Measure]], settings: Settings, num_images: int) -> list[Share]:
     """List what a job asks of the black box for each measure, of maps that `measures_of` lists."""
-    num_maps = {measure: sum(measure in own for own in measured) for measure in MEASURES}
+    num_maps: dict[Measure, int] = {measure: sum(measure in own for own in measured) for measure in MEASURES}
     each = {name: round(sum(map(sum, queries(name, settings, num)))) for name, num in num_maps.items() if num}
     return [Share(what=name, each=asked, number=num_images) for name, asked in each.items()]
 

@@ -103,7 +103,7 @@ class Net(torch.nn.Sequential):
 
 def test_changed_onnx_files_are_an_error_or_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALGRADCAM_CACHE", str(tmp_path / "cache"))
-    path = export_onnx(Net(), tmp_path, (8, 6), (0.5,) * 3, (0.2,) * 3)
+    path = Path(export_onnx(Net(), tmp_path, (8, 6), (0.5,) * 3, (0.2,) * 3))
     described = tmp_path / "teacher.toml"
     described.write_text(described.read_text().replace('"auto"', '"onnxruntime"', 1))
     rng, good = random.Random(0), path.read_bytes()  # noqa: S311 - repeatable damage
