@@ -9,6 +9,7 @@ from explain.options import (
     CamOptions,
     CentreGaussianOptions,
     EdgesOptions,
+    GpRegressionOptions,
     GradCamOptions,
     IntegratedGradientsOptions,
     KernelShapOptions,
@@ -143,6 +144,15 @@ METHODS: dict[str, Method] = {
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
             version=2,
+        ),
+        Method(
+            "gp_regression",
+            "explain.gp_regression:gp_regression",
+            "teacher",
+            "Few answers explained together: Gaussian-process regression on superpixels of several scales.",
+            GpRegressionOptions,
+            seeded=True,
+            frame_options=("num_segments", "compactness", "substrate"),
         ),
         Method(
             "oracle",
