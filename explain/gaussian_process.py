@@ -29,7 +29,7 @@ PRIORS = (0.1, 1.0, 10.0)
 """Variance of the prior's weight: what it adds to an answer, over what the cells' weights add."""
 
 TINY = 1e-12
-"""Least variance: what keeps a constant answer from a division by zero."""
+"""Of what answers hold, what is rounding; and least variance, which keeps constant answers from a division by zero."""
 
 LEAST_EVIDENCE = 3.0
 """Log likelihood that a prior must gain before it counts: 20 to 1, as one asks of evidence that is strong."""
@@ -129,6 +129,7 @@ def _fit(rest: np.ndarray, gram: np.ndarray, answers: np.ndarray) -> _Fit:
     values, vectors = np.linalg.eigh(rest.T @ gram @ rest)
     values = np.maximum(values, 0)
     along = vectors.T @ (rest.T @ answers)
+    along[np.abs(along) <= TINY * np.abs(answers).max()] = 0  # or the rounding of constant answers would rank pixels
     noises = np.array(NOISES)[:, None] * max(float(values.mean()) if len(values) else 0.0, TINY)
     spread = values + noises  # (noises, N - E)
     signals = np.maximum((along**2 / spread).mean(axis=1), TINY) if len(along) else np.ones(len(noises))
