@@ -146,7 +146,7 @@ def test_frames_are_the_image_over_each_substrate_in_turn(images):
         other = views.others[number // 4 % 2]
         assert torch.allclose(frame, images[0] * masks[number] + other * (1 - masks[number]), atol=1e-6)
     assert views.others[1].abs().max() == 0
-    assert 0 < (views.others[0] - images[0]).abs().max()
+    assert (views.others[0] - images[0]).abs().max() > 0
 
 
 def test_cells_hold_the_shares_of_superpixels_and_of_masks(images):
