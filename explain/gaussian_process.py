@@ -4,8 +4,8 @@ Answers y to masks M, (N,) and (N, cells), are taken as linear in the masks, wit
 
     y = H b + M w + e,    w ~ N(0, s C),    e ~ N(0, s l I)
 
-H are effects of no interest (a level for each substrate and the share that is shown), w the cells' weights. C says
-which cells are alike: near ones, and those of one superpixel. The length over which they are and the noise l are those
+H are effects of no interest (how much is shown, for each substrate), w the cells' weights. C says which cells are
+alike: near ones, and those of one superpixel. The length over which they are and the noise l are those
 of a few with the highest restricted likelihood (Patterson and Thompson 1971; Rasmussen and Williams 2006, sections 2.7
 and 5.4.1), in which b and s take no part. All of it is linear algebra of N x N.
 """

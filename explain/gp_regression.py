@@ -19,8 +19,8 @@ from explain.gaussian_process import Cells, Posterior, Prior, regress
 from explain.queries import Queries
 from explain.superpixels import Substrate, blur, hidden, superpixels
 
-LONGER_CELLS = 56
-"""Cells along the longer side of the grid: 4 px each at 224 px, the finest that so few answers tell apart."""
+LONGER_CELLS = 28
+"""Cells along the longer side of the grid: 8 px each at 224 px. Twice as many foretold no answer better."""
 
 EDGE_SIGMA = 0.0134
 """Standard deviation of the masks' soft edges, as a share of the longer side: 3 px at 224 px."""
@@ -88,7 +88,7 @@ class Evidence:
     answers: np.ndarray
     """The target's probabilities, (N,)."""
     effects: np.ndarray
-    """For each substrate its level and the share that was shown on it, (N, E)."""
+    """For each substrate its level, the share that was shown on it and this share's square, (N, E)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,8 @@ class Views:
             masks.append(self._pooled(made))
         shown = np.concatenate(masks)
         on = np.eye(len(self.others))[[self._turn(number)[1] for number in range(num_samples)]]
-        effects = np.concatenate([on, on * shown.mean(axis=1, keepdims=True)], axis=1)
+        share = shown.mean(axis=1, keepdims=True)
+        effects = np.concatenate([on, on * share, on * share**2], axis=1)
         return Evidence(masks=shown, answers=torch.cat(answers).double().numpy(), effects=effects)
 
     def masks(self, numbers: range) -> Tensor:
