@@ -32,10 +32,12 @@ from explain.queries import Queries
 from explain.random import image_seed
 from explain.registry import METHODS
 
-RISE = {"rise": {}, "rise num_cells=8 keep_probability=0.1": {"num_cells": 8, "keep_probability": 0.1}}
-"""What the others are compared with: the masks of both of its authors' families, 4,000 each."""
+RISE = ("rise", "rise num_cells=8 keep_probability=0.1")
+"""What the others are compared with: the masks of both of its authors' families."""
 
 CHOICES: dict[str, dict[str, Any]] = {
+    RISE[0]: {},
+    RISE[1]: {"num_cells": 8, "keep_probability": 0.1},
     "gp_regression": {},
     "gp_regression substrate=blur": {"substrate": "blur"},
     "gp_regression substrate=mean": {"substrate": "mean"},
@@ -65,7 +67,7 @@ class Settings:
     num_images: int = 40
     """Training images, evenly spaced over the sorted list, then shuffled: the first few are of all classes."""
     choices: tuple[str, ...] = tuple(CHOICES)
-    """Which choices; RISE is always there."""
+    """Which choices; differences are to those of RISE's that have scores."""
     budgets: tuple[int, ...] = (24, 50, 100, 200, 500)
     """Queries per image."""
     rise_masks: int = 4000
@@ -80,8 +82,8 @@ class Settings:
             raise ValueError(f"unknown choices {sorted(unknown)}; choices: {', '.join(CHOICES)}")
 
     def wanted(self) -> list[Key]:
-        """List what to score: RISE, then each choice at each budget."""
-        return [(label, self.rise_masks) for label in RISE] + [(c, b) for c in self.choices for b in self.budgets]
+        """List what to score: each choice at each budget, RISE at its own."""
+        return [(c, b) for c in self.choices for b in ((self.rise_masks,) if c in RISE else self.budgets)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ class Measurement:
         target = self.target
         for label, budget in keys:
             name = label.split()[0]
-            method, options = METHODS[name], RISE.get(label, CHOICES.get(label, {}))
+            method, options = METHODS[name], CHOICES[label]
             queries = self.asked.setdefault(
                 label, Queries(self.teacher.forward, batch_size=self.teacher.batch_size or 64)
             )
@@ -157,10 +159,12 @@ def keep(path: Path, image_id: str, keys: list[Key], aucs: list[list[float]]) ->
 def table(settings: Settings, scores: Scores) -> list[list[str]]:
     """Make the rows under a header: means, and each game's paired difference to both of RISE's families."""
     header = ["choice", "queries", "images", *GAMES]
-    header += [f"{game} - {label}{end}" for label in RISE for game in GAMES for end in ("", " low", " high")]
+    for label in RISE:
+        header += [f"{game} - {label}{end}" for game in GAMES for end in ("", " low", " high")] + ["pairs"]
     rows = [header]
     for key in settings.wanted():
-        found = scores.get(key, {})
+        if not (found := scores.get(key, {})):
+            continue
         values = np.array(list(found.values())).reshape(-1, len(GAMES))
         figures = [f"{x:.4f}" for x in values.mean(axis=0)]
         for label in RISE:
@@ -169,7 +173,9 @@ def table(settings: Settings, scores: Scores) -> list[list[str]]:
             for game in range(len(GAMES)):
                 mine, rises = ([some[image_id][game] for image_id in both] for some in (found, reference))
                 difference = paired_difference(mine, rises)
-                figures += [f"{x:+.4f}" for x in (difference.mean, difference.low, difference.high)]
+                ends = difference.mean, difference.low, difference.high
+                figures += [f"{x:+.4f}" if np.isfinite(x) else "-" for x in ends]
+            figures.append(str(len(both)))
         rows.append([key[0], str(key[1]), str(len(values)), *figures])
     return rows
 
@@ -180,25 +186,29 @@ def picked(settings: Settings, image_ids: tuple[str, ...]) -> list[str]:
     return [spaced[i] for i in np.random.default_rng(0).permutation(len(spaced))]
 
 
+def missing(settings: Settings, kept: Path, image_id: str) -> list[Key]:
+    """List what has no score for an image yet."""
+    scores = read_scores(kept)
+    return [key for key in settings.wanted() if image_id not in scores.get(key, {})]
+
+
 def main() -> None:
     """Measure and write the tables, after every image."""
     torch.set_num_threads(1)
     settings = tyro.cli(Settings, description=__doc__)
     settings.out.mkdir(parents=True, exist_ok=True)
     kept = settings.out / "scores.csv"
-    teacher, images, scores = load_teacher(settings.teacher), open_images(settings.data, split="train"), {}
-    chosen = picked(settings, images.image_ids)
+    teacher, images = load_teacher(settings.teacher), open_images(settings.data, split="train")
+    chosen = sorted(picked(settings, images.image_ids), key=lambda image_id: len(missing(settings, kept, image_id)))
     with Progress("few queries", len(chosen)) as progress:
         for image_id in chosen:
-            scores = read_scores(kept)
-            keys = [key for key in settings.wanted() if image_id not in scores.get(key, {})]
-            if keys:
+            if keys := missing(settings, kept, image_id):
                 frame = teacher.normalise(resize(images.image(image_id), teacher.input_size)[None])
                 measured = Measurement(teacher=teacher, image_id=image_id, frame=frame, settings=settings)
                 keep(kept, image_id, keys, measured.aucs(keys))
                 write_tables(settings, read_scores(kept))
             progress.advance()
-    print("\n".join(write_tables(settings, scores)))
+    print("\n".join(write_tables(settings, read_scores(kept))))
 
 
 def write_tables(settings: Settings, scores: Scores) -> list[str]:
