@@ -57,7 +57,7 @@ class Cells:
 
     def variance(self) -> np.ndarray:
         """Return the diagonal of C, (cells,), whatever the length."""
-        return 1 + MIX * sum((scale**2).sum(axis=0) for scale in self.members) / len(self.members)
+        return 1 + MIX * np.mean([(scale**2).sum(axis=0) for scale in self.members], axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,14 @@ class Views:
     """What all of it follows from."""
 
     @classmethod
-    def of(cls, image: Tensor, num_segments: Sequence[int], compactness: float, substrate: str, seed: int) -> "Views":
+    def of(
+        cls,
+        image: Tensor,
+        num_segments: Sequence[int],
+        compactness: float,
+        substrate: Literal["blur", "mean", "both"],
+        seed: int,
+    ) -> "Views":
         """Cut the image at each scale and make its substrates."""
         scales = tuple(superpixels(image, num_segments=num, compactness=compactness) for num in num_segments)
         names: tuple[Substrate, ...] = ("blur", "mean") if substrate == "both" else (substrate,)
