@@ -34,6 +34,8 @@ class Asker:
     """Where answers are kept."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's keyword arguments."""
+    student: "Teacher | None" = None
+    """The student in the black box's place, for a method that takes its answers as a prior."""
     device: str = "cpu"
     """Where frames are composed."""
 
@@ -54,16 +56,14 @@ class Asker:
     def _explain(self, request: Request, known: dict[str, Known]) -> Answer | str:
         assert request.target is not None, "a query-based method has a target from the start"
         earlier = known.get(request.image_id, Known(answers=np.zeros(0, np.float32), seconds=0.0))
-        queries = Queries(
-            self.teacher.forward,
-            batch_size=self.teacher.batch_size or BATCH_FRAMES,
-            known={0: torch.from_numpy(earlier.answers)},
-        )
+        queries = _asked(self.teacher, earlier.answers)
+        prior = {} if self.student is None else {"student": _asked(self.student)}
         image = self.teacher.normalise(request.frame[None]).to(self.device)
         target = torch.tensor([request.target])
         started = time.perf_counter()
         try:
-            saliency = self.function(queries, image, target, seeds=[request.seed], **self.options)[0].cpu().numpy()
+            maps = self.function(queries, image, target, seeds=[request.seed], **self.options, **prior)
+            saliency = maps[0].cpu().numpy()
         except RefusedImageError as error:
             return str(error)
         finally:
@@ -79,4 +79,11 @@ class Asker:
             target_prob=None,
             seconds=took + seconds_before,
             passes=used,
+            prior_passes=sum(one.used.get(0, 0) for one in prior.values()),
         )
+
+
+def _asked(answerer: "Teacher", known: Sequence[float] | np.ndarray = ()) -> Queries:
+    """Make the questions to one image's frames, of which some are answered already."""
+    answers = torch.from_numpy(np.asarray(known, dtype=np.float32))
+    return Queries(answerer.forward, batch_size=answerer.batch_size or BATCH_FRAMES, known={0: answers})

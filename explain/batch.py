@@ -162,7 +162,7 @@ class MapWorker:
             "target_prob": item["target_prob"] if answer.target_prob is None else answer.target_prob,
             "seconds": answer.seconds,
             "teacher_queries": answer.passes if explained == "teacher" else 0,
-            "student_passes": answer.passes if explained == "student" else 0,
+            "student_passes": answer.passes if explained == "student" else answer.prior_passes,
         }
         if not np.isfinite(answer.saliency).all():
             return {**row, "error": "the map has values that are not finite numbers"}
@@ -193,13 +193,19 @@ def explainer_of(
 
 
 def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
-    """Load what a query-based method asks: the black box, or the student in its place."""
+    """Load what a query-based method asks: the black box, or the student in its place; and the student as a prior."""
     stored, num_threads = config["stored"], torch.get_num_threads()
-    teacher = load_teacher(stored["teacher"], num_threads=num_threads, device=device)
-    if stored.get("explains") == "student":
-        student = load_student(stored["student"], device=device)
-        teacher = stand_in(student, teacher, num_threads=1 if device == "cuda" else num_threads, device=device)
+    teacher, student = load_teacher(stored["teacher"], num_threads=num_threads, device=device), None
     teacher.remembers = False  # thousands for an image: `Asker` keeps the target's probability alone
+    asks_student = stored.get("explains") == "student"
+    if asks_student or config["options"].get("prior") == "student":
+        found = load_student(stored["student"], device=device)
+        student = stand_in(found, teacher, num_threads=1 if device == "cuda" else num_threads, device=device)
     return Asker(
-        function=method.load(), teacher=teacher, folder=config["answers"], options=config["options"], device=device
+        function=method.load(),
+        teacher=student if asks_student and student is not None else teacher,
+        student=None if asks_student else student,
+        folder=config["answers"],
+        options=config["options"],
+        device=device,
     )

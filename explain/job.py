@@ -70,5 +70,7 @@ class Job(Generic[Options]):
             raise ValueError(f"method {method.name!r} asks nobody; leave out --ask, which is for {asking}")
         if self.ask == "student" and self.student is None:
             raise ValueError("--ask student needs the student; give --student RUN (python -m distill)")
+        if getattr(self.options, "prior", "none") == "student" and (self.student is None or self.ask == "student"):
+            raise ValueError("--prior student needs --student RUN (python -m distill), and --ask teacher")
         if self.teacher is not None:
             split_spec(self.teacher)

@@ -226,6 +226,34 @@ class LimeOptions(KernelShapOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpRegressionOptions:
+    """Options of `explain.gp_regression.gp_regression`."""
+
+    num_samples: int = 200
+    """Questions to the black box per image; answers of an earlier start are used again."""
+    num_segments: tuple[int, ...] = (20, 50, 100)
+    """About how many superpixels, for each scale."""
+    compactness: float = 10.0
+    """Of the superpixels, weight of nearness against colour."""
+    substrate: Literal["blur", "mean", "both"] = "both"
+    """What hidden superpixels become: a blurred image, the data's mean colour, or each for half of the questions."""
+    prior: Literal["none", "student"] = "none"
+    """Where a map starts from: nothing, or the student's map of the same kind, as far as the student's answers to the
+    same frames are the black box's (give --student)."""
+    prior_samples: int = 1000
+    """Questions to the student per image for its own map."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_samples", 8), ("prior_samples", 8)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is too small; give {least} or more")
+        if not self.num_segments or min(self.num_segments) < 2:
+            raise ValueError(f"num_segments {self.num_segments}: give at least one scale, of 2 superpixels or more")
+        if not self.compactness > 0:
+            raise ValueError(f"compactness {self.compactness} is not positive; 10 is usual")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OracleOptions:
     """Options of `explain.oracle.oracle`."""
 

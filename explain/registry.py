@@ -9,6 +9,7 @@ from explain.options import (
     CamOptions,
     CentreGaussianOptions,
     EdgesOptions,
+    GpRegressionOptions,
     GradCamOptions,
     IntegratedGradientsOptions,
     KernelShapOptions,
@@ -175,6 +176,15 @@ METHODS: dict[str, Method] = {
             frame_options=("num_segments", "compactness", "substrate"),
             budget="num_samples",
             version=2,
+        ),
+        Method(
+            "gp_regression",
+            "explain.gp_regression:gp_regression",
+            "teacher",
+            "Few answers explained together: Gaussian-process regression on superpixels of several scales.",
+            GpRegressionOptions,
+            seeded=True,
+            frame_options=("num_segments", "compactness", "substrate"),
         ),
         Method(
             "oracle",

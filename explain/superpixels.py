@@ -44,7 +44,7 @@ def hidden(image: Tensor, segments: Tensor, substrate: Substrate) -> Tensor:
     if substrate == "mean":
         return torch.zeros_like(image)
     if substrate == "blur":
-        return _blurred(image)
+        return blur(image, BLUR_SIGMA)
     flat, num = segments.flatten(), int(segments.max()) + 1
     sums = torch.zeros(3, num, dtype=torch.float64, device=image.device).index_add_(1, flat, image.double().flatten(1))
     means = sums / torch.bincount(flat, minlength=num)
@@ -67,14 +67,15 @@ def compose(image: Tensor, other: Tensor, segments: Tensor, presence: Tensor) ->
     return torch.where(shown[:, None], image, other)
 
 
-def _blurred(image: Tensor) -> Tensor:
-    sigma_px = BLUR_SIGMA * max(image.shape[1:])
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur (C, H, W) by a Gaussian of `sigma` times the longer side; weights beyond the border fall away."""
+    sigma_px = sigma * max(images.shape[1:])
     for dim in (1, 2):
-        places = torch.arange(image.shape[dim], dtype=torch.float32, device=image.device)
+        places = torch.arange(images.shape[dim], dtype=torch.float32, device=images.device)
         weights = torch.exp(-(((places[:, None] - places) / sigma_px) ** 2) / 2)
         weights = weights / weights.sum(dim=1, keepdim=True)
-        image = torch.einsum("chw,xh->cxw" if dim == 1 else "chw,xw->chx", image, weights)
-    return image
+        images = torch.einsum("chw,xh->cxw" if dim == 1 else "chw,xw->chx", images, weights)
+    return images
 
 
 def paint(weights: Tensor, segments: Tensor) -> Tensor:

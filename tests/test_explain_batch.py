@@ -406,6 +406,26 @@ def test_who_asks_nobody_asks_no_student(job):
         run("rise", job("rise", ask="student", student=None))
 
 
+def test_a_prior_asks_the_student_beside_the_black_box_and_shares_its_answers(serial, job, tmp_path):
+    made = []
+    for out, prior in (("none", "none"), ("student", "student")):
+        options = METHODS["gp_regression"].options(num_samples=24, prior=prior, prior_samples=40)
+        run("gp_regression", job("gp_regression", out, limit=5, options=options))
+        made.append([row for row in rows_of(str(tmp_path / out)) if row["error"] is None])
+    assert len(made[0]) == len(made[1]) == 4
+    for alone, started in zip(*made, strict=True):
+        assert (alone["teacher_queries"], alone["student_passes"]) == (24, 0)
+        assert (started["teacher_queries"], started["student_passes"]) == (24, 40)
+    assert len(list(tmp_path.glob("answers-gp_regression-*"))) == 1
+
+
+def test_a_prior_needs_the_student_and_the_black_box(job):
+    options = METHODS["gp_regression"].options(prior="student")
+    for wrong in ({"student": None}, {"ask": "student"}):
+        with pytest.raises(ValueError, match="--prior student needs --student RUN"):
+            run("gp_regression", job("gp_regression", options=options, **wrong))
+
+
 def test_rise_explains_no_student(job):
     with pytest.raises(ValueError, match="--target is teacher, label, or a class index"):
         run("rise", job("rise", target="student"))

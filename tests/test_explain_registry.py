@@ -39,7 +39,9 @@ def test_options_and_signature_say_the_same(name):
     method = METHODS[name]
     parameters = inspect.signature(method.load()).parameters
     assert list(parameters)[:3] == ["model", "images", "target"]
-    keywords = {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY and key != "seeds"}
+    keywords = {
+        key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY and key not in {"seeds", "student"}
+    }
     assert keywords == {field.name: field.default for field in fields(method.options)}
     assert ("seeds" in parameters) == method.seeded
 

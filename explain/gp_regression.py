@@ -1,0 +1,181 @@
+"""A map from few questions: Gaussian-process regression of what the black box says of superpixels shown and hidden.
+
+RISE spends thousands of questions because it averages: each answer counts by itself, for the cells of its own mask.
+Here all answers are explained together, by weights that are alike in near cells and in superpixels of several scales.
+All questions follow from (seed, number), so a smaller budget's are the first of a larger one's.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from explain.gaussian_process import Cells, Posterior, Prior, regress
+from explain.queries import Queries
+from explain.superpixels import Substrate, blur, hidden, superpixels
+
+LONGER_CELLS = 28
+"""Cells along the longer side of the grid: 8 px each at 224 px. Twice as many foretold no answer better."""
+
+EDGE_SIGMA = 0.0134
+"""Standard deviation of the masks' soft edges, as a share of the longer side: 3 px at 224 px."""
+
+MASKS_AT_ONCE = 64
+"""Masks in memory: 13 MB at 224 px, whatever the budget."""
+
+
+def gp_regression(
+    model: Queries,
+    images: Tensor,
+    target: Tensor,
+    *,
+    seeds: Sequence[int],
+    student: Queries | None = None,
+    num_samples: int = 200,
+    num_segments: tuple[int, ...] = (20, 50, 100),
+    compactness: float = 10.0,
+    substrate: Literal["blur", "mean", "both"] = "both",
+    prior: Literal["none", "student"] = "none",
+    prior_samples: int = 1000,
+) -> Tensor:
+    """Explain the target's probability by weights of cells, a Gaussian process, and return their posterior mean.
+
+    Question n shows some superpixels of one scale, with soft edges, and the substrate elsewhere; the next one shows the
+    others. Scales and substrates take turns from pair to pair, and of S superpixels 1 ... S - 1 are shown, each number
+    as likely as another. The regression, its choices by restricted likelihood, and the prior are `gaussian_process`'s.
+
+    Args:
+        model: The black box.
+        images: (B, 3, H, W), normalised for it.
+        target: (B,) class indices.
+        seeds: One for each image. Fewer samples are the first of more.
+        student: Answers as the prior; asked for nothing where there is none.
+        num_samples: Questions per image.
+        num_segments: For each scale, about how many superpixels.
+        compactness: Of the superpixels, weight of nearness against colour.
+        substrate: What hidden superpixels become: a blurred image, the data's mean colour, or each for half of them.
+        prior: Where the map starts from: nothing, or the student's map of the same kind, as far as the student says of
+            the same frames what the black box says.
+        prior_samples: Questions to the student for its map, per image; at least `num_samples` are asked.
+
+    Returns:
+        (B, H, W) float32, of either sign, in units of probability per image.
+    """
+    maps = []
+    for i, image in enumerate(images):
+        views = Views.of(image, num_segments, compactness, substrate, seeds[i])
+        evidence = views.ask(model, i, num_samples, int(target[i]))
+        start = None
+        if prior == "student":
+            assert student is not None, "Job.check lets no such job through"
+            said = views.ask(student, i, max(num_samples, prior_samples), int(target[i]))
+            start = Prior(answers=said.answers[:num_samples], map=_regress(views, said).mean)
+        maps.append(views.paint(_regress(views, evidence, start).mean))
+    return torch.stack(maps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was said of an image's frames."""
+
+    masks: np.ndarray
+    """Which cells each showed, (N, cells) in [0, 1]."""
+    answers: np.ndarray
+    """The target's probabilities, (N,)."""
+    effects: np.ndarray
+    """For each substrate its level, the share that was shown on it and this share's square, (N, E)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """The numbered frames of one image."""
+
+    image: Tensor
+    """(3, H, W)."""
+    others: tuple[Tensor, ...]
+    """The substrates, each (3, H, W)."""
+    scales: tuple[Tensor, ...]
+    """Superpixels of each scale, (H, W), 0 ... S - 1."""
+    seed: int
+    """What all of it follows from."""
+
+    @classmethod
+    def of(
+        cls,
+        image: Tensor,
+        num_segments: Sequence[int],
+        compactness: float,
+        substrate: Literal["blur", "mean", "both"],
+        seed: int,
+    ) -> "Views":
+        """Cut the image at each scale and make its substrates."""
+        scales = tuple(superpixels(image, num_segments=num, compactness=compactness) for num in num_segments)
+        names: tuple[Substrate, ...] = ("blur", "mean") if substrate == "both" else (substrate,)
+        return cls(
+            image=image, others=tuple(hidden(image, scales[0], name) for name in names), scales=scales, seed=seed
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of cells: `LONGER_CELLS` along the longer side, at most one for each pixel."""
+        height, width = self.image.shape[1:]
+        rows, columns = (max(1, round(LONGER_CELLS * side / max(height, width))) for side in (height, width))
+        return min(rows, height), min(columns, width)
+
+    @functools.cached_property
+    def cells(self) -> Cells:
+        """The grid, with the superpixels that its cells lie in."""
+        members = (F.one_hot(scale).permute(2, 0, 1).float() for scale in self.scales)  # (S, H, W)
+        return Cells(grid=self.grid, members=[self._pooled(scale) for scale in members])
+
+    def ask(self, model: Queries, place: int, num_samples: int, target: int) -> Evidence:
+        """Ask for the frames 0 ... num_samples - 1 of the image at `place` in the batch."""
+        masks, answers = [], []
+        for start in range(0, num_samples, MASKS_AT_ONCE):
+            numbers = range(start, min(start + MASKS_AT_ONCE, num_samples))
+            made = self.masks(numbers)
+            answers.append(model.ask(place, numbers, functools.partial(self._frames, made, start), target))
+            masks.append(self._pooled(made))
+        shown = np.concatenate(masks)
+        on = np.eye(len(self.others))[[self._turn(number)[1] for number in range(num_samples)]]
+        share = shown.mean(axis=1, keepdims=True)
+        effects = np.concatenate([on, on * share, on * share**2], axis=1)
+        return Evidence(masks=shown, answers=torch.cat(answers).double().numpy(), effects=effects)
+
+    def masks(self, numbers: range) -> Tensor:
+        """Make the masks of some frames, (len, H, W) in [0, 1], 1 where the image is shown."""
+        return blur(torch.stack([self._mask(number) for number in numbers]), EDGE_SIGMA)
+
+    def paint(self, weights: np.ndarray) -> Tensor:
+        """Spread the cells' weights (cells,) over the pixels, bilinearly: (H, W) float32."""
+        cells = torch.from_numpy(weights).to(self.image.device).float().view(1, 1, *self.grid)
+        return F.interpolate(cells, size=self.image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+
+    def _turn(self, number: int) -> tuple[int, int]:
+        """Tell whose turn it is: a scale and a substrate, the same for both frames of a pair."""
+        return number // 2 % len(self.scales), number // 2 // len(self.scales) % len(self.others)
+
+    def _mask(self, number: int) -> Tensor:
+        segments = self.scales[self._turn(number)[0]]
+        num = int(segments.max()) + 1
+        rng = np.random.default_rng((self.seed, number // 2))
+        shown = rng.permutation(num) < rng.integers(1, max(num, 2))
+        return torch.from_numpy(shown != bool(number % 2)).to(segments.device)[segments].float()
+
+    def _frames(self, masks: Tensor, first: int, numbers: range) -> Tensor:
+        shown = masks[numbers.start - first : numbers.stop - first, None]
+        others = torch.stack([self.others[self._turn(number)[1]] for number in numbers])
+        return others + shown * (self.image - others)
+
+    def _pooled(self, maps: Tensor) -> np.ndarray:
+        """Average maps (N, H, W) over the cells: (N, cells) float64."""
+        return F.adaptive_avg_pool2d(maps[:, None], self.grid).flatten(1).double().cpu().numpy()
+
+
+def _regress(views: Views, evidence: Evidence, prior: Prior | None = None) -> Posterior:
+    return regress(views.cells, evidence.masks, evidence.answers, evidence.effects, prior)

@@ -1,0 +1,241 @@
+"""Maps from few questions: the regression against its dense formulas, the frames, and priors that help or mislead."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from explain.gaussian_process import LENGTHS, MIX, NOISES, Cells, Prior, regress
+from explain.gp_regression import EDGE_SIGMA, Views, gp_regression
+from explain.options import GpRegressionOptions
+from explain.queries import Queries
+from explain.rise import rise
+from explain.superpixels import superpixels
+
+TARGET = torch.tensor([1, 0])
+SEEDS = [5, 6]
+
+
+def black_box(frames):
+    """Two classes: how bright and even a square is, not linear in its parts, (B, 3, 32, 48) -> (B, 2)."""
+    square = frames[:, :, 8:20, 20:36]
+    score = torch.sigmoid(3 * square.mean(dim=(1, 2, 3)) - 2 * frames[:, :, :4].mean(dim=(1, 2, 3)) ** 2)
+    return torch.stack([1 - score, score], dim=1)
+
+
+@pytest.fixture
+def images():
+    made = 0.1 * torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    made[:, :, 8:20, 20:36] += 1.5
+    made[:, :, 20:, :16] -= 1
+    return made
+
+
+def dense(cells, length):
+    """Write C down, cell by cell, as its definition says."""
+    at = [(row, column) for row in range(cells.grid[0]) for column in range(cells.grid[1])]
+    found = np.zeros((len(at), len(at)))
+    for i, one in enumerate(at):
+        for j, other in enumerate(at):
+            distance = np.hypot(one[0] - other[0], one[1] - other[1]) / max(cells.grid)
+            shared = np.mean([scale[:, i] @ scale[:, j] for scale in cells.members])
+            found[i, j] = np.exp(-(distance**2) / (2 * length**2)) + MIX * shared
+    return found
+
+
+@pytest.fixture
+def problem():
+    """Masks of a grid of 5 x 7 cells, answers with a signal and noise, and effects, one of them without a frame."""
+    rng = np.random.default_rng(0)
+    members = [np.eye(num)[rng.integers(0, num, 35)].T for num in (3, 6)]
+    cells = Cells(grid=(5, 7), members=members)
+    masks = rng.random((24, 35)).round()
+    effects = np.stack([np.ones(24), masks.mean(axis=1), np.zeros(24)], axis=1)
+    truth = np.linalg.cholesky(dense(cells, LENGTHS[2])) @ rng.normal(size=35)
+    return cells, masks, masks @ truth + 3 * rng.normal(size=24) + 40, effects
+
+
+def textbook(cells, masks, answers, effects):
+    """Search all choices by N x N inverses: generalised least squares for b, and its restricted likelihood."""
+    H, best = effects[:, :2], None
+    Q = np.linalg.qr(H, mode="complete")[0][:, 2:]
+    for length in LENGTHS:
+        C = dense(cells, length)
+        G = masks @ C @ masks.T
+        for ratio in NOISES:
+            V = G + ratio * np.trace(Q.T @ G @ Q) / Q.shape[1] * np.eye(len(G))
+            inverse = np.linalg.inv(V)
+            b = np.linalg.solve(H.T @ inverse @ H, H.T @ inverse @ answers)
+            left = answers - H @ b
+            signal = left @ inverse @ left / (len(G) - 2)
+            logs = np.linalg.slogdet(V)[1] + np.linalg.slogdet(H.T @ inverse @ H)[1] - np.linalg.slogdet(H.T @ H)[1]
+            likelihood = -(logs + (len(G) - 2) * np.log(signal)) / 2
+            if best is None or likelihood > best[0]:
+                cross = C @ masks.T
+                P = inverse - inverse @ H @ np.linalg.solve(H.T @ inverse @ H, H.T @ inverse)
+                best = likelihood, cross @ inverse @ left, np.sqrt(signal * np.diag(C - cross @ P @ cross.T))
+    assert best is not None
+    return best
+
+
+def test_the_posterior_is_the_textbooks(problem):
+    likelihood, mean, std = textbook(*problem)
+    found = regress(*problem)
+    assert found.likelihood == pytest.approx(likelihood, rel=1e-9)
+    assert np.abs(found.mean - mean).max() < 1e-7 * np.abs(mean).max()
+    assert np.abs(found.std - std).max() < 1e-6 * std.max()
+    assert found.prior_weight == 0
+
+
+def test_with_a_prior_its_weight_is_one_more_regressor(problem):
+    """g ~ N(0, s t) and cells ~ N(0, s C) are one Gaussian; its posterior mean at the t and noise that were chosen."""
+    cells, masks, answers, effects = problem
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=35)
+    said = masks @ start + rng.normal(size=24)
+    found = regress(cells, masks, answers + 8 * said, effects, Prior(answers=said, map=start))
+    assert found.prior_weight == pytest.approx(8, rel=0.2)
+    gone = regress(cells, masks, answers + 8 * said, effects)
+    truth = regress(*problem).mean + 8 * start
+    assert np.corrcoef(found.mean, truth)[0, 1] > np.corrcoef(gone.mean, truth)[0, 1]
+
+
+def test_a_prior_that_says_nothing_of_the_answers_is_left_out_to_the_bit(problem):
+    cells, masks, answers, effects = problem
+    alone, rng, kept = regress(*problem).mean, np.random.default_rng(2), 0
+    for _ in range(200):
+        start = rng.normal(size=35)
+        found = regress(cells, masks, answers, effects, Prior(answers=rng.normal(size=24), map=start))
+        kept += found.prior_weight != 0
+        if not found.prior_weight:
+            assert np.array_equal(found.mean, alone)
+    assert kept <= 4  # 20 to 1 against, and half of those with a negative weight
+    against = Prior(answers=-answers, map=-alone)
+    assert np.array_equal(regress(cells, masks, answers, effects, against).mean, alone)
+    assert np.array_equal(regress(cells, masks, answers, effects, Prior(answers=np.ones(24), map=alone)).mean, alone)
+
+
+def views_of(image, **changed):
+    options: dict[str, Any] = {"num_segments": (4, 12), "compactness": 10.0, "substrate": "both", "seed": 3}
+    return Views.of(image, **{**options, **changed})
+
+
+def test_a_pair_shows_and_hides_the_same_superpixels_and_sizes_are_alike(images):
+    views = views_of(images[0])
+    masks = views.masks(range(400))
+    assert torch.allclose(masks[0::2] + masks[1::2], torch.ones(()), atol=1e-6)
+    assert torch.equal(views.masks(range(7, 30)), masks[7:30])
+    coarse, fine = masks[0::4].mean(dim=(1, 2)), masks[2::4].mean(dim=(1, 2))
+    for shares in (coarse, fine):
+        assert shares.min() < 0.3
+        assert shares.max() > 0.7
+    segments = superpixels(images[0], num_segments=12)
+    hard = torch.stack([F.interpolate(masks[2][None, None], size=(32, 48))[0, 0] > 0.5])[0]
+    shown = torch.tensor([hard[segments == number].float().mean() for number in range(int(segments.max()) + 1)])
+    assert ((shown > 0.75) | (shown < 0.25)).all()
+    assert EDGE_SIGMA * 48 < 1  # so that the edges above are those of the superpixels
+
+
+def test_frames_are_the_image_over_each_substrate_in_turn(images):
+    views, shown = views_of(images[0]), []
+    views.ask(Queries(lambda frames: shown.append(frames) or black_box(frames)), 0, 16, 1)
+    masks = views.masks(range(16))
+    for number, frame in enumerate(torch.cat(shown)):
+        other = views.others[number // 4 % 2]
+        assert torch.allclose(frame, images[0] * masks[number] + other * (1 - masks[number]), atol=1e-6)
+    assert views.others[1].abs().max() == 0
+    assert (views.others[0] - images[0]).abs().max() > 0
+
+
+def test_cells_hold_the_shares_of_superpixels_and_of_masks(images):
+    views = views_of(F.interpolate(images, size=(56, 28))[0])
+    assert views.grid == (28, 14)
+    for scale, segments in zip(views.cells.members, views.scales, strict=True):
+        there = segments.reshape(28, 2, 14, 2)
+        for number in (0, len(scale) - 1):
+            share = (there == number).float().mean(dim=(1, 3)).flatten().numpy()
+            assert np.abs(scale[number] - share).max() < 1e-6
+    evidence = views.ask(Queries(black_box), 0, 10, 0)
+    shares = views.masks(range(10)).mean(dim=(1, 2)).numpy()
+    blurred = np.array([1] * 4 + [0] * 4 + [1] * 2)
+    for degree in range(3):
+        expected = np.stack([blurred, 1 - blurred], axis=1) * shares[:, None] ** degree
+        assert np.abs(evidence.effects[:, 2 * degree : 2 * degree + 2] - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (20, 20)])
+def test_an_even_image_gives_a_constant_map(shape):
+    queries = Queries(lambda frames: torch.full((len(frames), 2), 0.5))
+    saliency = gp_regression(queries, torch.full((1, 3, *shape), 0.3), TARGET[:1], seeds=[0], num_samples=20)
+    assert saliency.shape == (1, *shape)
+    assert saliency.unique().numel() == 1
+
+
+def test_an_image_alone_has_the_same_map_as_in_any_batch(images):
+    together = gp_regression(Queries(black_box, batch_size=7), images, TARGET, seeds=SEEDS, num_samples=90)
+    for i in range(2):
+        queries = Queries(black_box)
+        alone = gp_regression(queries, images[i : i + 1], TARGET[i : i + 1], seeds=SEEDS[i : i + 1], num_samples=90)
+        assert torch.allclose(alone[0], together[i], atol=1e-5 * float(together[i].abs().max()))
+        assert queries.used == {0: 90}
+
+
+def test_the_first_answers_of_a_larger_budget_are_a_smaller_ones(images):
+    many, few = Queries(black_box), Queries(black_box)
+    gp_regression(many, images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=70)
+    part = gp_regression(few, images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=30)
+    known = Queries(lambda _: pytest.fail("all is known"), known={0: many.answers[0]})
+    again = gp_regression(known, images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=30)
+    assert torch.allclose(many.answers[0][:30], few.answers[0], atol=1e-6)
+    assert torch.allclose(part, again, atol=1e-5 * float(part.abs().max()))
+    assert known.used == {0: 30}
+
+
+def agreement(saliency):
+    inside = torch.zeros(32, 48)
+    inside[8:20, 20:36] = 1
+    return float(torch.corrcoef(torch.stack([saliency.flatten(), inside.flatten()]))[0, 1])
+
+
+def test_the_square_is_found_from_few_questions_better_than_rise_finds_it_from_ten_times_as_many(images):
+    few = gp_regression(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=48)[0]
+    many = rise(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], num_masks=480)[0]
+    assert agreement(few) > 0.6
+    assert agreement(few) > agreement(many)
+
+
+def test_a_student_that_agrees_helps_and_a_random_one_never_harms(images):
+    options: dict[str, Any] = {"seeds": SEEDS[:1], "num_samples": 24, "prior_samples": 200}
+    alone = gp_regression(Queries(black_box), images[:1], TARGET[:1], **options)[0]
+
+    def with_student(student):
+        asked = Queries(student)
+        found = gp_regression(Queries(black_box), images[:1], TARGET[:1], student=asked, prior="student", **options)[0]
+        assert asked.used == {0: 200}
+        return found
+
+    def good(frames):
+        return black_box(0.9 * frames + 0.05)
+
+    assert agreement(with_student(good)) > agreement(alone)
+    for seed in range(10):
+        weights = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(seed)) / 10
+        unfaithful = lambda frames: torch.einsum("bchw,kchw->bk", frames, weights).softmax(dim=1)  # noqa: B023, E731
+        assert agreement(with_student(unfaithful)) > agreement(alone) - 0.02
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_samples": 7},
+        {"prior_samples": 7},
+        {"num_segments": ()},
+        {"num_segments": (1, 50)},
+        {"compactness": 0.0},
+    ],
+)
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        GpRegressionOptions(**wrong)
