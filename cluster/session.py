@@ -79,12 +79,15 @@ def run_with_ray(command: Sequence[str]) -> int:
     if os.environ.get("RAY_ADDRESS"):
         return subprocess.run(command, check=False).returncode
     with ray_session():
-        import ray
+        return subprocess.run(command, check=False, env=os.environ | client_environment()).returncode
 
-        # A Ray of this machine asks for its token, which its clients send in this mode only, and knows its clients by
-        # their address, which is loopback.
-        own = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token", SEVERAL_MACHINES: "0"}
-        return subprocess.run(command, check=False, env=os.environ | own).returncode
+
+def client_environment() -> dict[str, str]:
+    """Return what another process on this machine needs in its environment to use the Ray that this one started."""
+    import ray
+
+    # It asks for its token, which clients send in this mode only, and knows them by their address, which is loopback.
+    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token", SEVERAL_MACHINES: "0"}
 
 
 def guard_token() -> None:

@@ -15,7 +15,7 @@ from pyarrow import dataset, parquet
 
 from cluster.errors import WorkError
 from cluster.rates import machine
-from cluster.session import WorkerResources, ray_session, worker_resources
+from cluster.session import WorkerResources, client_environment, ray_session, worker_resources
 from cluster.shards import Shard, Summary, make_shards, run_shards
 from cluster.storage import Folder
 
@@ -186,8 +186,8 @@ def test_the_cluster_of_the_environment_is_used_and_left_running(two_workers: Wo
     import ray
 
     address = ray.get_runtime_context().gcs_address
-    command, environment = [sys.executable, "-c", ATTACH], os.environ | {"RAY_ADDRESS": address}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command, environment = [sys.executable, "-c", ATTACH], os.environ | client_environment()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.split() == [address], done.stderr
     assert ray.get(ray.put(1)) == 1
     assert [node["Alive"] for node in ray.nodes()] == [True]
