@@ -182,9 +182,10 @@ def test_kinds_of_nodes_are_numbers(
     cluster: dict[str, Any], replicas: dict[str, int], expected: WorkerResources
 ) -> None:
     """What jobs make of the cluster follows from the groups' replicas alone."""
+    numbers: dict[str, int] = {name: group["replicas"] for name, group in groups(cluster).items()} | replicas
     machines = [(int(cluster["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"]), 0)]
     for name, group in groups(cluster).items():
-        number = replicas.get(name, group["replicas"])
+        number = numbers[name]
         assert group["minReplicas"] <= number <= group["maxReplicas"]
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
         machines += [(int(limits["cpu"]), int(limits.get("nvidia.com/gpu", 0)))] * number
