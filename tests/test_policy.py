@@ -185,7 +185,7 @@ def test_tests_lie_flat_and_name_their_package():
     folders = [path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert folders == []
     for path in (ROOT / "tests").glob("test_*.py"):
-        assert path.stem == "test_policy" or path.stem.split("_")[1] in (*PACKAGES, "benchmarks"), path.name
+        assert path.stem == "test_policy" or path.stem.split("_")[1] in (*PACKAGES, "benchmarks", "deploy"), path.name
 
 
 def test_readme_mentions_every_command():
