@@ -65,7 +65,8 @@ class Maps(PythonModel):
         read = [self._read(*row) for row in zip(model_input["image"], targets, strict=True)]
         answers = self.explainer([found if isinstance(found, Request) else None for found in read])
         rows = [_row(answer, found) for answer, found in zip(answers, read, strict=True)]
-        return pd.DataFrame(rows, columns=[column.name for column in _outputs()], dtype=object)
+        nothing = dict.fromkeys(column.name for column in _outputs())
+        return pd.DataFrame([nothing | row for row in rows], dtype=object)  # pandas would make NaN of what is missing
 
     def _read(self, data: bytes, target: int | None) -> Request | str:
         """Return the image to explain, or why it cannot be."""
@@ -119,7 +120,6 @@ def _row(answer: Answer | None, found: Request | str) -> dict[str, Any]:
         "map_height": height,
         "map_width": width,
         "saliency": answer.saliency.ravel(),
-        "error": None,
     }
 
 
