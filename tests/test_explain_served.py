@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from servers import free_port, running
 from test_explain_batch import Serial
 
 import explain.batch
@@ -117,38 +116,17 @@ def test_nothing_in_the_model_is_a_pickle(served: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_mlflow_serves_it_over_http(served: Any, tmp_path: Path) -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/birds/1", "--env-manager", "local"]
     images = [base64.b64encode(path.read_bytes()).decode() for path in sorted(served.data.iterdir())]
-    with (tmp_path / "log").open("w") as log:
-        command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-        path = os.pathsep.join([str(Path(sys.executable).parent), served.env["PATH"]])  # of uvicorn
-        env = served.env | {"PATH": path}
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=tmp_path, start_new_session=True)
-    try:
-        await_server(server, f"http://127.0.0.1:{port}/ping", tmp_path / "log")
-        records = {"dataframe_records": [{"image": image} for image in images]}
-        answer = httpx.post(f"http://127.0.0.1:{port}/invocations", json=records, timeout=120)
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/birds/1", "--env-manager", "local"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), served.env["PATH"]])  # of uvicorn
+    with running(command, f"http://127.0.0.1:{port}/ping", tmp_path, served.env | {"PATH": path}):
+        url, records = f"http://127.0.0.1:{port}/invocations", [{"image": image} for image in images]
+        answer = httpx.post(url, json={"dataframe_records": records}, timeout=120)
         assert answer.status_code == 200, answer.text
         check(answer.json()["predictions"], served.rows)
-        broken = httpx.post(f"http://127.0.0.1:{port}/invocations", json={"dataframe_records": [{}]}, timeout=60)
-        assert broken.status_code == 400
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(60)
-
-
-def await_server(server: subprocess.Popen, url: str, log: Path) -> None:
-    deadline_s = time.monotonic() + 240
-    while time.monotonic() < deadline_s and server.poll() is None:
-        try:
-            if httpx.get(url, timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    pytest.fail(log.read_text())
+        assert httpx.post(url, json={"dataframe_records": [{}]}, timeout=120).status_code == 400
 
 
 @pytest.mark.parametrize(
