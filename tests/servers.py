@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Postgres:
 
     @property
     def uri(self) -> str:
-        """Return what SQLAlchemy and psycopg2 connect to."""
+        """Return what psycopg2 connects to; SQLAlchemy is told which driver, since its own choice depends on its version."""
         return f"postgresql://tester:secret@127.0.0.1:{self.port}/postgres"
 
     def make(self) -> None:
@@ -100,7 +100,8 @@ def running(command: list[str], url: str, folder: Path, env: dict[str, str] | No
             time.sleep(0.5)
         yield
     finally:
-        os.killpg(server.pid, 15)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, 15)
         server.wait(60)
 
 
@@ -108,7 +109,8 @@ def running(command: list[str], url: str, folder: Path, env: dict[str, str] | No
 def mlflow_server(database: Postgres, folder: Path) -> Iterator[str]:
     """Run MLflow's server on the database, its artifacts in a folder; yield its URI."""
     uri = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database.uri, "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--backend-store-uri", database.uri.replace("://", "+psycopg2://")]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1"]
     with running([*command, "--port", uri.rpartition(":")[2]], f"{uri}/health", folder):
         yield uri
