@@ -41,7 +41,7 @@ class Postgres:
 
     @property
     def uri(self) -> str:
-        """Return what psycopg2 connects to; SQLAlchemy is told which driver, since its own choice depends on its version."""
+        """Return what psycopg2 connects to; SQLAlchemy is told the driver, since its own choice has changed."""
         return f"postgresql://tester:secret@127.0.0.1:{self.port}/postgres"
 
     def make(self) -> None:

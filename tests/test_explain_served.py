@@ -26,6 +26,8 @@ from cluster.storage import Folder
 from distill.student import ResCBAM, Student, save_student
 from explain.__main__ import main
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")  # MLflow's own
+
 SIZE, CLASSES = (32, 48), 7
 METHOD = ["mal_grad_cam", "--normalisation", "none"]
 
