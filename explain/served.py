@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, DataType
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -68,10 +68,10 @@ class Maps(PythonModel):
         nothing = dict.fromkeys(column.name for column in _outputs())
         return pd.DataFrame([nothing | row for row in rows], dtype=object)  # pandas would make NaN of what is missing
 
-    def _read(self, data: bytes, target: int | None) -> Request | str:
+    def _read(self, data: bytes, target: Any) -> Request | str:
         """Return the image to explain, or why it cannot be."""
         number = self.student.num_classes
-        target = None if pd.isna(target) else int(target)  # pyright: ignore[reportArgumentType]
+        target = None if pd.isna(target) else int(target)
         if target is not None and not 0 <= target < number:
             return f"target {target} is no class of the student; give 0 to {number - 1}, or none for its top-1"
         try:
@@ -125,11 +125,11 @@ def _row(answer: Answer | None, found: Request | str) -> dict[str, Any]:
 
 def _signature() -> ModelSignature:
     """Name the input's columns, so that a server decodes the base64 of `image`, and the output's."""
-    inputs = [ColSpec(DataType.binary, "image"), ColSpec(DataType.long, "target", required=False)]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(_outputs()))
+    image, target = ColSpec(DataType.binary, "image"), ColSpec(DataType.long, "target", required=False)
+    return ModelSignature(inputs=Schema([image, target]), outputs=Schema(_outputs()))
 
 
-def _outputs() -> list[ColSpec]:
+def _outputs() -> list[ColSpec | TensorSpec]:
     kinds = {
         "target": DataType.long,
         "target_prob": DataType.double,
