@@ -11,6 +11,8 @@ from typing import Any
 from cluster.runs import BOUNDS, RunSpec, RunStore
 from cluster.tracking import tracking_uri
 
+QUIET = {**BOUNDS, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedModel:
@@ -39,8 +41,8 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     Raises:
         ValueError: there is no such model, or it cannot be fetched.
     """
-    for name, value in {**BOUNDS, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}.items():
-        os.environ.setdefault(name, value)
+    for setting, value in QUIET.items():
+        os.environ.setdefault(setting, value)
     import mlflow
     import yaml
     from mlflow.artifacts import download_artifacts
@@ -96,6 +98,8 @@ def register_model(name: str, *, run_id: str | None = None, **content: Any) -> s
     Raises:
         ValueError: the store cannot be reached or refuses; the message says why.
     """
+    for setting, value in QUIET.items():
+        os.environ.setdefault(setting, value)
     store = RunStore(tracking_uri())
     key, now_ms = uuid.uuid4().hex, time.time_ns() // 1_000_000
     own = {"run_name": f"register {name}", "params": {}, "tags": {"stage": "register"}}

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from servers import free_port, running
+from servers import free_port, mlflow_server, postgres, running
 from test_explain_batch import Serial
 
 import explain.batch
@@ -29,6 +29,7 @@ from explain.__main__ import main
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")  # MLflow's own
 
 SIZE, CLASSES = (32, 48), 7
+ROOT = str(Path(__file__).parents[1])
 METHOD = ["mal_grad_cam", "--normalisation", "none"]
 
 LOAD = """
@@ -72,12 +73,25 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setattr(explain.batch, "worker_resources", lambda _: None)
         assert main([*METHOD, "--data", str(data), "--student", str(run), "--out", str(place / "maps")]) == 0
     rows = sorted(pq.read_table(place / "maps").to_pylist(), key=lambda row: row["image_id"])
-    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db"}
+    env = os.environ | {"PYTHONPATH": ROOT, "MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db"}
+    register(run, env)
+    return SimpleNamespace(place=place, data=data, run=run, rows=rows, env=env | {"PYTHONPATH": ""})
+
+
+def register(run: Path, env: dict[str, str]) -> None:
     command = [sys.executable, "-m", "explain", "register", *METHOD, "--student", str(run), "--name", "birds"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "model models:/birds/1"
-    return SimpleNamespace(place=place, data=data, rows=rows, env=env | {"PYTHONPATH": ""})
+
+
+def load(data: Path, columns: list[dict[str, Any]], env: dict[str, str], cwd: Path) -> tuple[str, list[Any]]:
+    """Load the model in a process of its own; return where its code lies, and the maps for each set of columns."""
+    command = [sys.executable, "-c", LOAD, "models:/birds/1", str(data), json.dumps(columns)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    said = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
+    return dict(said)["code"], [json.loads(text) for kind, text in said if kind == "maps"]
 
 
 def check(made: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
@@ -92,13 +106,8 @@ def check(made: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
 
 def test_a_loaded_model_makes_the_same_maps_by_its_own_code(served: Any, tmp_path: Path) -> None:
     top = [CLASSES + 1 if row["target"] is None else row["target"] for row in served.rows]
-    columns = json.dumps([{}, {"target": top}])
-    command = [sys.executable, "-c", LOAD, "models:/birds/1", str(served.data), columns]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=served.env, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    said = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
-    assert str(served.place) in next(text for kind, text in said if kind == "code")
-    alone, given = (json.loads(text) for kind, text in said if kind == "maps")
+    code, (alone, given) = load(served.data, [{}, {"target": top}], served.env, tmp_path)
+    assert Path(code).is_relative_to(served.place)
     check(alone, served.rows)
     assert (
         given[3]["error"]
@@ -129,6 +138,17 @@ def test_mlflow_serves_it_over_http(served: Any, tmp_path: Path) -> None:
         assert answer.status_code == 200, answer.text
         check(answer.json()["predictions"], served.rows)
         assert httpx.post(url, json={"dataframe_records": [{}]}, timeout=120).status_code == 400
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_server_on_postgresql_keeps_it(served: Any, tmp_path: Path) -> None:
+    with postgres() as database, mlflow_server(database, tmp_path) as uri:
+        env = served.env | {"MLFLOW_TRACKING_URI": uri}
+        register(served.run, env | {"PYTHONPATH": ROOT})
+        code, (made,) = load(served.data, [{}], env, tmp_path)
+    assert not Path(code).is_relative_to(ROOT)
+    check(made, served.rows)
 
 
 @pytest.mark.parametrize(
