@@ -61,7 +61,7 @@ class Maps(PythonModel):
             `target`, `target_prob` (the student's, where it chose the target), `map_height`, `map_width`, `saliency`
             (row by row), `error` (why there is no map).
         """
-        targets = model_input.get("target", pd.Series([None] * len(model_input)))
+        targets = model_input["target"] if "target" in model_input else [None] * len(model_input)
         read = [self._read(*row) for row in zip(model_input["image"], targets, strict=True)]
         answers = self.explainer([found if isinstance(found, Request) else None for found in read])
         rows = [_row(answer, found) for answer, found in zip(answers, read, strict=True)]

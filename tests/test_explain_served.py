@@ -91,7 +91,8 @@ def load(data: Path, columns: list[dict[str, Any]], env: dict[str, str], cwd: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=cwd)
     assert done.returncode == 0, done.stderr
     said = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
-    return dict(said)["code"], [json.loads(text) for kind, text in said if kind == "maps"]
+    code = next(text for kind, text in said if kind == "code")
+    return code, [json.loads(text) for kind, text in said if kind == "maps"]
 
 
 def check(made: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
