@@ -1,13 +1,17 @@
-"""Models in MLflow's stores and registry: fetched as files, looked at, and run only where the caller says so."""
+"""Models in MLflow's stores and registry: put there, or fetched as files, looked at, and run only on demand."""
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.runs import BOUNDS
+from cluster.runs import BOUNDS, RunSpec, RunStore
 from cluster.tracking import tracking_uri
+
+QUIET = {**BOUNDS, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +41,8 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     Raises:
         ValueError: there is no such model, or it cannot be fetched.
     """
-    for name, value in {**BOUNDS, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}.items():
-        os.environ.setdefault(name, value)
+    for setting, value in QUIET.items():
+        os.environ.setdefault(setting, value)
     import mlflow
     import yaml
     from mlflow.artifacts import download_artifacts
@@ -78,3 +82,35 @@ def load_function(model: FetchedModel) -> Callable[[Any], Any]:
             raise ValueError(str(error)) from error
 
     return predict
+
+
+def register_model(name: str, *, run_id: str | None = None, **content: Any) -> str:
+    """Log a Python model to a run and register it, in the store that `tracking_uri` names.
+
+    Args:
+        name: the model's name in the registry; one that is there gets another version.
+        run_id: the run that it belongs to; one of its own, in the experiment `models`, where that is not in the store.
+        content: as `mlflow.pyfunc.log_model` takes it.
+
+    Returns:
+        `models:/NAME/VERSION`.
+
+    Raises:
+        ValueError: the store cannot be reached or refuses; the message says why.
+    """
+    for setting, value in QUIET.items():
+        os.environ.setdefault(setting, value)
+    store = RunStore(tracking_uri())
+    key, now_ms = uuid.uuid4().hex, time.time_ns() // 1_000_000
+    own = {"run_name": f"register {name}", "params": {}, "tags": {"stage": "register"}}
+    spec = RunSpec(uri=store.uri, experiment="models", key=key, start_ms=now_ms, run_id=run_id, **own)
+    import mlflow
+
+    try:
+        run_id = store.open(spec)
+        mlflow.set_tracking_uri(store.uri)
+        with mlflow.start_run(run_id=run_id):
+            logged = mlflow.pyfunc.log_model(name="model", registered_model_name=name, **content)
+    except mlflow.MlflowException as error:
+        raise ValueError(f"MLflow cannot register {name!r}: {error}; MLFLOW_TRACKING_URI says where it is") from error
+    return f"models:/{name}/{logged.registered_model_version}"

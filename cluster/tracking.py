@@ -35,6 +35,7 @@ SERVER_WAIT_S = 20.0  # then the work starts without a run id
 SQLITE_WAIT_S = 300.0  # a new store takes 10 s, and minutes on a machine whose disk is busy; it does come
 RETRY_AFTER_S = 60.0  # after a failure everything is spilled for so long
 SPILL_NAME = "mlflow-unsent.jsonl"
+TRACKING = "tracking.json"  # in a student's folder: the MLflow run that a resumed job goes on with
 
 log = logging.getLogger(__name__)
 

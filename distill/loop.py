@@ -19,7 +19,7 @@ from cluster.rates import Meter, Rate, machine
 from cluster.remote_progress import RemoteProgress, remote_progress
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
-from cluster.tracking import Tracker, tracking_uri
+from cluster.tracking import TRACKING, Tracker, tracking_uri
 from distill.finetuning import FineTuning, check_labels
 from distill.images import ImageSet, open_images
 from distill.networks import load_network
@@ -32,7 +32,6 @@ from distill.views import taught_images
 from distill.worker import Worker
 
 CHECKPOINTS = "checkpoints"
-TRACKING = "tracking.json"  # the MLflow run that a resumed job goes on with
 MAX_FAILURES = 5  # restarts of the worker group before the job gives up
 RESULTS = {"distill": "student", "finetune": "black box"}  # stage -> what it leaves
 

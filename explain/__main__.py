@@ -1,4 +1,7 @@
-"""`python -m explain METHOD --data DIR [--student RUN] [--teacher TEACHER] --out MAPS`."""
+"""`python -m explain METHOD --data DIR [--student RUN] [--teacher TEACHER] --out MAPS`.
+
+`python -m explain register METHOD --student RUN --name NAME` puts a student with a method into MLflow's registry.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -8,12 +11,18 @@ import tyro
 
 from cluster.errors import WorkError
 from explain.job import Job
+from explain.registration import Registration
 from explain.registry import METHODS, Method, find_method
 
 PROG = "python -m explain"
+EXPLAIN = (
+    "Map what the predictions for a data set rest on, one method at a time, into Parquet. "
+    "`python -m explain register --help`: serve a student's maps from MLflow's registry."
+)
+REGISTER = "Put a student with a method into MLflow's registry: image in, map out."
 
 
-def parse(args: Sequence[str]) -> tuple[str, Job]:
+def parse(args: Sequence[str], *, kind: Any = Job, prog: str = PROG, description: str = EXPLAIN) -> tuple[str, Any]:
     """Parse the command line into the method's name and its job.
 
     Raises:
@@ -22,33 +31,41 @@ def parse(args: Sequence[str]) -> tuple[str, Job]:
     if args and not args[0].startswith("-"):
         find_method(args[0].replace("-", "_"))
         args = [args[0].replace("-", "_"), *args[1:]]
-    commands: Any = Union[tuple(_command(method) for method in METHODS.values())]  # noqa: UP007 - made at run time
-    description = "Map what the predictions for a data set rest on, one method at a time, into Parquet."
-    job = tyro.cli(commands, prog=PROG, args=args, description=description)
+    commands: Any = Union[tuple(_command(kind, method) for method in METHODS.values())]  # noqa: UP007 - made at run time
+    job = tyro.cli(commands, prog=prog, args=args, description=description)
     return args[0], job
 
 
-def _command(method: Method) -> Any:
-    return Annotated[
-        Job[method.options],  # pyright: ignore[reportInvalidTypeArguments]
-        tyro.conf.subcommand(method.name, description=method.summary),
-    ]
+def _command(kind: Any, method: Method) -> Any:
+    return Annotated[kind[method.options], tyro.conf.subcommand(method.name, description=method.summary)]
 
 
 def main(args: Sequence[str]) -> int:
     """Run the command; return its exit status: 2 for what the user can mend."""
     try:
-        name, job = parse(args)
-        job.check(find_method(name))
-        from explain.batch import explain
-
-        summary = explain(name, job)
+        print(_register(args[1:]) if args[:1] == ["register"] else _explain(args))
     except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    made = summary.rows - summary.errors
-    print(f"{made} maps and {summary.errors} images without one (column error) in {job.out}")
     return 0
+
+
+def _explain(args: Sequence[str]) -> str:
+    name, job = parse(args)
+    job.check(find_method(name))
+    from explain.batch import explain
+
+    summary = explain(name, job)
+    made = summary.rows - summary.errors
+    return f"{made} maps and {summary.errors} images without one (column error) in {job.out}"
+
+
+def _register(args: Sequence[str]) -> str:
+    name, job = parse(args, kind=Registration, prog=f"{PROG} register", description=REGISTER)
+    job.check(find_method(name))
+    from explain.served import register
+
+    return f"model {register(name, job)}"
 
 
 if __name__ == "__main__":

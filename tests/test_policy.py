@@ -21,9 +21,24 @@ MAY_IMPORT = {
     "explain": {"cluster", "distill", "explain"},
     "evaluate": {"cluster", "distill", "explain", "evaluate"},
 }
-RUNNERS = {"explain/batch.py", "evaluate/batch.py", "evaluate/measures_batch.py", "distill/loop.py"}
+RUNNERS = {
+    "explain/batch.py",
+    "explain/served.py",
+    "evaluate/batch.py",
+    "evaluate/measures_batch.py",
+    "distill/loop.py",
+}
 HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow")
-COMMANDS = ("distill", "distill finetune", "explain", "evaluate", "cluster", "distill.demo", "benchmarks.paper")
+COMMANDS = (
+    "distill",
+    "distill finetune",
+    "explain",
+    "explain register",
+    "evaluate",
+    "cluster",
+    "distill.demo",
+    "benchmarks.paper",
+)
 MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
     | {"distill/losses.py", "distill/similarity.py", "distill/images/boxes.py"}
@@ -191,7 +206,7 @@ def test_tests_lie_flat_and_name_their_package():
 def test_readme_mentions_every_command():
     readme = (ROOT / "README.md").read_text()
     commands = [
-        *(f"python -m {command}" for command in ("distill", "distill finetune", "explain")),
+        *(f"python -m {command}" for command in ("distill", "distill finetune", "explain", "explain register")),
         *(f"python -m evaluate {name}" for name in ("games", "measures", "sanity", "similarity", "specificity")),
         *(f"python -m evaluate {name}" for name in ("report", "substrates", "tables")),
         "python -m cluster plan",

@@ -101,6 +101,15 @@ def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
+def whole_view(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """Decode an image file that is of no data set, and resize it as `resize` does.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    return resize(decode(data), size)
+
+
 def centre_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Resize the shorter side to 256/224 of the crop and cut the centre: the paper's validation view.
 
