@@ -31,7 +31,7 @@ class BlackBox:
     """Answer with the mean colour, and count the questions."""
 
     spec, fingerprint, class_names = "python:black:box", "black", None
-    num_classes, input_size, mean = 3, (40, 56), (0.4, 0.5, 0.6)
+    num_classes, num_ranked, input_size, mean = 3, None, (40, 56), (0.4, 0.5, 0.6)
 
     def __init__(self):
         self.num_asked = 0
