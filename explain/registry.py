@@ -185,6 +185,7 @@ METHODS: dict[str, Method] = {
             GpRegressionOptions,
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
+            budget="num_samples",
         ),
         Method(
             "oracle",
