@@ -28,7 +28,7 @@ from distill.student import load_student, take_weights
 from distill.teachers import load_teacher
 from distill.teachers.export import require_exporter
 from distill.training import Training
-from distill.views import taught_images
+from distill.views import batches_of, taught_images
 from distill.worker import Worker
 
 CHECKPOINTS = "checkpoints"
@@ -137,9 +137,10 @@ def _run(
     fingerprints = [train.fingerprint, val.fingerprint]
     config = {"recipe": recipe.fields(), "data": train.root, "data_fingerprint": fingerprints, **job["source"]}
     folder.claim(config, what=RESULTS[job["stage"]])
-    num_images = recipe.epochs * _num_images_per_epoch(recipe, train)
     with ray_session():
         resources = worker_resources(num_workers)
+        batch_size, num_steps = batches_of(len(train.image_ids), recipe, resources.num_workers)
+        num_images = recipe.epochs * num_steps * batch_size
         with remote_progress(f"{job['stage']} {job['name']}", num_images) as progress:
             job = job | config | {"experiment": train.name, "out": folder.uri}
             job |= {"cpus": resources.cpus, "gpus": resources.gpus}
@@ -161,11 +162,6 @@ def _started_from(init: str | None, recipe: Recipe) -> dict[str, str]:
             f"give --depth {student.depth}, or a student of that depth (--init)"
         )
     return {"init": student.fingerprint}
-
-
-def _num_images_per_epoch(recipe: TrainingRecipe, train: ImageSet) -> int:
-    batch_size = min(recipe.batch_size, len(train.image_ids))
-    return len(train.image_ids) // batch_size * batch_size
 
 
 def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:

@@ -139,27 +139,37 @@ class Views(Dataset):
         return training_view(image, self.sizes, self.recipe, image_id, view)
 
 
+def batches_of(num_images: int, recipe: TrainingRecipe, num_workers: int) -> tuple[int, int]:
+    """Return how many images a batch has, over all workers, and how many such batches an epoch has.
+
+    A batch is the recipe's, or all images where there are fewer, and each worker has as many of it as the others; the
+    last, ragged batch is left out.
+
+    Raises:
+        ValueError: there is not an image for each worker.
+    """
+    size = min(recipe.batch_size, num_images) // num_workers * num_workers
+    if size == 0:
+        raise ValueError(
+            f"{num_images} images in batches of {recipe.batch_size} do not go round {num_workers} workers; "
+            "give fewer workers or more images"
+        )
+    return size, num_images // size
+
+
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
     """Deal the shuffled images of one epoch to the workers, batch by batch, from any step on.
 
-    A function of (seed, epoch) alone, so that a resumed run sees what the undisturbed one would have seen. The last,
-    ragged batch is left out, as all workers must take part in each step.
+    A function of (seed, epoch) alone, so that a resumed run sees what the undisturbed one would have seen.
     """
 
     def __init__(
         self, num_images: int, recipe: TrainingRecipe, epoch: int, *, first_step: int, rank: int, num_workers: int
     ):
-        batch_size = min(recipe.batch_size, num_images) // num_workers * num_workers
-        if batch_size == 0:
-            raise ValueError(
-                f"{num_images} images in batches of {recipe.batch_size} do not go round {num_workers} workers; "
-                "give fewer workers or more images"
-            )
+        size, num_steps = batches_of(num_images, recipe, num_workers)
         order = np.random.default_rng([recipe.seed, epoch]).permutation(num_images)
         self.view = recipe.view_at(epoch)
-        self.batches = order[: num_images // batch_size * batch_size].reshape(
-            -1, num_workers, batch_size // num_workers
-        )
+        self.batches = order[: num_steps * size].reshape(num_steps, num_workers, size // num_workers)
         self.first_step, self.rank = first_step, rank
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

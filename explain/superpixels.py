@@ -45,10 +45,10 @@ def hidden(image: Tensor, segments: Tensor, substrate: Substrate) -> Tensor:
         return torch.zeros_like(image)
     if substrate == "blur":
         return blur(image, BLUR_SIGMA)
-    flat, num = segments.flatten(), int(segments.max()) + 1
-    sums = torch.zeros(3, num, dtype=torch.float64, device=image.device).index_add_(1, flat, image.double().flatten(1))
-    means = sums / torch.bincount(flat, minlength=num)
-    return means[:, segments].to(image.dtype)
+    flat, colours = segments.flatten().cpu(), image.double().flatten(1).cpu()  # CUDA sums in an order of its own
+    num = int(flat.max()) + 1
+    means = torch.zeros(3, num, dtype=torch.float64).index_add_(1, flat, colours) / torch.bincount(flat, minlength=num)
+    return means.to(image)[:, segments]
 
 
 def compose(image: Tensor, other: Tensor, segments: Tensor, presence: Tensor) -> Tensor:

@@ -200,13 +200,6 @@ def test_changed_bytes_decode_or_raise_image_error(kind):
         assert image.mode == "RGB"
 
 
-def test_draft_keeps_enough_pixels():
-    data = encode(Image.new("RGB", (800, 400), "red"), "JPEG")
-    assert decode(data, draft_px=100).size == (200, 100)
-    assert decode(data, draft_px=101).size == (400, 200)
-    assert decode(data).size == (800, 400)
-
-
 # --- views
 
 

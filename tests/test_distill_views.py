@@ -11,6 +11,7 @@ from distill.soft_labels import SoftLabels
 from distill.views import (
     TrainingOrder,
     Views,
+    batches_of,
     collate,
     random_box,
     taught_images,
@@ -63,6 +64,17 @@ def test_every_image_is_dealt_once_whatever_the_number_of_workers():
     assert {view for batch in whole for _, view in batch} == {2}
     with pytest.raises(ValueError, match="do not go round"):
         TrainingOrder(2, recipe, 0, first_step=0, rank=0, num_workers=3)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_workers", "batch"), [(40, 1, (8, 5)), (41, 3, (6, 6)), (5, 2, (4, 1)), (7, 7, (7, 1))]
+)
+def test_batches_go_round_the_workers_and_the_ragged_one_is_left_out(num_images, num_workers, batch):
+    recipe = Recipe(batch_size=8)
+    assert batches_of(num_images, recipe, num_workers) == batch
+    for rank in range(num_workers):
+        steps = list(TrainingOrder(num_images, recipe, 0, first_step=0, rank=rank, num_workers=num_workers))
+        assert [len(part) for part in steps] == [batch[0] // num_workers] * batch[1]
 
 
 def test_views_are_taken_in_turn_where_their_number_is_limited():

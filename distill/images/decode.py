@@ -56,13 +56,11 @@ class ImageError(ValueError):
     """An image file that cannot be used; the message says why."""
 
 
-def decode(data: bytes, *, draft_px: int | None = None) -> Image.Image:
+def decode(data: bytes) -> Image.Image:
     """Decode an image file to RGB: upright by EXIF, first frame, transparency over white, 16-bit scaled to 8.
 
     Args:
         data: the file's bytes.
-        draft_px: allow a JPEG to be decoded at 1/2, 1/4 or 1/8, with both sides still at least so many
-            pixels; several times faster for large photographs, not quite the same pixels after a resize.
 
     Raises:
         ImageError: if the file is empty, broken, of an unknown format, or larger than `MAX_PIXELS`, `MAX_SIDE` or
@@ -74,8 +72,6 @@ def decode(data: bytes, *, draft_px: int | None = None) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
             _check_work(image, data)
-            if draft_px is not None:
-                image.draft(None, (draft_px, draft_px))
             image.load()
             turn = _TURNS.get(_orientation(image))
             rgb = _to_rgb(image)
