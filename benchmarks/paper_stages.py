@@ -82,6 +82,8 @@ class Settings:
     """Samples of LIME and KernelSHAP."""
     limit: int | None = None
     """Explain and score the first so many images only."""
+    per_class: int | None = None
+    """Explain and score the first so many images of each class only."""
     step_px: int | None = None
     """Pixels changed from one frame of the games to the next; without it as many as the black box's input is wide."""
     teacher: str | None = None
@@ -109,6 +111,11 @@ class Settings:
         """Return the data sets that are named, each once."""
         named = (tuple(PAPER) if name == ALL else (name,) for name in self.data_sets)
         return tuple(dict.fromkeys(name for names in named for name in names))
+
+    @property
+    def chosen(self) -> dict[str, int | None]:
+        """Return the options that choose images, as the commands have them."""
+        return {"limit": self.limit, "per_class": self.per_class}
 
     def images(self, name: str) -> str:
         """Return where a data set's images lie."""
@@ -170,20 +177,20 @@ def _explanations(name: str, settings: Settings) -> Iterator[Stage]:
     """Yield Sim N of a data set's student, then every method's maps and scores."""
     data, student = settings.images(name), settings.place(name, "student")
     about = ("--data", data, "--teacher", _black_box(name, settings)[0])
-    limit = _options({"limit": settings.limit})
-    similarity = ("evaluate", "similarity", "--student", student, *about, *limit)
-    yield Stage(name=f"{name}: Sim N", command=similarity, out=student, proof=_similarity(student, settings.limit))
+    chosen = _options(settings.chosen)
+    similarity = ("evaluate", "similarity", "--student", student, *about, *chosen)
+    yield Stage(name=f"{name}: Sim N", command=similarity, out=student, proof=_similarity(student, settings.chosen))
     for folder in settings.methods:
         method, options = _method(folder, settings)
         maps, scores = settings.place(name, "maps", folder), settings.place(name, "scores", folder)
-        made_with = {"limit": settings.limit, **{f"options.{key}": value for key, value in options.items()}}
+        made_with = {**settings.chosen, **{f"options.{key}": value for key, value in options.items()}}
         if not METHODS[method].asks:
             made_with["student_fingerprint"] = _fingerprint(student)
         own = () if METHODS[method].asks else ("--student", student)
-        num_images = functools.partial(_num_images, data, settings.limit)
+        num_images = functools.partial(_num_images, data, **settings.chosen)
         yield Stage(
             name=f"{name}: maps of {folder}",
-            command=("explain", method, *about, *own, "--out", maps, *limit, *_options(options)),
+            command=("explain", method, *about, *own, "--out", maps, *chosen, *_options(options)),
             out=maps,
             made_with=made_with,
             num_rows=num_images,
@@ -221,8 +228,8 @@ def _options(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @functools.cache
-def _num_images(data: str, limit: int | None) -> int:
-    return len(open_images(data, limit=limit).image_ids)
+def _num_images(data: str, limit: int | None, per_class: int | None) -> int:
+    return len(open_images(data, limit=limit, per_class=per_class).image_ids)
 
 
 def _fingerprint(run: str) -> str | None:
@@ -234,12 +241,12 @@ def _maps_hash(maps: str) -> str | None:
     return config_hash(Folder(maps).config()) if Folder(maps).exists(CONFIG) else None
 
 
-def _similarity(run: str, limit: int | None) -> str:
+def _similarity(run: str, chosen: Mapping[str, int | None]) -> str:
     """Return the file of a student's own Sim N, or the name of none."""
-    folder = Folder(run)
+    folder, wanted = Folder(run), {**chosen, "view": VIEW, "student_fingerprint": _fingerprint(run)}
     for name in folder.names():
         if name.startswith("similarity-"):
             found = folder.read_json(name)
-            if [found[key] for key in ("limit", "view", "student_fingerprint")] == [limit, VIEW, _fingerprint(run)]:
+            if all(found.get(key) == value for key, value in wanted.items()):
                 return name
     return "similarity"

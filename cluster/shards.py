@@ -19,6 +19,7 @@ from cluster.progress import Progress
 from cluster.rates import Rate, machine
 from cluster.session import WorkerResources
 from cluster.storage import PART_SUFFIX, Folder
+from cluster.tables import read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,6 +111,29 @@ def run_shards(
         raise RuntimeError(f"{folder.uri} lacks {len(missing)} parts, {missing[0]} first; run the command again")
     rate = _rate(parts, description, resources, rows_per_item, items_per_image)
     return Summary(sum(rows.values()), sum(done.values()), skipped_rows, time.monotonic() - started_s, rate)
+
+
+def refuse_nothing(summary: Summary, folder: Folder, what: str, *, sources: Sequence[Folder] = ()) -> None:
+    """Say so where a job is done and yet has come to nothing: every row of its folder has an error.
+
+    Args:
+        summary: What the job left.
+        folder: Where.
+        what: The rows' name, in the plural.
+        sources: Folders that the errors may have come from, which another start would take them from again.
+
+    Raises:
+        WorkError: It has; the message quotes the first error.
+    """
+    if not summary.rows or summary.errors < summary.rows:
+        return
+    names = sorted(name for name in folder.names() if name.endswith(PART_SUFFIX))
+    first = read_parquet(folder, names[0], ["error"])["error"][0].as_py()
+    stale = " and ".join(one.uri for one in (folder, *sources))
+    raise WorkError(
+        f"all {summary.rows} {what} have an error, the first: {str(first).rstrip(".")}. Mend what it says, delete {stale}, then give the "
+        "same command again"
+    )
 
 
 def _rate(

@@ -30,7 +30,9 @@ class Games:
     cross_teacher: bool = False
     """Play maps that were made for another black box than --teacher, for `python -m evaluate specificity`."""
     limit: int | None = None
-    """Play only the first so many images."""
+    """Play only the first so many images, in sorted order."""
+    per_class: int | None = None
+    """Play only the first so many images of each class, in sorted order."""
     max_queries: int | None = None
     """Start only if the job asks the black box at most so often; what it will ask is said first."""
     num_workers: int | None = None
@@ -50,6 +52,7 @@ class Games:
             protocol=self.protocol,
             cross_teacher=self.cross_teacher,
             limit=self.limit,
+            per_class=self.per_class,
             max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
@@ -78,7 +81,9 @@ class Measures:
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     """The measures' settings."""
     limit: int | None = None
-    """Measure only the first so many images."""
+    """Measure only the first so many images, in sorted order."""
+    per_class: int | None = None
+    """Measure only the first so many images of each class, in sorted order."""
     max_queries: int | None = None
     """Start only if the job asks the black box at most so often; what it will ask is said first."""
     num_workers: int | None = None
@@ -100,6 +105,7 @@ class Measures:
             student=self.student,
             boxes=self.boxes,
             limit=self.limit,
+            per_class=self.per_class,
             max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
@@ -128,7 +134,9 @@ class Sanity:
     split: str | None = None
     """Part of the data set: train, val or test; without it val, else test, else everything."""
     limit: int | None = None
-    """Check only the first so many images."""
+    """Check only the first so many images, in sorted order."""
+    per_class: int | None = None
+    """Check only the first so many images of each class, in sorted order."""
     seed: int = 0
     """Seed of the redrawn parameters, and of seeded methods."""
     max_queries: int | None = None
@@ -151,6 +159,7 @@ class Sanity:
             other_student=self.other_student,
             split=self.split,
             limit=self.limit,
+            per_class=self.per_class,
             seed=self.seed,
             max_queries=self.max_queries,
             num_workers=self.num_workers,
@@ -172,7 +181,9 @@ class Similarity:
     split: str | None = None
     """Part of the data set: train, val or test; without it val, else test, else everything."""
     limit: int | None = None
-    """Take only the first so many images."""
+    """Take only the first so many images, in sorted order."""
+    per_class: int | None = None
+    """Take only the first so many images of each class, in sorted order."""
     max_queries: int | None = None
     """Start only if the job asks the black box at most so often; what it will ask is said first."""
     view: Literal["centre_crop", "resize"] = "centre_crop"
@@ -190,6 +201,7 @@ class Similarity:
             data=self.data,
             split=self.split,
             limit=self.limit,
+            per_class=self.per_class,
             max_queries=self.max_queries,
             view=self.view,
         )

@@ -128,10 +128,16 @@ def _nothing_there(description: Mapping[str, Any]) -> str:
     return f"{start}No Sim N is stored for this student; `python -m evaluate similarity` measures it."
 
 
+def part_text(found: Mapping[str, Any]) -> str:
+    """Say which images of a data set were taken, from a configuration's split, limit and per_class."""
+    first = f", first {found['limit']}" if found.get("limit") else ""
+    of_each = f", first {found['per_class']} of each class" if found.get("per_class") else ""
+    return f"split {found.get('split') or 'whole set'}{first}{of_each}"
+
+
 def _agreement(found: Mapping[str, Any], results: Results, maps: Mapping[str, Any]) -> Agreement:
     sims = tuple(found.get(f"sim{n}") for n in range(1, MAX_N + 1))
-    limit = f", first {found['limit']}" if found.get("limit") else ""
-    about = f"{found.get('view', 'unknown view')}, split {found.get('split') or 'whole set'}{limit}"
+    about = f"{found.get('view', 'unknown view')}, {part_text(found)}"
     doubts = []
     if found.get("teacher_fingerprint") != results.config["teacher_fingerprint"]:
         doubts.append("another black box")

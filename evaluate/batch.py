@@ -57,6 +57,7 @@ def play_games(
     protocol: Protocol,
     cross_teacher: bool = False,
     limit: int | None = None,
+    per_class: int | None = None,
     max_queries: int | None = None,
     num_workers: int | None = None,
 ) -> Result:
@@ -73,7 +74,7 @@ def play_games(
     judge = load_teacher(teacher)
     protocol.check_size(judge.input_size)
     sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint, cross_teacher=cross_teacher)
-    images = open_played_images(data, sources[0], limit)
+    images = open_played_images(data, sources[0], limit, per_class)
     made = sources[0].config
     target = f"{made['target']}, of maps made for another teacher" if cross_teacher else str(made["target"])
     protocol = dataclasses.replace(protocol, target=target)
@@ -84,7 +85,7 @@ def play_games(
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol.fields(),
         "protocol_hash": protocol.hash,
-        **about(judge, images, limit),
+        **about(judge, images, limit, per_class),
         "maps": [source.record() for source in sources],
     }
     if cross_teacher:

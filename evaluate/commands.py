@@ -52,6 +52,7 @@ def explain(config: Mapping[str, Any], out: str) -> str:
         target=None if target == by_default else target,
         split=config.get("split"),
         limit=config.get("limit"),
+        per_class=config.get("per_class"),
         seed=config.get("seed") or None,
         **_changed(config.get("options") or {}, known and known.options()),
     )
@@ -75,14 +76,15 @@ def measures(config: Mapping[str, Any], out: str) -> str:
 
 def similarity(settings: Mapping[str, Any], student: str) -> str:
     """Rebuild `python -m evaluate similarity` from one of its results."""
-    own = {name: settings.get(name) for name in ("teacher", "data", "split", "limit", "view")}
+    own = {name: settings.get(name) for name in ("teacher", "data", "split", "limit", "per_class", "view")}
     return _command("evaluate similarity", student=student, **own)
 
 
 def _judging(name: str, config: Mapping[str, Any], out: str, **flags: Any) -> str:
     maps = [entry["uri"] for entry in config["maps"]]
-    same = {"data": config["data"], "teacher": config["teacher"], "out": out, "limit": config.get("limit")}
-    return _command(name, maps=maps, **same, **flags)
+    same = {"data": config["data"], "teacher": config["teacher"], "out": out}
+    chosen = {name: config.get(name) for name in ("limit", "per_class")}
+    return _command(name, maps=maps, **same, **chosen, **flags)
 
 
 def _changed(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.session import ray_session, worker_resources
-from cluster.shards import Summary, Worker, make_shards, run_shards
+from cluster.shards import Summary, Worker, make_shards, refuse_nothing, run_shards
 from cluster.storage import Folder
 from cluster.tracking import tracking_uri
 from distill.images import ImageSet
@@ -18,8 +18,11 @@ Found = TypeVar("Found")
 RUNS_FILE = "_mlflow.json"  # which runs were made, so that a rerun makes no second one
 
 
-def about(teacher: "Teacher", images: ImageSet, limit: int | None) -> dict[str, Any]:
+def about(
+    teacher: "Teacher", images: ImageSet, limit: int | None = None, per_class: int | None = None
+) -> dict[str, Any]:
     """Describe a black box and images for a job's configuration."""
+    chosen = {} if per_class is None else {"per_class": per_class}
     return {
         "teacher": teacher.spec,
         "teacher_fingerprint": teacher.fingerprint,
@@ -29,6 +32,7 @@ def about(teacher: "Teacher", images: ImageSet, limit: int | None) -> dict[str, 
         "data_fingerprint": images.fingerprint,
         "split": images.split,
         "limit": limit,
+        **chosen,
     }
 
 
@@ -69,6 +73,7 @@ def run_job(
 
     Raises:
         ValueError: the folder holds other work.
+        WorkError: every row has an error.
     """
     stored = config["stored"]
     folder.claim(stored, what=what)
@@ -90,6 +95,7 @@ def run_job(
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         manifest = {"schema_version": stored["schema_version"], "num_parts": len(shards)}
         folder.finish({**dataclasses.asdict(summary), **manifest})
+    refuse_nothing(summary, folder, f"rows of {what}")
     return summary, found
 
 

@@ -144,11 +144,17 @@ def metrics(measured: Sequence[Measured]) -> dict[str, float]:
 def _track(
     experiment: str, entry: Mapping[str, Any], measured: Sequence[Measured], stored: Mapping[str, Any], uri: str
 ) -> str | None:
-    kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit")
+    kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit", "per_class")
     options = {f"option.{name}": value for name, value in entry["config"]["options"].items()}
     hashes = {f"protocol_hash.{one.measure}": one.protocol_hash for one in measured}
     student = {name: entry["config"][name] for name in ("student", "student_fingerprint", "target")}
-    params = {"method": entry["method"], **options, **student, **{name: stored[name] for name in kept}, **hashes}
+    params = {
+        "method": entry["method"],
+        **options,
+        **student,
+        **{name: stored[name] for name in kept if name in stored},
+        **hashes,
+    }
     tags = {
         "stage": "measures",
         "method": entry["method"],

@@ -64,6 +64,7 @@ def measure_maps(
     student: str | None = None,
     boxes: str | None = None,
     limit: int | None = None,
+    per_class: int | None = None,
     max_queries: int | None = None,
     num_workers: int | None = None,
 ) -> Result:
@@ -76,7 +77,7 @@ def measure_maps(
     wanted = check_measures(measures)
     judge = load_teacher(teacher)
     sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint)
-    images = open_played_images(data, sources[0], limit)
+    images = open_played_images(data, sources[0], limit, per_class)
     objects = Objects(images=images, boxes=boxes)
     if {"pointing", "energy"} & set(wanted):
         objects.check()
@@ -87,7 +88,7 @@ def measure_maps(
     stored = {
         "schema_version": SCHEMA_VERSION,
         "measures": {name: settings.fields(name, target=target, objects=objects.kind) for name in wanted},
-        **about(judge, images, limit),
+        **about(judge, images, limit, per_class),
         "student": None if fingerprint is None else Folder(str(student)).uri,
         "student_fingerprint": fingerprint,
         "boxes": None if boxes is None else Folder(boxes).uri,

@@ -127,9 +127,18 @@ def track_outcomes(
 def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str) -> str | None:
     source = outcome.source
     options = {f"option.{name}": value for name, value in source.config["options"].items()}
-    kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit", "protocol_hash")
+    kept = (
+        "teacher",
+        "teacher_fingerprint",
+        "data",
+        "data_fingerprint",
+        "split",
+        "limit",
+        "per_class",
+        "protocol_hash",
+    )
     student = {name: source.config[name] for name in ("student", "student_fingerprint", "target")}
-    params = {"method": source.method, **options, **student, **{name: stored[name] for name in kept}}
+    params = {"method": source.method, **options, **student, **{name: stored[name] for name in kept if name in stored}}
     params |= {f"protocol.{name}": value for name, value in stored["protocol"].items()}
     params |= {f"made_for.{name}": value for name, value in stored.get("made_for", {}).items()}
     tags = {

@@ -83,5 +83,5 @@ def _refuse_other_images(data_set: DataSet) -> None:
         listed = "; ".join(f"{fingerprint} in {uri}" for fingerprint, uri in found.items())
         raise ValueError(
             f"the scores of {data_set.name} are of {len(found)} choices of images ({listed}); a row is of one: give "
-            "the folders of one, or play the games again with the same --limit"
+            "the folders of one, or play the games again with the same --limit or --per-class"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cluster.storage import Folder
-from evaluate.agreement import PREFIX
+from evaluate.agreement import PREFIX, part_text
 from evaluate.method_rows import interval
 from evaluate.paper import METHODS, PRINTED, REFERENCE, SIMS, Printed
 from evaluate.paper_scores import DataSet, data_name
@@ -184,11 +184,10 @@ def _read_sims(folder: Folder, *, given: bool) -> tuple[list[Line], list[str]]:
 
 
 def _sim_line(found: Mapping[str, Any]) -> Line:
-    limit = f", first {found['limit']}" if found.get("limit") else ""
     num = int(found["num_images"])
     return Line(
         data_set=data_name(found),
-        view=f"{found.get('view', PAPERS_VIEW)}, split {found.get('split') or 'whole set'}{limit}",
+        view=f"{found.get('view', PAPERS_VIEW)}, {part_text(found)}",
         teacher=_teacher(found),
         num_images=num,
         cells={key: Cell(value=Interval(num=num, **found[key]), explains="") for key in SIMS if key in found},

@@ -65,6 +65,7 @@ def check_maps(
     other_student: str | None = None,
     split: str | None = None,
     limit: int | None = None,
+    per_class: int | None = None,
     seed: int = 0,
     max_queries: int | None = None,
     num_workers: int | None = None,
@@ -86,7 +87,7 @@ def check_maps(
             f"teacher {judge.spec!r} names one class and no second choice, so that there is no wrong class to explain; "
             "check methods whose maps are of no class (--methods matt)"
         )
-    images = open_images(data, split=split, limit=limit)
+    images = open_images(data, split=split, limit=limit, per_class=per_class)
     check_budget(judge, [Share(what="sanity", each=1, number=len(images.image_ids))], max_queries)
     settings = {"seed": seed, **CONSTANTS}
     stored = {
@@ -94,7 +95,7 @@ def check_maps(
         "methods": {method.name: _options(method) for method in wanted},
         **settings,
         "protocol_hash": settings_hash(settings),
-        **about(judge, images, limit),
+        **about(judge, images, limit, per_class),
         "student": Folder(run).uri,
         "student_fingerprint": student.fingerprint,
         "other_student": None if other_student is None else Folder(other_student).uri,

@@ -33,6 +33,7 @@ def measure(
     data: str,
     split: str | None = None,
     limit: int | None = None,
+    per_class: int | None = None,
     view: View = "centre_crop",
     max_queries: int | None = None,
 ) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def measure(
         data: folder or URI of images.
         split: part of the data set.
         limit: take only the first so many images.
+        per_class: take only the first so many images of each class.
         view: what both models see, each at its own input size.
         max_queries: refuse to ask the teacher more often than this.
 
@@ -55,7 +57,7 @@ def measure(
         ValueError: the student was made for another teacher, or no image can be read.
         FileNotFoundError: the student, the teacher or the images are missing.
     """
-    images = open_images(data, split=split, limit=limit)
+    images = open_images(data, split=split, limit=limit, per_class=per_class)
     student, judge = load_student(run), load_teacher(teacher)
     check_pair(run, student, judge)
     check_budget(judge, [Share(what="similarity", each=1, number=len(images.image_ids))], max_queries)
@@ -68,7 +70,7 @@ def measure(
         "teacher": judge.spec,
         "teacher_fingerprint": judge.fingerprint,
         "student_fingerprint": student.fingerprint,
-    }
+    } | ({} if per_class is None else {"per_class": per_class})
     agreed, num_errors = agreements(student, judge, images, view)
     found = {f"sim{n}": _interval(values) for n, values in agreed.items()}
     counts = {"num_images": len(agreed[1]), "num_errors": num_errors}

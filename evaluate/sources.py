@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Maps that differ in one of these are not about the same question: key -> what to say about it.
 SAME = {
-    "data_fingerprint": "different images; explain them with the same --data, --split and --limit",
+    "data_fingerprint": "different images; explain them with the same --data, --split, --limit and --per-class",
     "target": "different kinds of target; explain them with the same --target",
 }
 
@@ -78,23 +78,21 @@ def open_sources(
     return sources
 
 
-def open_played_images(data: str, source: Source, limit: int | None) -> ImageSet:
-    """Open the images that the maps were made of, or the first `limit` of them.
+def open_played_images(data: str, source: Source, limit: int | None = None, per_class: int | None = None) -> ImageSet:
+    """Open the images that the maps were made of, or the first `limit` of them, or `per_class` of each class.
 
     Raises:
-        ValueError: `data` is not what the maps were made of, or the limit is below 1.
+        ValueError: `data` is not what the maps were made of, or as `ImageSet.first`.
         FileNotFoundError: the folder is missing.
     """
     config = source.config
-    images = open_images(data, split=config["split"], limit=config["limit"])
+    images = open_images(data, split=config["split"], limit=config["limit"], per_class=config.get("per_class"))
     if images.fingerprint != config["data_fingerprint"]:
         raise ValueError(
             f"--data {data} ({len(images.image_ids)} images, {images.fingerprint}) is not what the maps in "
             f"{source.uri} were made of ({config['data']}, {config['data_fingerprint']}); give that folder"
         )
-    if limit is None or limit >= len(images.image_ids):
-        return images
-    return open_images(data, split=config["split"], limit=limit)
+    return images.first(limit, per_class)
 
 
 def map_items(sources: Sequence[Source], images: ImageSet) -> Iterator[dict[str, Any]]:

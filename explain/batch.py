@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cluster.session import WorkerResources, ray_session, worker_resources
-from cluster.shards import Summary, make_shards, run_shards
+from cluster.shards import Summary, make_shards, refuse_nothing, run_shards
 from cluster.storage import Folder
 from distill.student import Student, load_student
 from distill.teachers import load_teacher
@@ -45,6 +45,7 @@ def explain(name: str, job: Job) -> Summary:
 
     Raises:
         ValueError, FileNotFoundError: As `make_plan`; or the folder holds another configuration's maps.
+        WorkError: No image has got a map.
     """
     plan = make_plan(name, job)
     if plan.teacher is not None:
@@ -71,6 +72,8 @@ def explain(name: str, job: Job) -> Summary:
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         made = {"schema_version": SCHEMA_VERSION, "num_parts": len(shards), "engine": str(choice)}
         folder.finish({**asdict(summary), **made})
+    asked = [targets_folder(job.out, plan.teacher, plan.images)] if plan.teacher and plan.target == "teacher" else []
+    refuse_nothing(summary, folder, "maps", sources=asked)
     return summary
 
 

@@ -32,15 +32,16 @@ def cam(
     """
     require_eval(model)
     (linear,) = find_modules(model, [classifier])
-    if not isinstance(linear, nn.Linear):
+    weight = getattr(linear, "weight", None)  # of nn.Linear, or of what a torch.export archive has in its place
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise ValueError(f"classifier {classifier!r} is {type(linear).__name__}; CAM needs a linear layer, as 'fc'")
     with torch.no_grad(), activations(model, [target_layer]) as kept:
         class_scores(model(images), target, "logit")
         maps = kept[target_layer].detach()
-        if maps.shape[1] != linear.in_features:
+        if maps.shape[1] != weight.shape[1]:
             raise ValueError(
                 f"target_layer {target_layer!r} has {maps.shape[1]} channels, but classifier {classifier!r} weighs "
-                f"{linear.in_features}; CAM needs the last layer before the pooling"
+                f"{weight.shape[1]}; CAM needs the last layer before the pooling"
             )
-        weighed = torch.einsum("bkhw,bk->bhw", maps, linear.weight[target.long()])
+        weighed = torch.einsum("bkhw,bk->bhw", maps, weight[target.long()])
         return upsample(weighed.float(), (images.shape[2], images.shape[3]))

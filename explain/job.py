@@ -24,7 +24,7 @@ class Job(Generic[Options]):
     """Folder or URI for the maps. The same command again goes on where it stopped."""
     student: str | None = None
     """RUN folder of `python -m distill`; its network is what the CAM methods look into. Without it they look into the
-    teacher, where that is a torchvision network."""
+    teacher, where that is a torchvision network or a torch.export archive."""
     teacher: str | None = None
     """The black box, KIND:WHERE, as onnx:model.onnx; must be the one that the student was distilled from."""
     ask: Literal["teacher", "student"] = "teacher"
@@ -36,7 +36,9 @@ class Job(Generic[Options]):
     split: str | None = None
     """Part of the data set: train, val or test. Default: val, else test, else all."""
     limit: int | None = None
-    """Take the first so many images only, in sorted order."""
+    """Take the first so many images only, in sorted order: of a data set with class folders, those of the first."""
+    per_class: int | None = None
+    """Take the first so many images of each class only, in sorted order."""
     seed: int = 0
     """Seed of random methods; each image's map depends on it and on the image's id alone."""
     engine: Literal["auto", "eager", "onnxruntime", "openvino"] = "auto"

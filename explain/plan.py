@@ -68,7 +68,7 @@ def make_plan(name: str, job: Job) -> Plan:
     """
     method = find_method(name)
     job.check(method)
-    images = open_images(job.data, split=job.split, limit=job.limit)
+    images = open_images(job.data, split=job.split, limit=job.limit, per_class=job.per_class)
     student = load_student(job.student) if job.student is not None else None
     teacher = load_teacher(job.teacher) if job.teacher is not None else None
     check_pair(job, student, teacher)
@@ -103,6 +103,8 @@ def make_plan(name: str, job: Job) -> Plan:
         "target": target,
         "seed": job.seed,
     }
+    if job.per_class is not None:
+        config["per_class"] = job.per_class
     if method.version > 1:
         config["version"] = method.version
     if explained is not None and explained is teacher:
@@ -126,7 +128,7 @@ def white_box(method: Method, student: Student | None, teacher: "Teacher | None"
     """Return what the method looks into: the student, else a teacher that is a torch network; None if it needs none.
 
     Raises:
-        ValueError: If it needs one and there is none.
+        ValueError: If it needs one and there is none; or of a torch: archive, the reason why it cannot be looked into.
     """
     if method.explains != "student":
         return None
@@ -136,7 +138,7 @@ def white_box(method: Method, student: Student | None, teacher: "Teacher | None"
     if teacher.module is None:
         raise ValueError(
             f"method {method.name!r} looks into a network, and teacher {teacher.spec!r} cannot be looked into; "
-            "give --student RUN (python -m distill), or a torchvision: teacher that returns logits"
+            "give --student RUN (python -m distill), or a torchvision: or torch: teacher that returns logits"
         )
     return teacher
 

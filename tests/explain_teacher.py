@@ -24,6 +24,17 @@ class Dark(Bright):
     fingerprint = "dark"
 
 
+class Blind(Bright):
+    """Answers for images of one colour alone."""
+
+    fingerprint = "blind"
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        seen = super().__call__(images)
+        even = images.max(axis=(1, 2)) == images.min(axis=(1, 2))  # (B, 3)
+        return np.where(even.all(axis=1)[:, None], seen, np.nan)
+
+
 def bright() -> Bright:
     """Return the first black box."""
     return Bright()
@@ -32,3 +43,8 @@ def bright() -> Bright:
 def dark() -> Dark:
     """Return the second."""
     return Dark()
+
+
+def blind() -> Blind:
+    """Return the one that sees nothing."""
+    return Blind()

@@ -15,7 +15,7 @@ from torchvision.transforms import CenterCrop, Resize
 
 from cluster.errors import WorkError
 from cluster.storage import Folder
-from distill.images import open_images
+from distill.images import ImageSet, open_images
 from distill.images.decode import MAX_PIXELS, ImageError, centre_crop, decode, resize
 from distill.images.imagenette import CLASSES
 
@@ -300,6 +300,27 @@ def test_limit_takes_the_first_in_sorted_order(tmp_path):
     assert images.class_names == ("a", "b")
     with pytest.raises(ValueError, match="limit 0"):
         open_images(str(tmp_path), limit=0)
+
+
+def test_per_class_takes_the_first_of_each_class_in_sorted_order(tmp_path):
+    write(tmp_path, *(f"{name}.png" for name in ("b/3", "b/1", "b/2", "a/9", "c/5", "c/4", "c/6")))
+    images = open_images(str(tmp_path), per_class=2)
+    assert images.image_ids == ("a/9.png", "b/1.png", "b/2.png", "c/4.png", "c/5.png")
+    assert images.class_ids == (0, 1, 1, 2, 2)
+    assert images.class_names == ("a", "b", "c")
+    assert images.fingerprint != open_images(str(tmp_path)).fingerprint
+    with pytest.raises(ValueError, match="per_class 0 is too small"):
+        open_images(str(tmp_path), per_class=0)
+    with pytest.raises(ValueError, match="limit 3 and per_class 2 do not go together"):
+        open_images(str(tmp_path), limit=3, per_class=2)
+
+
+def test_per_class_needs_classes_and_leaves_out_images_without_one(tmp_path):
+    write(tmp_path, "x.png")
+    with pytest.raises(ValueError, match="have no classes; give a limit"):
+        open_images(str(tmp_path), per_class=2)
+    images = ImageSet(name="n", root="r", image_ids=("1", "2", "3"), class_ids=(None, 0, 0), class_names=("a",))
+    assert images.first(per_class=1).image_ids == ("2",)
 
 
 def test_uri_and_path_are_the_same_set(tmp_path, monkeypatch):

@@ -85,6 +85,7 @@ def test_what_is_asked_for_again_is_what_is_stored(found: Findings) -> None:
         {},
         {"options": {"num_masks": 9, "num_cells": 8, "keep_probability": 0.1, "centred": True}},
         {"target": "label", "seed": 4, "limit": 7},
+        {"per_class": 3},
         {"target": 3, "teacher": "onnx:a b.onnx"},
     ],
 )
@@ -96,7 +97,8 @@ def test_explain_keeps_what_is_not_the_default(changes: dict[str, Any]) -> None:
     name, job = parse(words(line, "explain"))
     assert (name, job.options) == ("rise", RiseOptions(**own))
     assert (job.target or "teacher", job.seed, job.limit) == (str(config["target"]), config["seed"], config["limit"])
-    assert line.count("--") == 3 + len(own) + len({"target", "seed", "limit"} & set(changes))
+    assert job.per_class == config.get("per_class")
+    assert line.count("--") == 3 + len(own) + len({"target", "seed", "limit", "per_class"} & set(changes))
 
 
 def test_measures_keep_their_settings() -> None:

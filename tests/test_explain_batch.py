@@ -23,6 +23,7 @@ from cluster.storage import Folder
 from distill.student import ResCBAM, Student, load_student, save_student
 from distill.teachers import Teacher, load_teacher
 from distill.teachers.eager import EagerTeacher
+from evaluate.sources import Source, open_played_images
 from explain.__main__ import main
 from explain.batch import MapWorker, TargetWorker
 from explain.batch import explain as run
@@ -326,6 +327,19 @@ def test_the_command_reaches_every_option(serial, data, student, tmp_path, capsy
     assert capsys.readouterr().out == f"3 maps and 0 images without one (column error) in {out}\n"
 
 
+def test_the_first_of_each_class_are_maps_of_their_own(serial, job, data):
+    chosen = job("centre_gaussian", student=None, teacher=None, per_class=1)
+    run("centre_gaussian", chosen)
+    first = [f"c{i}/{ {3: 'cut.png', 5: 'empty.jpg'}.get(i, 'whole.png') }" for i in range(10)]
+    assert [row["image_id"] for row in rows_of(chosen.out)] == first
+    folder = Folder(chosen.out)
+    assert open_played_images(data, Source(uri=chosen.out, config=folder.config())).image_ids == tuple(first)
+    with pytest.raises(ValueError, match=r"another configuration.*per_class: got 2, stored 1"):
+        run("centre_gaussian", replace(chosen, per_class=2))
+    run("centre_gaussian", job("centre_gaussian", "all", student=None, teacher=None))
+    assert "per_class" not in folder.beside("all").config()  # maps that were made before there was such a choice
+
+
 def asked_rise(job, out, num_masks=32, **changed):
     return job("rise", out, options=METHODS["rise"].options(num_masks=num_masks, **changed), limit=5, student=None)
 
@@ -431,6 +445,17 @@ def test_rise_explains_no_student(job):
         run("rise", job("rise", target="student"))
     with pytest.raises(ValueError, match="asks the black box; give --teacher"):
         run("rise", job("rise", teacher=None))
+
+
+def test_a_job_that_came_to_nothing_says_so(serial, tmp_path, data, student, capsys):
+    """The black box answers for the mean colour when it is loaded, and for no image of the data set."""
+    words = ["--teacher", "python:explain_teacher:blind", "--data", data, "--out", str(tmp_path / "maps")]
+    for _ in range(2):  # the second start finds everything done
+        assert main(["centre_gaussian", *words]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: all 12 maps have an error, the first: teacher 'python:explain_teacher:blind'")
+        assert f"delete {tmp_path / 'maps'} and {tmp_path / 'targets-'}" in error
+    assert Folder(str(tmp_path / "maps")).finished() is not None
 
 
 def test_without_a_student_a_torch_teacher_is_looked_into(serial, job, monkeypatch):

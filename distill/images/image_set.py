@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distill.images.boxes import Boxes
@@ -44,6 +44,36 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         assert len(self.image_ids) == len(self.class_ids)
+
+    def first(self, limit: int | None = None, per_class: int | None = None) -> ImageSet:
+        """Take the first so many images of each class, or of all, in sorted order.
+
+        Args:
+            limit: how many in all; None for no limit.
+            per_class: how many of each class, fewer of one that has fewer; images without a class are left out.
+
+        Raises:
+            ValueError: a number is below 1, both are given, or there are no classes to count by.
+        """
+        for name, number in (("limit", limit), ("per_class", per_class)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} {number} is too small; allowed: 1 or more, or none for all images")
+        if per_class is None:
+            return replace(self, image_ids=self.image_ids[:limit], class_ids=self.class_ids[:limit])
+        if limit is not None:
+            raise ValueError(f"limit {limit} and per_class {per_class} do not go together; give one of them")
+        if not any(class_id is not None for class_id in self.class_ids):
+            raise ValueError(
+                f"per_class {per_class}: the images of {self.name!r} have no classes; give a limit instead"
+            )
+        found: dict[int, int] = {}
+        kept = []
+        for place, class_id in enumerate(self.class_ids):
+            if class_id is not None and found.get(class_id, 0) < per_class:
+                found[class_id] = found.get(class_id, 0) + 1
+                kept.append(place)
+        image_ids, class_ids = (tuple(values[place] for place in kept) for values in (self.image_ids, self.class_ids))
+        return replace(self, image_ids=image_ids, class_ids=class_ids)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -22,7 +22,7 @@ class EagerTeacher(Teacher):
 
     @property
     def module(self) -> torch.nn.Module | None:
-        """Return the module, if it is a torch network in eval mode that returns logits; an exported one never is."""
+        """Return the module, if it is a torch network in eval mode that returns logits."""
         module = self._module
         if not isinstance(module, torch.nn.Module) or self.output != "logits":
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,24 @@ from distill.teachers.description import Description, read_description
 from distill.teachers.eager import EagerTeacher, check_device
 
 BATCH_SIZE = 8  # images per call where the archive leaves it open
+
+
+class ArchiveTeacher(EagerTeacher):
+    """An exported program as a black box, which opens where it is to be looked into."""
+
+    def __init__(self, program: torch.export.ExportedProgram, **description: Any) -> None:
+        """Wrap the program, which is on the device already; the other arguments are `EagerTeacher`'s."""
+        super().__init__(program.module(), **description)
+        self._program = program
+
+    @functools.cached_property
+    def module(self) -> torch.nn.Module | None:
+        """Return its modules, put together again, if it returns logits. Raises: ValueError where that cannot be."""
+        if self.output != "logits":
+            return None
+        from distill.teachers.unflattened import open_network
+
+        return open_network(self._program, self.spec)
 
 
 def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:
@@ -37,8 +56,8 @@ def open_model(path: Path, described: Description, *, spec: str, num_threads: in
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    teacher = EagerTeacher(
-        program.module(),
+    teacher = ArchiveTeacher(
+        program,
         device=device,
         spec=spec,
         input_size=described.input_size,
