@@ -18,13 +18,15 @@ from cluster.errors import WorkError
 from cluster.progress import Progress
 from cluster.rates import Rate, machine
 from cluster.session import WorkerResources
+from cluster.shard_progress import Teller, shard_progress
 from cluster.storage import PART_SUFFIX, Folder
 from cluster.tables import read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Worker = Callable[[list[dict[str, Any]]], "pa.Table"]
+Worker = Callable[..., "pa.Table"]
+"""Turns a shard's items into rows; one that tells also takes a `Teller`."""
 IN_FLIGHT = 2  # shards an actor has at once: one at work, one waiting; more would leave others idle at the end
 NUM_READERS = 16  # footers read at once, for stores where each costs a round trip
 
@@ -74,6 +76,7 @@ def run_shards(
     rows_per_item: int = 1,
     items_per_image: int = 1,
     queries: str | None = None,
+    tells: bool = False,
 ) -> Summary:
     """Run `worker(config)` in every actor over the shards that have no part yet; needs a running Ray session.
 
@@ -87,6 +90,7 @@ def run_shards(
         rows_per_item: Rows that each item gives.
         items_per_image: Items that each image gives, for the rate.
         queries: Column that counts what a row asked of a model outside, for the rate.
+        tells: Whether the worker is also given a `Teller`, for shards that take long.
 
     Raises:
         ValueError: The folder holds parts that do not belong to these shards.
@@ -99,11 +103,14 @@ def run_shards(
     skipped_rows = sum(rows[name] for name in skipped)
     errors = sum(skipped.values())
     parts: list[dict[str, Any]] = []
-    with Progress(description, sum(rows.values()), unit="rows", done=skipped_rows) as progress:
-        for part in _write_parts(_Job(worker, config, folder, rows_per_item, queries, resources), left):
+    with (
+        Progress(description, sum(rows.values()), unit="rows", done=skipped_rows) as progress,
+        shard_progress(progress, tells=tells and bool(left)) as (shown, board),
+    ):
+        for part in _write_parts(_Job(worker, config, folder, rows_per_item, queries, resources, board), left):
             parts.append(part)
             errors += int(part["errors"])
-            progress.advance(int(part["rows"]), errors=errors)
+            shown.finish(str(part["part"]), int(part["rows"]), errors=errors)
     folder.sweep()
     done = _existing(folder, rows)
     missing = sorted(set(rows) - set(done))
@@ -128,10 +135,10 @@ def refuse_nothing(summary: Summary, folder: Folder, what: str, *, sources: Sequ
     if not summary.rows or summary.errors < summary.rows:
         return
     names = sorted(name for name in folder.names() if name.endswith(PART_SUFFIX))
-    first = read_parquet(folder, names[0], ["error"])["error"][0].as_py()
+    first = str(read_parquet(folder, names[0], ["error"])["error"][0].as_py()).rstrip(".")
     stale = " and ".join(one.uri for one in (folder, *sources))
     raise WorkError(
-        f"all {summary.rows} {what} have an error, the first: {str(first).rstrip(".")}. Mend what it says, delete {stale}, then give the "
+        f"all {summary.rows} {what} have an error, the first: {first}. Mend what it says, delete {stale}, then give the "
         "same command again"
     )
 
@@ -167,6 +174,7 @@ class _Job:
     rows_per_item: int
     queries: str | None
     resources: WorkerResources
+    board: Any
 
 
 class _PartWriter:
@@ -192,7 +200,7 @@ class _PartWriter:
 
     def _write(self, part: str, worker: Worker, items: list[dict[str, Any]]) -> dict[str, Any]:
         started_s = time.monotonic()
-        table = worker(items)
+        table = worker(items) if self._job.board is None else worker(items, Teller(self._job.board, part))
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
         data = _parquet(table)
         self._job.folder.write_bytes(part + PART_SUFFIX, data)

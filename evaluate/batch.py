@@ -23,6 +23,7 @@ from evaluate.protocol import Protocol
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.sources import Source, map_items, map_row, open_played_images, open_sources
 from explain.frames import read_frame, without_list
+from explain.passes import Tell, silent
 from explain.schema import read_part
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def play_games(
         rows_per_item=len(protocol.games),
         items_per_image=len(sources),
         queries="teacher_queries",
+        tells=True,
         num_workers=num_workers,
         conclude=conclude,
     )
@@ -130,8 +132,11 @@ class GamesWorker:
         )
         self._part = functools.lru_cache(maxsize=1)(read_part)  # a shard's maps mostly share one part
 
-    def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
-        """Return a row per item and game of the protocol, in the items' order and the protocol's."""
+    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> pa.Table:
+        """Return a row per item and game of the protocol, in the items' order and the protocol's.
+
+        `tell` hears of every curve.
+        """
         rows: list[dict[str, Any]] = []
         waiting: list[tuple[dict[str, Any], np.ndarray]] = []
         plays = self._plays(items, rows, waiting)
@@ -140,6 +145,7 @@ class GamesWorker:
             for k, curve in enumerate(play(self.teacher.forward, plays, batch_size=batch_size)):
                 row, fractions = waiting[k]
                 row |= {"curve": curve, "auc": area_over(curve, fractions), "teacher_queries": len(curve)}
+                tell(k + 1, 0)
         except RefusedImageError as error:
             if len(items) > 1:  # a batch holds frames of several images: find out whose they are
                 return pa.concat_tables([self([item]) for item in items])

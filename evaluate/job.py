@@ -48,6 +48,7 @@ def run_job(
     rows_per_item: int,
     items_per_image: int = 1,
     queries: str | None = None,
+    tells: bool = False,
     num_workers: int | None,
     conclude: Callable[[], Found],
 ) -> tuple[Summary, Found]:
@@ -65,6 +66,7 @@ def run_job(
         rows_per_item: rows that each item gives.
         items_per_image: as `run_shards` takes it.
         queries: likewise.
+        tells: likewise.
         num_workers: workers; None takes one per GPU, else one per four cores.
         conclude: sums up the folder and tells MLflow, once all parts are there.
 
@@ -90,6 +92,7 @@ def run_job(
             rows_per_item=rows_per_item,
             items_per_image=items_per_image,
             queries=queries,
+            tells=tells,
         )
     found = conclude()
     if folder.finished() is None or summary.skipped_rows < summary.rows:

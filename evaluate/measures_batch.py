@@ -37,6 +37,7 @@ from evaluate.measuring import FUNCTIONS, Subject, queries
 from evaluate.objects import Objects
 from evaluate.sources import Source, map_items, map_row, open_played_images, open_sources
 from explain.frames import read_frame, without_list
+from explain.passes import Tell, silent
 from explain.random import image_seed
 from explain.schema import read_part
 
@@ -109,6 +110,7 @@ def measure_maps(
         config,
         image_items(sources, images),
         folder,
+        tells=True,
         num_workers=num_workers,
         conclude=conclude,
         **options,
@@ -159,9 +161,13 @@ class MeasuresWorker:
         # A shard's maps mostly share one part a source.
         self._part = functools.lru_cache(maxsize=len(self.sources))(read_part)
 
-    def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
-        """Return, for each item in order, each source's rows in the order of the measures."""
-        return pa.Table.from_pylist([row for item in items for row in self._rows(item)], schema=self.schema)
+    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> pa.Table:
+        """Return, for each item in order, each source's rows in the order of the measures; `tell` hears of each."""
+        rows: list[dict[str, Any]] = []
+        for item in items:
+            rows += self._rows(item)
+            tell(len(rows), 0)
+        return pa.Table.from_pylist(rows, schema=self.schema)
 
     def _rows(self, item: dict[str, Any]) -> list[dict[str, Any]]:
         found = [self._map_row(number, item) for number in range(len(self.sources))]

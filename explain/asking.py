@@ -12,7 +12,7 @@ from torch import Tensor
 from cluster.storage import Folder
 from distill.teachers import RefusedImageError
 from explain.answers import Known, read_answers, write_answers
-from explain.passes import Answer, Request
+from explain.passes import Answer, Request, Tell, silent
 from explain.queries import Queries
 
 if TYPE_CHECKING:
@@ -39,24 +39,29 @@ class Asker:
     device: str = "cpu"
     """Where frames are composed."""
 
-    def __call__(self, requests: Sequence[Request | None]) -> list[Answer | str | None]:
+    def __call__(self, requests: Sequence[Request | None], tell: Tell = silent) -> list[Answer | str | None]:
         """Explain the requests, in their order; None keeps a place free, and is answered by None.
 
-        A text says why an image has no map. Whatever happens, answers that came are kept.
+        `tell` hears of every batch of questions. A text says why an image has no map. Whatever happens, answers that
+        came are kept.
         """
         image_ids = [request.image_id for request in requests if request is not None]
         known = read_answers(self.folder, image_ids)
         before = {image_id: len(found.answers) for image_id, found in known.items()}
+        counted = _Counted(tell)
         try:
-            return [None if request is None else self._explain(request, known) for request in requests]
+            return [
+                None if request is None else self._explain(request, known, counted.at(place))
+                for place, request in enumerate(requests)
+            ]
         finally:
             if {image_id: len(found.answers) for image_id, found in known.items()} != before:
                 write_answers(self.folder, image_ids, known)
 
-    def _explain(self, request: Request, known: dict[str, Known]) -> Answer | str:
+    def _explain(self, request: Request, known: dict[str, Known], counted: "_Counted") -> Answer | str:
         assert request.target is not None, "a query-based method has a target from the start"
         earlier = known.get(request.image_id, Known(answers=np.zeros(0, np.float32), seconds=0.0))
-        queries = _asked(self.teacher, earlier.answers)
+        queries = _asked(self.teacher, earlier.answers, counted)
         prior = {} if self.student is None else {"student": _asked(self.student)}
         image = self.teacher.normalise(request.frame[None]).to(self.device)
         target = torch.tensor([request.target])
@@ -83,7 +88,30 @@ class Asker:
         )
 
 
-def _asked(answerer: "Teacher", known: Sequence[float] | np.ndarray = ()) -> Queries:
+class _Counted:
+    """Count the questions of one call, and tell after each batch of them."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell, self._place, self._asked = tell, 0, 0
+
+    def at(self, place: int) -> "_Counted":
+        self._place = place
+        self._tell(self._place, self._asked)
+        return self
+
+    def add(self, num: int) -> None:
+        self._asked += num
+        self._tell(self._place, self._asked)
+
+
+def _asked(answerer: "Teacher", known: Sequence[float] | np.ndarray = (), counted: _Counted | None = None) -> Queries:
     """Make the questions to one image's frames, of which some are answered already."""
     answers = torch.from_numpy(np.asarray(known, dtype=np.float32))
-    return Queries(answerer.forward, batch_size=answerer.batch_size or BATCH_FRAMES, known={0: answers})
+
+    def score(frames: Tensor) -> Tensor:
+        found = answerer.forward(frames)
+        if counted is not None:
+            counted.add(len(frames))
+        return found
+
+    return Queries(score, batch_size=answerer.batch_size or BATCH_FRAMES, known={0: answers})

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from explain.asking import Asker
 from explain.engine import EAGER, GRAPH_IMAGES, choose, in_engine
 from explain.frames import read_frame, without_list
 from explain.job import Job
-from explain.passes import PASS_IMAGES, Answer, Explainer, Request
+from explain.passes import PASS_IMAGES, Answer, Explainer, Request, Tell, silent
 from explain.plan import Plan, make_plan, network, white_box
 from explain.random import image_seed
 from explain.registry import METHODS, Method, find_method
@@ -67,7 +68,14 @@ def explain(name: str, job: Job) -> Summary:
         }
         shards = make_shards(items, SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
         summary = run_shards(
-            MapWorker, config, shards, folder, resources=resources, description=name, queries="teacher_queries"
+            MapWorker,
+            config,
+            shards,
+            folder,
+            resources=resources,
+            description=name,
+            queries="teacher_queries",
+            tells=plan.method.explains != "nothing" and not plan.method.static,  # minutes a shard
         )
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         made = {"schema_version": SCHEMA_VERSION, "num_parts": len(shards), "engine": str(choice)}
@@ -132,15 +140,17 @@ class MapWorker:
         make = make_asker if self.method.asks else make_explainer
         self.explainer = make(self.method, config, device)
 
-    def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
-        """Return one row per item, in their order."""
+    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> "pa.Table":
+        """Return one row per item, in their order; `tell` hears how far it is."""
         size = math.ceil(self.config["batch_size"] / PASS_IMAGES) * PASS_IMAGES
-        rows = [row for i in range(0, len(items), size) for row in self._rows(items[i : i + size])]
+        rows: list[dict[str, Any]] = []
+        for i in range(0, len(items), size):
+            rows += self._rows(items[i : i + size], partial(_further, tell, i))
         return maps_table(rows, self.config["stored"])
 
-    def _rows(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _rows(self, items: Sequence[dict[str, Any]], tell: Tell) -> list[dict[str, Any]]:
         read = [self._read(item) for item in items]
-        answers = self.explainer([found if isinstance(found, Request) else None for found in read])
+        answers = self.explainer([found if isinstance(found, Request) else None for found in read], tell)
         return [
             self._row(item, answer) if isinstance(answer, Answer) else {**item, "error": answer or found}
             for item, found, answer in zip(items, read, answers, strict=True)
@@ -170,6 +180,11 @@ class MapWorker:
         if not np.isfinite(answer.saliency).all():
             return {**row, "error": "the map has values that are not finite numbers"}
         return {**row, "saliency": answer.saliency, "map_height": height, "map_width": width}
+
+
+def _further(tell: Tell, before: int, rows: int, asked: int) -> None:
+    """Tell of a batch behind `before` others."""
+    tell(before + rows, asked)
 
 
 def make_explainer(method: Method, config: dict[str, Any], device: str) -> Explainer:

@@ -19,9 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+Tell = Callable[[int, int], None]
+"""Hears how many images are done and how many questions were asked for them, by now."""
 Network = TypeVar("Network", bound=nn.Module | None)
 PASS_IMAGES = 8
 """Enough for a core's caches and a small GPU's cores; more would only cost memory (60 MB an image at 224 px)."""
+
+
+def silent(_done: int, _asked: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +81,22 @@ class Explainer:
     passes: int = 0
     """Forward passes of the method that are not the model's own, as an engine's are not."""
 
-    def __call__(self, requests: Sequence[Request | None]) -> list[Answer | None]:
-        """Explain the requests, in their order; None keeps a place free, and is answered by None."""
+    def __call__(self, requests: Sequence[Request | None], tell: Tell = silent) -> list[Answer | None]:
+        """Explain the requests, in their order; None keeps a place free, and is answered by None.
+
+        `tell` hears of every pass.
+        """
         models: queue.SimpleQueue[nn.Module | None] = queue.SimpleQueue()
         for _ in range(self.num_threads):
             models.put(share_weights(self.model))
         starts = range(0, len(requests), PASS_IMAGES)
         with ThreadPoolExecutor(self.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             passes = [pool.submit(self._pass, models, requests[i : i + PASS_IMAGES]) for i in starts]
-            return [answer for one in passes for answer in one.result()]
+            answers: list[Answer | None] = []
+            for one in passes:
+                answers += one.result()
+                tell(len(answers), 0)
+            return answers
 
     def _pass(self, models: queue.SimpleQueue, requests: Sequence[Request | None]) -> list[Answer | None]:
         asked = [request for request in requests if request is not None]

@@ -14,9 +14,11 @@ import pytest
 from pyarrow import dataset, parquet
 
 from cluster.errors import WorkError
+from cluster.progress import Progress
 from cluster.rates import machine
 from cluster.session import WorkerResources, client_environment, ray_session, worker_resources
-from cluster.shards import Shard, Summary, make_shards, run_shards
+from cluster.shard_progress import ShardProgress
+from cluster.shards import Shard, Summary, make_shards, refuse_nothing, run_shards
 from cluster.storage import Folder
 
 # Ray Data makes its own context with options that it deprecates.
@@ -131,6 +133,54 @@ def test_a_job_measures_itself(tmp_path: Path, two_workers: WorkerResources) -> 
     assert rate.num_bytes == sum(path.stat().st_size for path in tmp_path.glob("*.parquet"))
     assert rate.queries == sum(dataset.dataset(tmp_path).to_table()["asked"].to_pylist())
     assert rate.machine == machine()
+
+
+def test_a_worker_tells_how_far_it_is_inside_of_a_shard(
+    tmp_path: Path, two_workers: WorkerResources, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def make(config: dict[str, Any]) -> Any:
+        import time
+
+        def run(items: list[dict[str, Any]], tell: Callable[[int, int], None]) -> pa.Table:
+            for done in range(1, 5):
+                tell(done, 100 * done)
+                time.sleep(1.1)
+            return pa.table({"i": [item["i"] for item in items]})
+
+        return run
+
+    monkeypatch.setattr("cluster.progress.LOG_INTERVAL_S", 0.0)
+    shard = make_shards([{"i": i} for i in range(6)], 6)
+    summary = run_shards(make, {}, shard, Folder(str(tmp_path)), resources=two_workers, description="ask", tells=True)
+    assert summary.rows == 6
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("ask: 2/6 rows") and line.endswith("asked 200") for line in lines)
+    assert lines[-1].startswith("ask: 6/6 rows")
+
+
+def test_what_is_told_counts_until_the_part_is_written() -> None:
+    display = Progress("ask", 20, done=4)
+    shown = ShardProgress(display)
+    done = []
+    for step in (
+        lambda: shown.tell({"a": (3, 30), "b": (1, 5)}),
+        lambda: shown.tell({"a": (0, 2), "b": (2, 9)}),  # the worker of `a` was killed: the display waits
+        lambda: shown.finish("b", 6, errors=1),
+        lambda: shown.tell({"a": (5, 40), "b": (2, 9)}),
+        lambda: shown.finish("a", 10),
+    ):
+        step()
+        done.append(display.done)
+    assert done == [8, 8, 10, 15, 20]
+
+
+def test_a_job_of_errors_alone_is_no_success(tmp_path: Path) -> None:
+    folder, texts = Folder(str(tmp_path)), ["no reply.", "no map"]
+    parquet.write_table(pa.table({"error": texts}), tmp_path / "part-00000.parquet")
+    with pytest.raises(WorkError, match=rf"^all 2 maps have an error, the first: no reply\. Mend.*delete {tmp_path}, "):
+        refuse_nothing(Summary(2, 2, 0, 0.0), folder, "maps")
+    refuse_nothing(Summary(2, 1, 0, 0.0), folder, "maps")
+    refuse_nothing(Summary(0, 0, 0, 0.0), folder, "maps")
 
 
 def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, two_workers: WorkerResources) -> None:
