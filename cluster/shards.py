@@ -138,7 +138,7 @@ def refuse_nothing(summary: Summary, folder: Folder, what: str, *, sources: Sequ
     first = str(read_parquet(folder, names[0], ["error"])["error"][0].as_py()).rstrip(".")
     stale = " and ".join(one.uri for one in (folder, *sources))
     raise WorkError(
-        f"all {summary.rows} {what} have an error, the first: {first}. Mend what it says, delete {stale}, then give the "
+        f"all {summary.rows} {what} have an error, the first: {first}. Mend that, delete {stale}, then give the "
         "same command again"
     )
 

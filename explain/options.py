@@ -23,6 +23,14 @@ class GradCamOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HiResCamOptions(GradCamOptions):
+    """Options of `explain.hires_cam.hires_cam`."""
+
+    target_layer: str = "layer3"
+    """Module whose feature maps are weighed: layer1 ... layer4, where it is CAM, or one inside, as layer3.2."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CamOptions:
     """Options of `explain.cam.cam`."""
 

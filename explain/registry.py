@@ -11,6 +11,7 @@ from explain.options import (
     EdgesOptions,
     GpRegressionOptions,
     GradCamOptions,
+    HiResCamOptions,
     IntegratedGradientsOptions,
     KernelShapOptions,
     LimeOptions,
@@ -122,6 +123,14 @@ METHODS: dict[str, Method] = {
             "student",
             "LayerCAM of one layer, any.",
             GradCamOptions,
+            static=True,
+        ),
+        Method(
+            "hires_cam",
+            "explain.hires_cam:hires_cam",
+            "student",
+            "HiResCAM of one layer, any.",
+            HiResCamOptions,
             static=True,
         ),
         Method(
