@@ -223,7 +223,10 @@ class Report:
     num_gallery: int = 8
     """Images in the gallery."""
     table: str | None = None
-    """Also write the table of methods, as .md or .csv."""
+    """Also write the table of methods, as .md or .csv; both are written."""
+    beside: str | None = None
+    """Data set of the paper's with whose order of methods to compare ours, such as imagenet. Default: that of the same
+    name, if it has one."""
 
     def run(self) -> None:
         """Write the page, then print what it found."""
@@ -236,6 +239,7 @@ class Report:
             photographs=self.photographs,
             num_gallery=self.num_gallery,
             tables=self.table,
+            beside=self.beside,
         )
         print(summary)
 

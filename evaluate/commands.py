@@ -25,7 +25,8 @@ def commands(findings: Findings) -> list[str]:
     lines += [games(config, uri) for uri, config in zip(results.uris, results.configs, strict=True)]
     lines += [measures(config, uri) for uri, config in findings.measured.items()]
     lines += [similarity(found.settings, str(student.uri)) for found in student.agreements if not found.doubt]
-    return [*lines, _command("evaluate report", scores=results.uris, measures=list(findings.measured) or None, out=OUT)]
+    own = {"measures": list(findings.measured) or None, "out": OUT, "beside": findings.beside}
+    return [*lines, _command("evaluate report", scores=results.uris, **own)]
 
 
 def distil(config: Mapping[str, Any], out: str) -> str:

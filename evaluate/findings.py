@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,9 @@ from evaluate.columns import Column, game_columns, measure_columns
 from evaluate.headline import sentences
 from evaluate.measured import Measured, measures_config, read_measured
 from evaluate.method_rows import MethodRow, method_rows
+from evaluate.paper import PRINTED, Printed
+from evaluate.paper_order import order_sentences
+from evaluate.paper_scores import DataSet, data_name
 from evaluate.protocol import MEASURES
 from evaluate.results import Results, load_results
 from evaluate.shown import readable
@@ -33,6 +35,8 @@ class Findings:
     """The table, best method first."""
     headline: list[str]
     """What came out, in sentences."""
+    beside: str | None
+    """The paper's data set that was named to compare with; None for the one of the same name, if any."""
     student: StudentFacts
     """The student and its agreement with the black box."""
     disagreements: Disagreements
@@ -46,11 +50,16 @@ class Findings:
     def data_name(self) -> str:
         """Return the data set's name."""
         stored = self.results.config.get("data_name")
-        return stored or (self.images.name if self.images else Path(self.results.config["data"]).name)
+        return stored or (self.images.name if self.images else data_name(self.results.config))
 
 
-def gather(scores: Sequence[str], measures: Sequence[str] = ()) -> Findings:
+def gather(scores: Sequence[str], measures: Sequence[str] = (), *, beside: str | None = None) -> Findings:
     """Read score folders, and measures of the same maps, and compute everything that a report shows.
+
+    Args:
+        scores: folders of `python -m evaluate games`.
+        measures: folders of `python -m evaluate measures`.
+        beside: the paper's data set with whose order of methods ours is compared; by default the one of the same name.
 
     Raises:
         ValueError: the scores cannot stand in one report, there are none, or the measures are not of their maps.
@@ -60,6 +69,7 @@ def gather(scores: Sequence[str], measures: Sequence[str] = ()) -> Findings:
     configs = {folder.uri: measures_config(folder) for folder in map(Folder, measures)}
     _refuse_unfit(results, configs, measured)
     columns, tables = _columns(results, measured)
+    data_set, row = DataSet(name=data_name(results.config), results=results), _paper_row(beside, results.config)
     images, problem = _open_images(results)
     rows = method_rows(results, columns, tables)
     return Findings(
@@ -67,12 +77,20 @@ def gather(scores: Sequence[str], measures: Sequence[str] = ()) -> Findings:
         measured=configs,
         columns=columns,
         rows=rows,
-        headline=sentences(results, rows),
+        headline=sentences(results, rows) + (order_sentences(data_set, row) if row else []),
+        beside=beside,
         student=read_student(results),
         disagreements=disagreements(tables),
         images=images,
         images_problem=problem,
     )
+
+
+def _paper_row(beside: str | None, config: Mapping[str, Any]) -> Printed | None:
+    rows = {printed.name: printed for printed in PRINTED}
+    if beside is not None and beside not in rows:
+        raise ValueError(f"beside {beside!r} is no data set of the paper's; these are: {', '.join(rows)}")
+    return rows.get(beside or data_name(config))
 
 
 def _refuse_unfit(results: Results, configs: Mapping[str, Mapping[str, Any]], measured: Sequence[Measured]) -> None:

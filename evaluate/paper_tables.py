@@ -11,6 +11,7 @@ from cluster.storage import Folder
 from evaluate.agreement import PREFIX, part_text
 from evaluate.method_rows import interval
 from evaluate.paper import METHODS, PRINTED, REFERENCE, SIMS, Printed
+from evaluate.paper_order import order_sentence
 from evaluate.paper_scores import DataSet, data_name
 from evaluate.protocol import GAMES, HIGHER_IS_BETTER, Game
 from evaluate.shown import readable
@@ -81,7 +82,11 @@ def game_table(game: Game, data_sets: Sequence[DataSet], beside: Mapping[str, Pr
         f"over images, protocol {config['protocol']['name']} ({config['protocol_hash']}).",
         columns=METHODS | {key: title for key, title in (others | controls).items() if key not in METHODS},
         lines=_in_order(lines, game, [data_set.name for data_set in data_sets], beside),
-        notes=(*_common_notes([d.name for d in data_sets], beside), *_method_notes(data_sets)),
+        notes=(
+            *_common_notes([d.name for d in data_sets], beside),
+            *_method_notes(data_sets),
+            *(f"{d.name}. {order_sentence(game, d, beside[d.name])}" for d in data_sets if d.name in beside),
+        ),
         protocol_hash=config["protocol_hash"],
     )
 

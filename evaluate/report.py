@@ -22,6 +22,7 @@ def write_report(
     photographs: bool = True,
     num_gallery: int = 8,
     tables: str | None = None,
+    beside: str | None = None,
 ) -> str:
     """Write the page, and the tables where asked for; keep both as artifacts of an MLflow run `report`.
 
@@ -32,6 +33,7 @@ def write_report(
         photographs: False leaves every input image out, for publication: maps alone.
         num_gallery: images in the gallery, 0 or more.
         tables: file name ending in .md or .csv; both are written beside each other.
+        beside: as `gather` takes it.
 
     Returns:
         The summary for the console.
@@ -40,7 +42,7 @@ def write_report(
         ValueError: the scores cannot stand in one report, or an argument is out of range.
     """
     (folder, name), stem = _check(out, num_gallery, tables)
-    findings = gather(scores, measures)
+    findings = gather(scores, measures, beside=beside)
     folder.write_bytes(name, render(findings, photographs=photographs, num_gallery=num_gallery).encode())
     page = folder.child(name).uri
     written = [page]
