@@ -1,9 +1,15 @@
 """Boxes from annotations: scaled to frames that are not square, and files that mean no good."""
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from distill.images.boxes import MAX_BYTES, Boxes, read_boxes
+from distill.images.boxes import CORNERS, MAX_BYTES, Boxes, read_boxes
+from distill.images.image_set import ImageSet
+from distill.images.objects import BoxFiles, BoxTable
 
 IMAGENET = b"""<annotation>
 	<folder>val</folder>
@@ -39,6 +45,48 @@ def test_a_mask_marks_the_pixels_with_their_centre_inside() -> None:
             inside = (10 <= column <= 20 and 5 <= row <= 10) or 30 <= column <= 40
             assert mask[y, x] == inside
     assert np.array_equal(Boxes(size=(4, 4), corners=((-9, -9, 99, 99),)).mask((3, 5)), np.ones((3, 5), dtype=bool))
+
+
+def stored(upright: np.ndarray, turn: int) -> bytes:
+    """Store an image so that EXIF turns it upright: what a camera held askew does."""
+    back = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90"}
+    back |= {7: "TRANSVERSE", 8: "ROTATE_270"}
+    image, exif, buffer = Image.fromarray(upright), Image.Exif(), io.BytesIO()
+    exif[0x0112] = turn
+    image = image if turn == 1 else image.transpose(Image.Transpose[back[turn]])
+    image.save(buffer, "PNG", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["files", "table"])
+def test_a_box_turns_with_its_image(turn: int, kind: str, tmp_path: Path) -> None:
+    upright = np.zeros((24, 40, 3), dtype=np.uint8)
+    upright[3:10, 5:21] = 255
+    data = stored(upright, turn)
+    (tmp_path / "x.png").write_bytes(data)
+    with Image.open(io.BytesIO(data)) as image:  # as it is stored, and as an annotator sees it
+        pixels = np.asarray(image)
+    rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in ((1, 2), (0, 2)))
+    left, top, right, bottom = (*(int(found[0]) for found in (columns, rows)), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    objects = BoxTable(corners={"x.png": (left, top, right, bottom)})
+    if kind == "files":
+        text = f"<size><width>{pixels.shape[1]}</width><height>{pixels.shape[0]}</height></size><object><bndbox>"
+        text += "".join(f"<{n}>{v}</{n}>" for n, v in zip(CORNERS, (left, top, right, bottom), strict=True))
+        (tmp_path / "x.xml").write_text(f"<annotation>{text}</bndbox></object></annotation>")
+        objects = BoxFiles(uri=str(tmp_path))
+    images = ImageSet(
+        name="x", root=str(tmp_path), image_ids=("x.png",), class_ids=(None,), class_names=(), objects=objects
+    )
+    assert np.array_equal(np.asarray(images.image("x.png")), upright)
+    assert np.array_equal(images.mask("x.png", (24, 40)), upright[..., 0] > 0)
+
+
+def test_a_box_that_was_drawn_on_the_upright_image_stays(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(stored(np.zeros((375, 500, 3), dtype=np.uint8), 6))
+    (tmp_path / "x.xml").write_bytes(IMAGENET)
+    images = ImageSet(name="x", root=str(tmp_path), image_ids=("x.png",), class_ids=(None,), class_names=())
+    assert BoxFiles(uri=str(tmp_path)).find(images, "x.png") == read_boxes(IMAGENET)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])

@@ -36,6 +36,28 @@ class Boxes:
             found |= ((y >= top) & (y <= bottom))[:, None] & ((x >= left) & (x <= right))
         return found
 
+    def turned(self, turn: int) -> "Boxes":
+        """Turn boxes that were drawn on an image as its file stores it to where they lie on the upright one.
+
+        Args:
+            turn: How EXIF says that the image is stored, 1 (upright) to 8.
+        """
+        height, width = self.size
+        places = {
+            2: lambda x, y: (width - x, y),
+            3: lambda x, y: (width - x, height - y),
+            4: lambda x, y: (x, height - y),
+            5: lambda x, y: (y, x),
+            6: lambda x, y: (height - y, x),
+            7: lambda x, y: (height - y, width - x),
+            8: lambda x, y: (y, width - x),
+        }
+        if turn not in places:
+            return self
+        ends = [(places[turn](box[0], box[1]), places[turn](box[2], box[3])) for box in self.corners]
+        corners = tuple((min(a, c), min(b, d), max(a, c), max(b, d)) for (a, b), (c, d) in ends)
+        return Boxes(size=self.size if turn < 5 else (width, height), corners=corners)
+
 
 def read_boxes(data: bytes) -> Boxes:
     """Parse `<annotation>` with its `<size>` and the `<bndbox>` of each `<object>`.

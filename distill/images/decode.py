@@ -87,6 +87,19 @@ def decode(data: bytes) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
+def stored_view(data: bytes) -> tuple[tuple[int, int], int]:
+    """Return height and width of an image as its file stores it, and how EXIF says that is: 1 (upright) to 8.
+
+    Raises:
+        ImageError: if the file is of an unknown format.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return (image.height, image.width), _orientation(image)
+    except _BROKEN as error:
+        raise ImageError(f"the file cannot be decoded: {' '.join(str(error).split())}") from error
+
+
 def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Resize the whole image to `size` (height, width), bilinear with antialiasing, without a crop.
 

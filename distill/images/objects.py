@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.storage import Folder
 from distill.images.boxes import Boxes, Corners, read_boxes
-from distill.images.decode import decode
+from distill.images.decode import decode, stored_view
 
 if TYPE_CHECKING:
     from distill.images.image_set import ImageSet
@@ -55,11 +55,21 @@ class BoxFiles:
         return (name.rpartition(".")[0] or name) + ".xml"
 
     def find(self, images: ImageSet, image_id: str) -> Boxes | None:
-        """Read an image's boxes; None where it has none. Raises: ValueError where they are broken."""
+        """Read an image's boxes, on the upright image; None where it has none.
+
+        Annotators draw on the pixels as they are stored, whatever EXIF says; where the annotation's size shows that
+        they saw the image upright, the boxes stay.
+
+        Raises:
+            ValueError: the boxes are broken, or the image.
+        """
         try:
-            return read_boxes(Folder(self.uri).read_bytes(self.path(image_id)))
+            found = read_boxes(Folder(self.uri).read_bytes(self.path(image_id)))
         except FileNotFoundError:
             return None
+        (height, width), turn = stored_view(images.read(image_id))
+        seen_upright = height != width and found.size == (width, height)
+        return found if seen_upright else found.turned(turn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +78,18 @@ class BoxTable:
 
     kind: ClassVar[Kind] = "boxes"
     corners: Mapping[str, Corners]
-    """By image id; in pixels of the image, whose top left corner is (0, 0)."""
+    """By image id; in pixels of the image as it is stored, whose top left corner is (0, 0)."""
 
     def path(self, image_id: str) -> str:
         """Name an image's box, for messages."""
         return f"box of {image_id}"
 
     def find(self, images: ImageSet, image_id: str) -> Boxes | None:
-        """Make an image's box, on the image's own size; None where it has none."""
+        """Make an image's box, on the upright image; None where it has none."""
         if image_id not in self.corners:
             return None
-        width, height = images.image(image_id).size
-        return Boxes(size=(height, width), corners=(self.corners[image_id],))
+        (height, width), turn = stored_view(images.read(image_id))
+        return Boxes(size=(height - images.banner_px, width), corners=(self.corners[image_id],)).turned(turn)
 
 
 Objects = MaskFiles | BoxFiles | BoxTable
