@@ -36,3 +36,18 @@ def make() -> Box:
 def make_other() -> Box:
     """Make another one."""
     return Box(1.0)
+
+
+class Single(Box):
+    """Know one class."""
+
+    num_classes = 1
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """Map pixels in [0, 1], (B, 12, 18, 3), to logits (B, 1)."""
+        return super().logits(x)[:, :1]
+
+
+def make_single() -> Single:
+    """Make the one with one class."""
+    return Single(2.0)
