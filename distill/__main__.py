@@ -15,6 +15,12 @@ import tyro
 from cluster.errors import WorkError
 from distill.recipes import FINE_TUNING_RECIPES, RECIPES, Recipe, TrainingRecipe
 
+DISTIL = (
+    "Train a white-box student that answers as a black box does. `python -m distill RECIPE --help` has a recipe's "
+    "options; `python -m distill finetune --help`: make a black box of a network, fine-tuned on a data set's labels."
+)
+FINE_TUNE = "Make a black box for a data set: a network with a new last layer, trained as a whole on the labels."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distil:
@@ -75,16 +81,13 @@ def main() -> int:
     if arguments[:1] == ["finetune"]:
         given = {"data": missing, "network": missing, "out": missing}
         recipes = {name: (line, FineTune(**given, recipe=r)) for name, (line, r) in FINE_TUNING_RECIPES.items()}
-        return _run(recipes, arguments[1:], prog="python -m distill finetune")
+        return _run(recipes, arguments[1:], prog="python -m distill finetune", description=FINE_TUNE)
     given = {"data": missing, "teacher": missing, "out": missing}
     recipes = {name: (line, Distil(**given, recipe=r)) for name, (line, r) in RECIPES.items()}
-    also = "`python -m distill finetune --help`: make a black box of a network, fine-tuned on a data set's labels."
-    return _run(recipes, arguments, prog="python -m distill", description=also)
+    return _run(recipes, arguments, prog="python -m distill", description=DISTIL)
 
 
-def _run(
-    recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, prog: str, description: str | None = None
-) -> int:
+def _run(recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, prog: str, description: str) -> int:
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
     command = tyro.extras.overridable_config_cli(recipes, args=arguments, prog=prog, description=description)
     try:

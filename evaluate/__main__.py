@@ -311,6 +311,10 @@ class Specificity:
         print(write_specificity(self.scores, tables=self.table))
 
 
+EVALUATE = (
+    "Hold maps and students against the black box that they explain: games, measures and checks write Parquet and MLflow "
+    "runs; report and tables read them."
+)
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
     | Annotated[Measures, tyro.conf.subcommand("measures")]
@@ -327,7 +331,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run a subcommand; errors that the user can mend are one line on stderr and exit code 2."""
     try:
         cli: Any = tyro.cli
-        cli(Command, prog="python -m evaluate", args=args).run()
+        cli(Command, prog="python -m evaluate", args=args, description=EVALUATE).run()
     except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
