@@ -312,8 +312,8 @@ class Specificity:
 
 
 EVALUATE = (
-    "Hold maps and students against the black box that they explain: games, measures and checks write Parquet and MLflow "
-    "runs; report and tables read them."
+    "Hold maps and students against the black box that they explain: games, measures and checks write Parquet and "
+    "MLflow runs; report and tables read them."
 )
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
