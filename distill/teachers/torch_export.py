@@ -32,7 +32,7 @@ class ArchiveTeacher(EagerTeacher):
             return None
         from distill.teachers.unflattened import open_network
 
-        return open_network(self._program, self.spec)
+        return open_network(self._program, self.spec, self.input_size)
 
 
 def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:

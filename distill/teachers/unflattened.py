@@ -19,7 +19,7 @@ aten = torch.ops.aten
 CUTS = (aten.detach.default, aten.detach_.default, aten.detach_copy.default)
 
 
-def open_network(program: ExportedProgram, spec: str) -> nn.Module:
+def open_network(program: ExportedProgram, spec: str, input_size: tuple[int, int]) -> nn.Module:
     """Make a network in eval mode of a program that passed `check_archive`, on the program's device.
 
     A module that runs several times is found under its name, then NAME@1, NAME@2.
@@ -27,16 +27,16 @@ def open_network(program: ExportedProgram, spec: str) -> nn.Module:
     Args:
         program: from one tensor of images to logits.
         spec: what to call the model in an error.
+        input_size: height and width of its images.
 
     Raises:
         ValueError: it takes a fixed number of images, cuts the gradient off, or torch cannot find its modules.
     """
-    images = _example(program)
-    if isinstance(images.shape[0], int):
+    num_images = _example(program).shape[0]
+    if isinstance(num_images, int):
         raise _refusal(
             spec,
-            f"it takes {images.shape[0]} images at a time, no more and no fewer; export it for any number "
-            "(dynamic_shapes), or",
+            f"it takes {num_images} images at a time, no more and no fewer; export it for any number (dynamic_shapes), or",
         )
     cut = _cut(program)
     if cut:
@@ -49,7 +49,7 @@ def open_network(program: ExportedProgram, spec: str) -> nn.Module:
     except (RuntimeError, AssertionError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _refusal(spec, f"torch cannot put its modules together again ({error});") from error
     _forget_shapes(network)
-    _check_same(program, network, spec, tuple(images.shape[1:]))
+    _check_same(program, network, spec, input_size)
     return network
 
 
@@ -79,6 +79,7 @@ def _names(program: ExportedProgram) -> set[str]:
     """List the names that modules, weights and constants are found under."""
     stacks = (node.meta.get("nn_module_stack") or {} for node in program.graph.nodes)
     modules = {str(path) for stack in stacks for path, *_ in stack.values()}
+    modules |= {entry.fqn for entry in program.module_call_graph}
     return modules | {spec.target for spec in program.graph_signature.input_specs if spec.target}
 
 
@@ -90,9 +91,9 @@ def _forget_shapes(network: nn.Module) -> None:
             node.meta.clear()
 
 
-def _check_same(program: ExportedProgram, network: nn.Module, spec: str, shape: tuple[int, ...]) -> None:
+def _check_same(program: ExportedProgram, network: nn.Module, spec: str, size: tuple[int, int]) -> None:
     device = next((tensor.device for tensor in program.state_dict.values()), torch.device("cpu"))
-    image = torch.linspace(-2, 2, shape[0] * shape[1] * shape[2], device=device).reshape(1, *shape)
+    image = torch.linspace(-2, 2, 3 * size[0] * size[1], device=device).reshape(1, 3, *size)
     with torch.no_grad():
         expected, found = program.module()(image.clone()), network(image.clone())
     far = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
