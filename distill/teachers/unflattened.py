@@ -36,7 +36,8 @@ def open_network(program: ExportedProgram, spec: str, input_size: tuple[int, int
     if isinstance(num_images, int):
         raise _refusal(
             spec,
-            f"it takes {num_images} images at a time, no more and no fewer; export it for any number (dynamic_shapes), or",
+            f"it takes {num_images} images at a time, no more and no fewer; export it for any number "
+            "(dynamic_shapes), or",
         )
     cut = _cut(program)
     if cut:
