@@ -20,12 +20,14 @@ import tyro
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+import cluster.shards
 import distill.__main__
 import distill.loop
 import evaluate.__main__
 import explain.__main__
 from benchmarks.paper import Execute, main, report, run
 from benchmarks.paper_stages import MAPS, PAPER, Settings, stages
+from cluster.shard_progress import ShardProgress
 from cluster.storage import Folder
 from distill.images import open_images
 from distill.images.imagenette import CLASSES
@@ -95,6 +97,11 @@ def here() -> Iterator[Execute]:
         patch.setattr(ray.train, "get_checkpoint", lambda: None)
         patch.setattr(ray.train, "report", lambda *_, **__: None)
         patch.setattr(distill.loop, "TorchTrainer", HereTrainer)
+        patch.setattr(
+            cluster.shards,
+            "shard_progress",
+            lambda progress, **_: contextlib.nullcontext((ShardProgress(progress), None)),
+        )
         shown = SimpleNamespace(show=lambda *_, **__: None)
         patch.setattr(distill.loop, "remote_progress", lambda *_: contextlib.nullcontext(shown))
         yield execute
