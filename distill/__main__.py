@@ -89,6 +89,9 @@ def main() -> int:
 
 def _run(recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, prog: str, description: str) -> int:
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if arguments[:1] == [name] and name not in recipes:
+        print(f"error: unknown recipe {name!r}; recipes: {', '.join(recipes)}", file=sys.stderr)
+        return 2
     command = tyro.extras.overridable_config_cli(recipes, args=arguments, prog=prog, description=description)
     try:
         print(command.run(name))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill.recipes import RECIPES, Recipe, lr_at
+from distill.__main__ import main
+from distill.recipes import FINE_TUNING_RECIPES, RECIPES, Recipe, lr_at
 
 
 def test_the_papers_recipes_hold_the_papers_figures():
@@ -43,3 +44,13 @@ def test_cosine_warms_up_linearly_and_ends_at_zero():
 def test_figures_out_of_range_are_refused(field):
     with pytest.raises(ValueError, match="allowed"):
         replace(Recipe(), **field)
+
+
+@pytest.mark.parametrize(
+    ("words", "recipes"),
+    [(["distill", "flowers"], RECIPES), (["distill", "finetune", "imagenet"], FINE_TUNING_RECIPES)],
+)
+def test_an_unknown_recipe_is_told_what_there_is(words, recipes, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [*words, "--data", "x", "--out", "y"])
+    assert main() == 2
+    assert capsys.readouterr().err == f"error: unknown recipe {words[-1]!r}; recipes: {', '.join(recipes)}\n"
