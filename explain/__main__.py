@@ -1,5 +1,6 @@
 """`python -m explain METHOD --data DIR [--student RUN] [--teacher TEACHER] --out MAPS`.
 
+`python -m explain fit --student RUN --maps MAPS` fits the learnt read-out, for the method `readout`.
 `python -m explain register METHOD --student RUN --name NAME` puts a student with a method into MLflow's registry.
 """
 
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from cluster.errors import WorkError
+from explain.fit_settings import FitSettings
 from explain.job import Job
 from explain.registration import Registration
 from explain.registry import METHODS, Method, find_method
@@ -17,6 +19,7 @@ from explain.registry import METHODS, Method, find_method
 PROG = "python -m explain"
 EXPLAIN = (
     "Map what the predictions for a data set rest on, one method at a time, into Parquet. "
+    "`python -m explain fit --help`: fit a learnt read-out to a student. "
     "`python -m explain register --help`: serve a student's maps from MLflow's registry."
 )
 REGISTER = "Put a student with a method into MLflow's registry: image in, map out."
@@ -43,7 +46,8 @@ def _command(kind: Any, method: Method) -> Any:
 def main(args: Sequence[str]) -> int:
     """Run the command; return its exit status: 2 for what the user can mend."""
     try:
-        print(_register(args[1:]) if args[:1] == ["register"] else _explain(args))
+        command = {"register": _register, "fit": _fit}.get(args[0] if args else "")
+        print(command(args[1:]) if command else _explain(args))
     except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,6 +62,17 @@ def _explain(args: Sequence[str]) -> str:
     summary = explain(name, job)
     made = summary.rows - summary.errors
     return f"{made} maps and {summary.errors} images without one (column error) in {job.out}"
+
+
+def _fit(args: Sequence[str]) -> str:
+    settings = tyro.cli(FitSettings, prog=f"{PROG} fit", args=args)
+    from explain.fitting import fit
+
+    made = fit(settings)
+    return (
+        f"read-out {made['fingerprint']} in {settings.student}, of {made['num_images']} images; its maps' correlation "
+        f"with held-out ones is {made['held_out_correlation']:.3f}"
+    )
 
 
 def _register(args: Sequence[str]) -> str:

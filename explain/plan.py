@@ -13,6 +13,7 @@ from distill.student import Student, load_student
 from distill.teachers import load_teacher
 from distill.teachers.budget import Share
 from explain.job import Job
+from explain.readouts import load_reader
 from explain.registry import Method, find_method
 from explain.schema import SCHEMA_VERSION
 from explain.targets import choose_target
@@ -69,7 +70,11 @@ def make_plan(name: str, job: Job) -> Plan:
     method = find_method(name)
     job.check(method)
     images = open_images(job.data, split=job.split, limit=job.limit)
-    student = load_student(job.student) if job.student is not None else None
+    student, readout_fingerprint = None, None
+    if job.student is not None and job.reads_out(method):
+        student, readout_fingerprint = load_reader(job.student)
+    elif job.student is not None:
+        student = load_student(job.student)
     teacher = load_teacher(job.teacher) if job.teacher is not None else None
     check_pair(job, student, teacher)
     model = student or teacher
@@ -103,6 +108,8 @@ def make_plan(name: str, job: Job) -> Plan:
         "target": target,
         "seed": job.seed,
     }
+    if readout_fingerprint is not None:
+        config["readout_fingerprint"] = readout_fingerprint
     if method.version > 1:
         config["version"] = method.version
     if explained is not None and explained is teacher:
