@@ -51,6 +51,7 @@ class ReadOut(nn.Module):
         """
         super().__init__()
         self.num_attention, self.channels, self.width = num_attention, channels, width
+        self.fingerprint = ""  # 12 hex digits over the stored weights; empty before it is stored
         self.context = nn.ModuleList(nn.Conv2d(number, width // 2, 1) for number in channels)
         num_maps = 2 * num_attention + 2 * len(channels) + NUM_PLACES
         sizes = (num_maps + len(channels) * (width // 2), *(width for _ in DILATIONS))
@@ -112,12 +113,18 @@ def readout(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: If no read-out was fitted to this student.
     """
-    head = getattr(model, "readout", None)
-    if not isinstance(head, ReadOut):
-        raise ValueError("the student has no read-out; python -m explain fit makes one (or explain by mal_grad_cam)")
+    head = require_readout(model)
     views = look(model, images, target)
     with torch.no_grad():
         return standardised(head(views))
+
+
+def require_readout(model: nn.Module) -> ReadOut:
+    """Return a network's read-out. Raises: ValueError where it has none."""
+    head = getattr(model, "readout", None)
+    if not isinstance(head, ReadOut):
+        raise ValueError("the student has no read-out; python -m explain fit makes one (or explain by mal_grad_cam)")
+    return head
 
 
 def standardised(maps: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from cluster.storage import Folder
+from distill import student as students
 from distill.student import ResCBAM, Student, load_student
-from explain.readout import LAYERS, ReadOut
+from explain.readout import LAYERS, ReadOut, require_readout
 
 WEIGHTS_FILE = "readout.safetensors"
 DESCRIPTION_FILE = "readout.json"
@@ -40,18 +41,31 @@ def save_readout(run: str, head: ReadOut, student: Student, about: Mapping[str, 
     return fingerprint
 
 
-def load_reader(run: str, device: str = "cpu") -> tuple[Student, str]:
-    """Load a student with its read-out as the network's module `readout`; return the read-out's fingerprint too.
+def load_explained(run: str, device: str = "cpu") -> Student:
+    """Load a student, with its read-out as the network's module `readout` where one was fitted to it.
 
     Raises:
-        FileNotFoundError: RUN holds no student, or none was fitted to it.
-        ValueError: a file is damaged, of another format, or was fitted to another student.
+        FileNotFoundError: RUN holds no student.
+        ValueError: a file is damaged, of another format, or the read-out was fitted to another student.
     """
     student, folder = load_student(run, device=device), Folder(run)
-    if not folder.exists(DESCRIPTION_FILE):
-        raise FileNotFoundError(
-            f"{run} holds no read-out ({DESCRIPTION_FILE} is missing); make one by `python -m explain fit`"
-        )
+    if folder.exists(DESCRIPTION_FILE):
+        student.model.add_module("readout", _load(folder, student).to(device).eval().requires_grad_(False))
+    return student
+
+
+def files_of(student: Student) -> tuple[str, ...]:
+    """List the files in a student's folder that it is loaded from."""
+    own = (students.WEIGHTS_FILE, students.DESCRIPTION_FILE)
+    return (*own, WEIGHTS_FILE, DESCRIPTION_FILE) if hasattr(student.model, "readout") else own
+
+
+def readout_of(student: Student) -> ReadOut:
+    """Return a student's read-out. Raises: ValueError where none was fitted to it."""
+    return require_readout(student.model)
+
+
+def _load(folder: Folder, student: Student) -> ReadOut:
     weights = folder.read_bytes(WEIGHTS_FILE)
     try:
         description, tensors = folder.read_json(DESCRIPTION_FILE), load_tensors(weights)
@@ -64,13 +78,13 @@ def load_reader(run: str, device: str = "cpu") -> tuple[Student, str]:
         head.load_state_dict(tensors)
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"the read-out in {run} cannot be read ({error}); fit it again (python -m explain fit)"
+            f"the read-out in {folder.uri} cannot be read ({error}); fit it again (python -m explain fit)"
         ) from error
     if version != FORMAT_VERSION or fingerprint != hashlib.sha256(weights).hexdigest()[:12]:
-        raise ValueError(f"the read-out in {run} has format {version} or weights that do not fit; fit it again")
+        raise ValueError(f"the read-out in {folder.uri} has format {version} or weights that do not fit; fit it again")
     if fitted_to != student.fingerprint:
         raise ValueError(
-            f"the read-out in {run} was fitted to the student {fitted_to}, not to {student.fingerprint}; fit it again"
+            f"the read-out in {folder.uri} was fitted to student {fitted_to}, not {student.fingerprint}; fit it again"
         )
-    student.model.add_module("readout", head.to(device).eval().requires_grad_(False))
-    return student, fingerprint
+    head.fingerprint = fingerprint
+    return head

@@ -78,13 +78,6 @@ METHODS: dict[str, Method] = {
             static=True,
         ),
         Method(
-            "readout",
-            "explain.readout:readout",
-            "student",
-            "What all CBAMs change and CAMs of layers 2, 3, 4, put together as was learnt (python -m explain fit).",
-            reads_out=True,
-        ),
-        Method(
             "ml_grad_cam",
             "explain.ml_grad_cam:ml_grad_cam",
             "student",
@@ -100,6 +93,13 @@ METHODS: dict[str, Method] = {
             MattOptions,
             class_specific=False,
             static=True,
+        ),
+        Method(
+            "readout",
+            "explain.readout:readout",
+            "student",
+            "What all CBAMs change and CAMs of layers 2, 3, 4, put together as was learnt (python -m explain fit).",
+            reads_out=True,
         ),
         Method(
             "grad_cam",

@@ -14,7 +14,7 @@ from explain import readouts
 from explain.fit_settings import FitSettings
 from explain.fitting import Lessons, correlation, fit, train
 from explain.readout import NUM_PLACES, ReadOut, look, readout, standardised
-from explain.readouts import load_reader, new_readout, save_readout
+from explain.readouts import load_explained, new_readout, readout_of, save_readout
 from explain.schema import maps_table
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -103,10 +103,9 @@ def test_it_comes_back_as_it_was_kept(run):
     folder, student = run
     head = new_readout(student.model)
     fingerprint = save_readout(folder, head, student, {"num_images": 3})
-    found, again = load_reader(folder)
-    assert again == fingerprint
-    kept = found.model.get_submodule("readout")
-    assert isinstance(kept, ReadOut)
+    found = load_explained(folder)
+    kept = readout_of(found)
+    assert kept.fingerprint == fingerprint
     for name, tensor in head.state_dict().items():
         assert torch.equal(kept.state_dict()[name], tensor), name
     assert found.fingerprint == student.fingerprint
@@ -119,17 +118,17 @@ def test_a_description_that_does_not_fit_is_refused(run, field):
     path = Folder(folder).local_path() / readouts.DESCRIPTION_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: 10**9}))
     with pytest.raises(ValueError, match="fit it again"):
-        load_reader(folder)
+        load_explained(folder)
 
 
 def test_damaged_weights_are_refused_and_a_missing_read_out_is_named(run):
     folder, student = run
-    with pytest.raises(FileNotFoundError, match="python -m explain fit"):
-        load_reader(folder)
+    with pytest.raises(ValueError, match="python -m explain fit"):
+        readout_of(load_explained(folder))
     save_readout(folder, new_readout(student.model), student, {})
     Folder(folder).write_bytes(readouts.WEIGHTS_FILE, b"\x80\x04not safetensors")
     with pytest.raises(ValueError, match="cannot be read"):
-        load_reader(folder)
+        load_explained(folder)
 
 
 def test_training_finds_the_map_that_the_labels_are_made_of():
@@ -193,8 +192,8 @@ def test_fit_learns_from_maps_and_leaves_the_read_out_beside_its_student(run, da
     made = fit(settings)
     assert made["num_images"] == 24
     assert made["held_out_correlation"] > 0.6
-    reader, fingerprint = load_reader(folder)
-    assert fingerprint == made["fingerprint"]
+    reader = load_explained(folder)
+    assert readout_of(reader).fingerprint == made["fingerprint"]
     saliency = readout(reader.model, torch.randn(1, 3, 64, 96), torch.tensor([0]))[0]
     assert saliency[:, :14].mean() > saliency[:, 14:].mean()
     assert fit(settings) == made
