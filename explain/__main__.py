@@ -11,12 +11,13 @@ from typing import Annotated, Any, Union
 import tyro
 
 from cluster.errors import WorkError
+from explain.auto import SUMMARY, AutoOptions, resolve
 from explain.fit_settings import FitSettings
 from explain.job import Job
 from explain.registration import Registration
-from explain.registry import METHODS, Method, find_method
+from explain.registry import METHODS, find_method
 
-PROG = "python -m explain"
+PROG, AUTO = "python -m explain", "auto"
 EXPLAIN = (
     "Map what the predictions for a data set rest on, one method at a time, into Parquet. "
     "`python -m explain fit --help`: fit a learnt read-out to a student. "
@@ -31,16 +32,20 @@ def parse(args: Sequence[str], *, kind: Any = Job, prog: str = PROG, description
     Raises:
         ValueError: For an unknown method, or options that contradict each other.
     """
+    known = [(method.name, method.options, method.summary) for method in METHODS.values()]
+    if kind is Job:
+        known.append((AUTO, AutoOptions, SUMMARY))
     if args and not args[0].startswith("-"):
-        find_method(args[0].replace("-", "_"))
         args = [args[0].replace("-", "_"), *args[1:]]
-    commands: Any = Union[tuple(_command(kind, method) for method in METHODS.values())]  # noqa: UP007 - made at run time
+        if args[0] not in (name for name, *_ in known):
+            find_method(args[0])
+    commands: Any = Union[tuple(_command(kind, *one) for one in known)]  # noqa: UP007 - made at run time
     job = tyro.cli(commands, prog=prog, args=args, description=description)
     return args[0], job
 
 
-def _command(kind: Any, method: Method) -> Any:
-    return Annotated[kind[method.options], tyro.conf.subcommand(method.name, description=method.summary)]
+def _command(kind: Any, name: str, options: type, summary: str) -> Any:
+    return Annotated[kind[options], tyro.conf.subcommand(name, description=summary)]
 
 
 def main(args: Sequence[str]) -> int:
@@ -56,6 +61,9 @@ def main(args: Sequence[str]) -> int:
 
 def _explain(args: Sequence[str]) -> str:
     name, job = parse(args)
+    if name == AUTO:
+        name, job = resolve(job)
+        print(f"auto: {name}, {job.options}", file=sys.stderr)
     job.check(find_method(name))
     from explain.batch import explain
 
