@@ -140,7 +140,11 @@ class Cropped(Decoded):
         self.crop, self.small = crop, small
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        large = v2.functional.pil_to_tensor(cropped) if isinstance(cropped := self.crop(super().__getitem__(number)), Image.Image) else cropped
+        large = (
+            v2.functional.pil_to_tensor(cropped)
+            if isinstance(cropped := self.crop(super().__getitem__(number)), Image.Image)
+            else cropped
+        )
         return large, v2.functional.resize(large, list(self.small), antialias=True)
 
 
