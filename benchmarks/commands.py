@@ -23,7 +23,7 @@ COMMANDS = (
 )
 
 
-def measure(world: World, demo_min: float | None = None) -> list[Row]:
+def measure(world: World) -> list[Row]:
     """Time every `--help`; the figure of a round is the slowest command's."""
     seconds = {command: [_help(command) for _ in range(world.rounds(5))] for command in COMMANDS}
     slowest = max(COMMANDS, key=lambda command: min(seconds[command]))
@@ -43,9 +43,9 @@ def measure(world: World, demo_min: float | None = None) -> list[Row]:
             against="",
             unit="min",
             at_most=5.0,
-            figures=[] if demo_min is None else [demo_min],
+            figures=[] if world.demo_min is None else [world.demo_min],
             note="not measured in this run; `--demo-min` takes what `time make demo` said"
-            if demo_min is None
+            if world.demo_min is None
             else "as told by `--demo-min`: it runs apart from this table",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Reading and decoding: what jobs and training do with an image file, against torch's DataLoader with its best decoder."""
+"""Reading and decoding: what jobs and training do with a file, against torch's DataLoader with its best decoder."""
 
 import io
 from collections.abc import Callable

@@ -57,8 +57,8 @@ def markdown(rows: Sequence[Row], told: dict[str, Any]) -> str:
         [
             "# Benchmarks",
             "",
-            f"Made by `make bench`. {sum(reached)} of {len(reached)} figures that were asked for are reached; the others "
-            "are in bold, and the notes below the table say why.",
+            f"Made by `make bench`. {sum(reached)} of {len(reached)} figures that were asked for are reached; the "
+            "others are in bold, and the notes below the table say why.",
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",

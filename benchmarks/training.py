@@ -1,4 +1,4 @@
-"""A training step of the student beside a plain ResNet-50's, and distillation beside an eager loop, teacher included."""
+"""A training step of the student beside a plain ResNet-50's, and distillation beside an eager loop, teacher in it."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,6 @@
 """What every benchmark is measured on: one black box, the same network in plain torch, images, a place for files."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,13 +9,16 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cluster.storage import Folder
 from distill.images import ImageSet, open_images
 from distill.images.decode import resize
+from distill.recipes import RECIPES
 from distill.rendering import CLASSES, render
-from distill.student import ResCBAM
+from distill.student import ResCBAM, Student, load_student
 from distill.teachers import Teacher, load_teacher
 from distill.teachers.export import export_onnx
 from distill.teachers.lite import MEAN, SIZES_PX, STD, load_lite
+from distill.training import Training
 
 SHORT_PX = 48
 """Height and width of everything in a short run."""
@@ -30,12 +32,16 @@ class World:
     """Where a run keeps its files: black box, images, maps."""
     data: str | None
     """Folder of photographs with `train` and `val`; without it images are rendered."""
+    student_run: str | None = None
+    """RUN folder of a student of this black box, or of another one; without it one is distilled here."""
     short: bool
     """Tiny sizes, to see that everything runs; no figure of it means anything."""
     num_rounds: int
     """Rounds of each measurement; the slow ones take fewer."""
     threads: int
     """CPU threads."""
+    demo_min: float | None = None
+    """Minutes that `make demo` took, where that is told."""
 
     def number(self, full: int, short: int) -> int:
         """Choose a size by the length of the run."""
@@ -76,12 +82,33 @@ class World:
     def images(self, split: str, num: int) -> ImageSet:
         """Return about `num` images of a part, spread over the classes."""
         found = open_images(self.photographs, split=split)
-        return open_chosen(found, num)
+        every = max(1, len(found.image_ids) // num)
+        chosen = slice(0, every * num, every)
+        return replace(found, image_ids=found.image_ids[chosen], class_ids=found.class_ids[chosen])
 
     def frames(self, num: int) -> np.ndarray:
         """Return images at the black box's input size, uint8 (num, H, W, 3)."""
         images = self.images("val", num)
         return np.stack([resize(images.image(image_id), self.teacher.input_size) for image_id in images.image_ids])
+
+    @cached_property
+    def taught(self) -> Student:
+        """Return a student that has learnt something: the one given, or one that is distilled here briefly."""
+        if self.student_run is not None:
+            return load_student(self.student_run)
+        recipe = replace(RECIPES["imagenette"][1], epochs=1, warmup_epochs=0.1, loader_workers=0)
+        if self.short:
+            recipe = replace(recipe, depth=18, input_size=(32, 32), batch_size=4)
+        train, val, run = (
+            self.images("train", self.number(1920, 8)),
+            self.images("val", 2),
+            Folder(str(self.folder / "run")),
+        )
+        training = Training(recipe, self.teacher, train, val, run.child("soft_labels"))
+        for _ in training.train_epoch():
+            pass
+        training.store(run)
+        return load_student(run.uri)
 
     def student(self) -> ResCBAM:
         """Make an untrained student of 50 layers and the black box's classes, channels last as a loaded one is."""
@@ -90,24 +117,11 @@ class World:
         return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-Measure = Callable[[World], list]
-"""One benchmark: what it is measured on to its rows."""
-
-
 def tiny_network() -> nn.Module:
     """Make a network of ten classes that computes next to nothing."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
     )
-
-
-def open_chosen(images: ImageSet, num: int) -> ImageSet:
-    """Take `num` images, evenly over the list."""
-    from dataclasses import replace
-
-    every = max(1, len(images.image_ids) // num)
-    chosen = slice(0, every * num, every)
-    return replace(images, image_ids=images.image_ids[chosen], class_ids=images.class_ids[chosen])
 
 
 def render_images(folder: Path, each: int, *, px: int) -> Path:

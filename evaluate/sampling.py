@@ -1,4 +1,4 @@
-"""Curves from fewer points: where a curve is flat it is asked about rarely, and the score says by how much it may be off.
+"""Curves from fewer points: where a curve is flat it is asked rarely, and the score says by how much it may be off.
 
 The exact game stays the rule; a curve of fewer points belongs to a protocol of its own. Half of the points lie evenly,
 the others come in rounds, each in the middle of the intervals that could hide the most area. Rounds of many games share
@@ -51,14 +51,14 @@ class SampledCurve:
         return np.sort(self.points[chosen] + widths[chosen] // 2)
 
     def whole(self, fractions: np.ndarray) -> np.ndarray:
-        """Return the curve at every point, (num_steps + 1,) float32, straight lines over the fraction of pixels between.
+        """Return the curve at every point, (num_steps + 1,) float32, straight lines over the pixels' share between.
 
         Its area by the trapezoid rule is that of the played points alone.
         """
         return np.interp(fractions, fractions[self.points], self.values).astype(np.float32)
 
     def bound(self, fractions: np.ndarray) -> float:
-        """Return by how much the area differs from the exact curve's at most, if that stays between each interval's ends.
+        """Return how far off the area is at most, if the exact curve stays between each interval's ends.
 
         `sum_i w_i |p_(i+1) - p_i| / 2` over the intervals of more than one step, w_i their share of the pixels. A curve
         that leaves an interval's ends inside of it may differ by more.

@@ -105,7 +105,7 @@ def low_precision(method: Method, job: Job) -> Choice:
         )
     if not has_native_bfloat16():
         raise ValueError(
-            "--precision bfloat16 needs OpenVINO (pip install openvino onnx) and a CPU with bfloat16 units; leave it out"
+            "--precision bfloat16 needs OpenVINO (pip install openvino onnx) and a CPU with such units; leave it out"
         )
     return replace(EAGER, engine="openvino", precision="bfloat16")
 

@@ -18,11 +18,11 @@ PART_SUFFIX = ".parquet"
 def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
     """Describe the columns; the metadata holds `schema_version`, `config` (JSON) and `config_hash`.
 
-    `saliency` is the map row by row, `map_height` times `map_width` values, null where `error` says why there is
-    none; float16 where the configuration has `map_cells`. `target_prob` is what the model that chose the target gave it, null where no model did. `teacher_queries`,
-    `student_passes` and `seconds` are the method's own cost of this map, without reading, target and storing. Passes
-    are forward passes of one image; those of a teacher that is looked into count as queries, a student's that stands in
-    for the teacher as student passes.
+    `saliency` is the map row by row, `map_height` times `map_width` values, null where `error` says why there is none;
+    float16 where the configuration has `map_cells`. `target_prob` is what the model that chose the target gave it, null
+    where no model did. `teacher_queries`, `student_passes` and `seconds` are the method's own cost of this map, without
+    reading, target and storing. Passes are forward passes of one image; those of a teacher that is looked into count as
+    queries, a student's that stands in for the teacher as student passes.
     """
     import pyarrow as pa
 
