@@ -10,7 +10,7 @@ import torch
 from lime.lime_image import LimeImageExplainer
 
 from benchmarks.engines import Engines
-from benchmarks.ratio import Row, interleaved, speed_row
+from benchmarks.ratio import Row, interleaved, limit_note, speed_row
 from benchmarks.rise_memory import rise_memory
 from benchmarks.world import World
 from distill.teachers import Teacher
@@ -60,7 +60,12 @@ def time_lime(world: World, frame: np.ndarray, target: int) -> list[Row]:
     ours = (lambda: lime(asked(teacher), image, chosen, seeds=[0], num_samples=num), num)
     packaged = partial(package_lime, frame, target, num, teacher.batch_size or 64)
     engine = interleaved(
-        {"ours": ours, "lime": (partial(packaged, teacher.probabilities), num)}, rounds=world.rounds(3)
+        {
+            "ours": ours,
+            "lime": (partial(packaged, teacher.probabilities), num),
+            "raw": (partial(Engines(world).alone, num), num),
+        },
+        rounds=world.rounds(3),
     )
     eager = interleaved(
         {"ours": ours, "lime": (partial(packaged, partial(eager_probabilities, world)), num)},
@@ -70,7 +75,15 @@ def time_lime(world: World, frame: np.ndarray, target: int) -> list[Row]:
     what = f"LIME, {num} samples"
     same = f"the `lime` package, the same black box ({teacher.engine}), its batches"
     return [
-        speed_row(engine["ours"], engine["lime"], key="lime", what=what, against=same, at_least=5.0),
+        speed_row(
+            engine["ours"],
+            engine["lime"],
+            key="lime",
+            what=what,
+            against=same,
+            at_least=5.0,
+            note=limit_note(engine["lime"], engine["raw"]),
+        ),
         speed_row(eager["ours"], eager["lime"], key="lime", what=what, against="the same, the network in plain torch"),
     ]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchcam.metrics import DeletionInsertionMetric
 
 from benchmarks.engines import Engines
-from benchmarks.ratio import Row, interleaved, speed_row
+from benchmarks.ratio import Row, interleaved, limit_note, speed_row
 from benchmarks.world import World
 from evaluate.games import play, rank_pixels
 from evaluate.plays import make_plays, num_frames
@@ -26,43 +26,43 @@ TORCHCAM_BATCH = 8  # of 1, 8 and 32 its fastest in plain torch on 2 cores
 def measure(world: World) -> list[Row]:
     """Time the games of one image, the raw engine and the peers, in turns."""
     torch.set_num_threads(world.threads)
-    teacher = world.teacher
+    teacher, engines = world.teacher, Engines(world)
     image = teacher.normalise(world.frames(1))
     target = int(teacher.forward(image)[0].argmax())
     saliency = torch.rand(28, 28, generator=torch.Generator().manual_seed(0))
-    engines = Engines(world)
     num = num_frames(PROTOCOL, teacher.input_size)
-    own = partial(play_ours, teacher, image[0], saliency, target)
-    rows = []
-    works = {"ours": (own, num), "raw": (partial(engines.alone, num), num)}
+    works = {
+        "ours": (partial(play_ours, teacher, image[0], saliency, target), num),
+        "raw": (partial(engines.alone, num), num),
+    }
     times = interleaved(works, rounds=world.rounds(9))
-    what = f"insertion and deletion, {num} frames an image, {teacher.engine}"
-    rows.append(
-        speed_row(
-            times["ours"],
-            times["raw"],
-            key="games",
-            what=what,
-            against=f"the engine alone, batches of {engines.choice.batch_size}, as many forwards",
-            at_least=0.95,
-        )
+    first = speed_row(
+        times["ours"],
+        times["raw"],
+        key="games",
+        what=f"insertion and deletion, {num} frames an image, {teacher.engine}",
+        against=f"the engine alone, batches of {engines.choice.batch_size}, as many forwards",
+        at_least=0.95,
     )
-    for engine, reach, rounds in (("torch", 8.0, 3), (str(engines.choice), 2.0, 5)):
-        network = (lambda _batch: world.network) if engine == "torch" else engines.module
-        peers = make_peers(network, image, saliency, target)
-        times = interleaved({"ours": (own, num), **peers}, rounds=world.rounds(rounds), warm_up=engine != "torch")
-        for name in peers:
-            rows.append(
-                speed_row(
-                    times["ours"],
-                    times[name],
-                    key="games",
-                    what="the same",
-                    against=f"{name}, {'in plain torch, float32' if engine == 'torch' else 'the same engine under it'}",
-                    at_least=reach,
-                )
+    eager = make_peers(lambda _batch: world.network, image, saliency, target)
+    slow = interleaved({"ours": works["ours"], **eager}, rounds=world.rounds(3), warm_up=False)
+    same = make_peers(engines.module, image, saliency, target)
+    fast = interleaved({**works, **same}, rounds=world.rounds(5))
+    row = partial(speed_row, key="games", what="the same")
+    return [
+        first,
+        *(row(slow["ours"], slow[name], against=f"{name}, in plain torch, float32", at_least=8.0) for name in eager),
+        *(
+            row(
+                fast["ours"],
+                fast[name],
+                against=f"{name}, the same engine under it",
+                at_least=2.0,
+                note=limit_note(fast[name], fast["raw"]),
             )
-    return rows
+            for name in same
+        ),
+    ]
 
 
 def play_ours(teacher: Any, image: Tensor, saliency: Tensor, target: int) -> list[np.ndarray]:

@@ -43,11 +43,12 @@ def time_step(world: World) -> list[Row]:
             for name, model in (("student", student), ("plain", plain))
         }
         times = interleaved(works, rounds=world.rounds(5))
-        rows.append(step_row(times, f"{num} images at {px} px, {'compiled' if compiled else 'eager'}"))
+        how = f"{num} images at {px} px, {'compiled' if compiled else 'eager'}"
+        rows.append(step_row(times, how, profile_note(works["student"][0])))
     return rows
 
 
-def step_row(times: dict[str, list[Times]], how: str) -> Row:
+def step_row(times: dict[str, list[Times]], how: str, note: str) -> Row:
     """Make the row that says how many times as long the student's step takes."""
     pairs = list(zip(times["student"], times["plain"], strict=True))
     return Row(
@@ -57,7 +58,18 @@ def step_row(times: dict[str, list[Times]], how: str) -> Row:
         at_most=1.25,
         figures=[ours.wall_s / theirs.wall_s for ours, theirs in pairs],
         by_cpu_time=[ours.cpu_s / theirs.cpu_s for ours, theirs in pairs],
+        note=note,
     )
+
+
+def profile_note(step: Callable[[], None]) -> str:
+    """Say which operations take most of a step's own CPU time."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step()
+    events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    whole = sum(event.self_cpu_time_total for event in events)
+    said = [f"{event.key.removeprefix('aten::')} {event.self_cpu_time_total / whole:.0%}" for event in events[:8]]
+    return f"profile of the student's step: {', '.join(said)}"
 
 
 def make_step(model: nn.Module, images: Tensor, probs: Tensor, *, compiled: bool = False) -> Callable[[], None]:

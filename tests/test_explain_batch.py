@@ -308,9 +308,9 @@ def test_low_precision_is_another_configuration(serial, job, monkeypatch):
     """Where a CPU has no such units OpenVINO computes in float32; the maps say all the same what was asked for."""
     pytest.importorskip("openvino")
     monkeypatch.setattr(explain.batch, "has_native_bfloat16", lambda: True)
-    plain, low = job("ml_grad_cam", "plain"), job("ml_grad_cam", "low", precision="bfloat16")
+    plain, low = job("matt", "plain"), job("matt", "low", precision="bfloat16")
     for one in (plain, low):
-        run("ml_grad_cam", one)
+        run("matt", one)
     assert "precision" not in Folder(plain.out).config()
     assert Folder(low.out).config()["precision"] == "bfloat16"
     assert (Folder(low.out).finished() or {})["engine"] == "openvino-bfloat16"
