@@ -64,7 +64,7 @@ def step_row(times: dict[str, list[Times]], how: str, note: str) -> Row:
 
 def profile_note(step: Callable[[], None]) -> str:
     """Say which operations take most of a step's own CPU time."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+    with torch.autograd.profiler.profile(use_kineto=False) as profiler:
         step()
     events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
     whole = sum(event.self_cpu_time_total for event in events)

@@ -125,13 +125,12 @@ def tiny_network() -> nn.Module:
 
 
 def render_images(folder: Path, each: int, *, px: int) -> Path:
-    """Render `each` images a class as JPEG into `train`, and half as many into `val`."""
+    """Render `each` images a class as JPEG into `train`, and half as many into `val`, without class folders."""
     generator = np.random.default_rng(0)
     for split, num in (("train", each), ("val", max(1, each // 2))):
+        (folder / split).mkdir(parents=True, exist_ok=True)
         for name in CLASSES:
-            place = folder / split / name
-            place.mkdir(parents=True, exist_ok=True)
             for k in range(num):
                 scene = render(name, generator, side_px=px)
-                Image.fromarray(scene.image).save(place / f"{k:05d}.jpg", quality=90)
+                Image.fromarray(scene.image).save(folder / split / f"{name}-{k:05d}.jpg", quality=90)
     return folder

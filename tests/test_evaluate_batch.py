@@ -357,7 +357,8 @@ def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -
 
 def make_worker(place: SimpleNamespace, protocol: Protocol) -> GamesWorker:
     sources, images = check(place.maps), without_list(open_images(str(place.data)))
-    return GamesWorker({"stored": {"teacher": TEACHER}, "protocol": protocol, "sources": sources, "images": images})
+    stored = {"teacher": TEACHER, "protocol": protocol.fields()}
+    return GamesWorker({"stored": stored, "protocol": protocol, "sources": sources, "images": images})
 
 
 def test_scores_are_the_same_in_any_shard(played):
