@@ -97,7 +97,7 @@ def limit_note(peer: Sequence[Times], raw: Sequence[Times]) -> str:
     ratios = [
         theirs.wall_s / theirs.items / (alone.wall_s / alone.items) for theirs, alone in zip(peer, raw, strict=True)
     ]
-    return f"the engine alone is {statistics.median(ratios):.2f} times as fast as this peer; nothing that asks it is faster"
+    return f"the engine alone is {statistics.median(ratios):.2f} times as fast as this peer: the most there is"
 
 
 def timed(work: Callable[[], object], items: int = 1) -> Times:
