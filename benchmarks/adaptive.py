@@ -12,7 +12,7 @@ from evaluate.protocol import GAMES, Protocol
 from explain.centre_gaussian import centre_gaussian
 from explain.mal_grad_cam import mal_grad_cam
 
-NUM_IMAGES = 16
+NUM_IMAGES = 12
 
 
 def measure(world: World) -> list[Row]:

@@ -36,7 +36,7 @@ def time_rise(world: World, frame: np.ndarray, target: np.ndarray) -> Row:
             "ours": (lambda: rise(asked(teacher), image, chosen, seeds=[0], num_masks=num), num),
             "raw": (partial(engines.alone, num), num),
         },
-        rounds=world.rounds(3),
+        rounds=world.rounds(2),
     )
     return speed_row(
         times["ours"],
@@ -54,7 +54,7 @@ def asked(teacher: Teacher) -> Queries:
 
 
 def time_lime(world: World, frame: np.ndarray, target: int) -> list[Row]:
-    """Time LIME beside the package of its authors: on the same black box, and on the network in plain torch."""
+    """Time LIME beside the package of its authors, on the same black box."""
     teacher, num = world.teacher, world.number(1000, 32)
     image, chosen = teacher.normalise(frame[None]), torch.tensor([target])
     ours = (lambda: lime(asked(teacher), image, chosen, seeds=[0], num_samples=num), num)
@@ -66,11 +66,6 @@ def time_lime(world: World, frame: np.ndarray, target: int) -> list[Row]:
             "raw": (partial(Engines(world).alone, num), num),
         },
         rounds=world.rounds(3),
-    )
-    eager = interleaved(
-        {"ours": ours, "lime": (partial(packaged, partial(eager_probabilities, world)), num)},
-        rounds=1,
-        warm_up=False,
     )
     what = f"LIME, {num} samples"
     same = f"the `lime` package, the same black box ({teacher.engine}), its batches"
@@ -84,7 +79,6 @@ def time_lime(world: World, frame: np.ndarray, target: int) -> list[Row]:
             at_least=5.0,
             note=limit_note(engine["lime"], engine["raw"]),
         ),
-        speed_row(eager["ours"], eager["lime"], key="lime", what=what, against="the same, the network in plain torch"),
     ]
 
 
@@ -96,9 +90,3 @@ def package_lime(
     options = {"labels": (target,), "top_labels": None, "num_samples": num_samples, "batch_size": batch_size}
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
         explainer.explain_instance(frame, classify, **options)
-
-
-def eager_probabilities(world: World, frames: np.ndarray) -> np.ndarray:
-    """Ask the network in plain torch."""
-    with torch.no_grad():
-        return world.network(world.teacher.normalise(frames)).softmax(dim=1).numpy()

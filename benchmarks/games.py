@@ -45,7 +45,7 @@ def measure(world: World) -> list[Row]:
         at_least=0.95,
     )
     eager = make_peers(lambda _batch: world.network, image, saliency, target)
-    slow = interleaved({"ours": works["ours"], **eager}, rounds=world.rounds(3), warm_up=False)
+    slow = interleaved({"ours": works["ours"], **eager}, rounds=world.rounds(2), warm_up=False)
     same = make_peers(engines.module, image, saliency, target)
     fast = interleaved({**works, **same}, rounds=world.rounds(5))
     row = partial(speed_row, key="games", what="the same")

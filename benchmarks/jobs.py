@@ -35,7 +35,7 @@ from explain.passes import PASS_IMAGES
 from explain.registry import METHODS
 from explain.schema import read_maps, saliency_maps
 
-NUM_IMAGES, NUM_SCALED = 2000, 128
+NUM_IMAGES, NUM_SCALED = 2000, 96
 STUDENT_PX = 96  # of the recipe `imagenette`
 STEPS, STEPS_SCALED = 4, 12  # of a game; the exact game's 224 would take an hour
 TARGET = 0
@@ -46,7 +46,7 @@ def measure(world: World) -> list[Row]:
     torch.set_num_threads(world.threads)
     with tracking_in(world.folder):
         jobs = Jobs(world)
-        rounds = [jobs.round(number) for number in range(world.rounds(2))]
+        rounds = [jobs.round(number) for number in range(world.rounds(1))]
         rows = [
             jobs.row(what, [found[what] for found in rounds]) for what in ("explain mal_grad_cam", "evaluate games")
         ]

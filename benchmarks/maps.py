@@ -21,7 +21,7 @@ from explain.passes import PASS_IMAGES
 from explain.schema import maps_table
 
 CELLS = 28
-NUM_IMAGES = 16
+NUM_IMAGES = 8
 METHODS: dict[str, Callable] = {"mal_grad_cam": mal_grad_cam, "ml_grad_cam": ml_grad_cam}
 
 

@@ -24,7 +24,7 @@ LOADER_BATCH = 32
 
 
 def measure(world: World) -> list[Row]:
-    """Time the whole image of the jobs in one process, and the crops of training in the loader's processes."""
+    """Time the whole image of the jobs, and the crops of training."""
     images = world.images("train", world.number(640, 4))
     return [time_frames(world, images), time_views(world, images)]
 
@@ -33,8 +33,7 @@ def time_frames(world: World, images: ImageSet) -> Row:
     """Time whole images at the black box's size."""
     size, num = world.teacher.input_size, len(images.image_ids)
     works: dict[str, tuple[Callable[[], object], int]] = {
-        name: (partial(_drain, Decoded(images, partial(decoder, size=size)), 0), num)
-        for name, decoder in DECODERS.items()
+        name: (partial(_drain, Decoded(images, partial(decoder, size=size))), num) for name, decoder in DECODERS.items()
     }
     works["ours"] = (lambda: [read_frame(images, image_id, size) for image_id in images.image_ids], num)
     times = interleaved(works, rounds=world.rounds(5))
@@ -50,33 +49,28 @@ def time_frames(world: World, images: ImageSet) -> Row:
 
 
 def time_views(world: World, images: ImageSet) -> Row:
-    """Time training's crops at both networks' sizes, in as many processes as there are threads."""
+    """Time training's crops at both networks' sizes."""
     recipe, size, num = small_recipe(world), world.teacher.input_size, len(images.image_ids)
     views = Indexed(Views(images, [None] * num, recipe, size), num)
     crop = v2.RandomResizedCrop(size, scale=(recipe.crop_min_scale, 1.0), antialias=True)
     plain = {name: Cropped(images, decoder, crop, recipe.input_size) for name, decoder in WHOLE.items()}
-    workers = 0 if world.short else world.threads
-    works = {name: (partial(_drain, one, workers), num) for name, one in plain.items()}
-    works["ours"] = (partial(_drain, views, workers), num)
+    works = {name: (partial(_drain, one), num) for name, one in plain.items()}
+    works["ours"] = (partial(_drain, views), num)
     times = interleaved(works, rounds=world.rounds(3))
     best = min(plain, key=lambda name: min(one.wall_s for one in times[name]))
     return speed_row(
         times["ours"],
         times[best],
         key="read",
-        what=f"reading {num} images as training does, two crops each, {workers} processes and their start",
+        what=f"reading {num} images as training does, two crops each, in one process",
         against=f"torch's DataLoader, {best}, a random crop scaled twice",
         at_least=1.0,
     )
 
 
-def _drain(dataset: Dataset, workers: int) -> None:
-    """Read everything once, batch by batch."""
-    context = "spawn" if workers else None
-    loader = DataLoader(
-        dataset, LOADER_BATCH, num_workers=workers, multiprocessing_context=context, collate_fn=_collated
-    )
-    for _ in loader:
+def _drain(dataset: Dataset) -> None:
+    """Read everything once, batch by batch, in this process: no start of others is in it."""
+    for _ in DataLoader(dataset, LOADER_BATCH, collate_fn=_collated):
         pass
 
 

@@ -101,7 +101,7 @@ def time_distillation(world: World) -> list[Row]:
     eager = EagerLoop(world, train, recipe)
     num = recipe.batch_size * live.num_steps
     works = {"live": (partial(_epoch, live), num), "kept": (partial(_epoch, kept), num), "eager": (eager.epoch, num)}
-    times = interleaved(works, rounds=world.rounds(3))
+    times = interleaved(works, rounds=world.rounds(2))
     about = f"ResCBAM-{recipe.depth} at {recipe.input_size[0]} px, batches of {recipe.batch_size}"
     row = partial(speed_row, key="distil", against="an eager float32 loop in torchvision's style, the teacher live")
     said = "the loop reads and cuts with Pillow and torchvision, and scales the teacher's crop for the student"

@@ -100,7 +100,7 @@ class World:
         if self.short:
             recipe = replace(recipe, depth=18, input_size=(32, 32), batch_size=4)
         train, val, run = (
-            self.images("train", self.number(1920, 8)),
+            self.images("train", self.number(960, 8)),
             self.images("val", 2),
             Folder(str(self.folder / "run")),
         )
