@@ -13,6 +13,7 @@ from benchmarks.world import World
 from distill.student import Student
 from distill.teachers.engines import Choice, has_native_bfloat16
 from evaluate.protocol import GAMES, Protocol
+from explain.batch import SHARD_IMAGES
 from explain.compact import compact
 from explain.engine import open_method
 from explain.mal_grad_cam import mal_grad_cam
@@ -59,10 +60,8 @@ def low_precision_maps(student: Student, images: Judged, threads: int) -> np.nda
 
 
 def weigh(small: list[np.ndarray], whole: np.ndarray) -> Row:
-    """Say how many kB of Parquet each map takes, its row's other columns included."""
-    kb = [
-        _parquet_bytes(maps, config) / len(maps) / 1000 for maps, config in ((small, {"map_cells": CELLS}), (whole, {}))
-    ]
+    """Say how many kB of Parquet each map takes, its row's other columns included, in a part as a job writes it."""
+    kb = [_map_kb(maps, config) for maps, config in ((small, {"map_cells": CELLS}), (list(whole), {}))]
     return Row(
         key="maps",
         what=f"one stored map, `--map-cells {CELLS}`, its row's other columns included",
@@ -74,7 +73,13 @@ def weigh(small: list[np.ndarray], whole: np.ndarray) -> Row:
     )
 
 
-def _parquet_bytes(maps: list[np.ndarray] | np.ndarray, config: dict) -> int:
+def _map_kb(maps: list[np.ndarray], config: dict) -> float:
+    """Return what each map adds to a part, and its share of the rest of one."""
+    empty = _parquet_bytes([], config)
+    return ((_parquet_bytes(maps, config) - empty) / len(maps) + empty / SHARD_IMAGES) / 1000
+
+
+def _parquet_bytes(maps: list[np.ndarray], config: dict) -> int:
     config = {"method": "mal_grad_cam", **config}
     rows = [
         {
