@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo demo-steps paper paper-status test chaos lint format clean help
+.PHONY: bench demo demo-steps paper paper-status test chaos lint format clean help
 
 # The first of these that runs, is 3.11 or later and can make environments.
 CANDIDATES := python3 python3.11 python3.12 python3.13 python
@@ -22,11 +22,13 @@ METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
 DATASET := all
 DATA := ../shared/data
 OPTIONS :=
+BENCH :=
 PAPER := $(RUN) -m benchmarks.paper $(DATASET) --data $(DATA) $(OPTIONS)
 
 help:
 	@echo "make demo    render images, train a black box, distil, explain, score and report (five to six minutes, 2 cores)"
 	@echo "make paper DATASET=NAME DATA=DIR   the paper's experiments on a data set, or go on with them; paper-status says how far"
+	@echo "make bench   measure speeds against peers and the raw engine: results/benchmarks.md (half an hour, 2 quiet cores)"
 	@echo "make test    run the tests"
 	@echo "make chaos   run the tests that take longer: faults in the middle of jobs"
 	@echo "make lint    check format, lint and types"
@@ -41,7 +43,7 @@ $(VENV)/.installed: pyproject.toml
 	fi
 	@echo "== environment in $(VENV), made with $$("$(PYTHON)" --version): minutes, once, several gigabytes"
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,engines,export]"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,engines,export]"
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -80,6 +82,10 @@ paper: $(VENV)/.installed
 
 paper-status: $(VENV)/.installed
 	@$(PAPER) --status
+
+# make bench BENCH="--only games jobs"; `benchmarks/bench.py --help` lists the options.
+bench: $(VENV)/.installed
+	@$(RUN) -m benchmarks.bench $(BENCH)
 
 test: $(VENV)/.installed
 	@$(RUN) -m pytest

@@ -1,109 +1,152 @@
-"""Measure what the games cost beside the teacher's forward passes, in interleaved rounds of one process.
+"""Both games of an image against the engine alone, and against what else plays them, with and without our engine."""
 
-    python benchmarks/games.py --teacher onnx:model.onnx
-
-Prints frames/s of `evaluate.games.play` (ranking, composing, scoring) over frames/s of the teacher alone on batches of
-the same size; 1 would mean that the games cost nothing.
-"""
-
-import statistics
-import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
+import numpy as np
+import quantus
 import torch
-import tyro
+from torch import Tensor, nn
+from torchcam.metrics import DeletionInsertionMetric
 
-from distill.teachers import Teacher, load_teacher
-from evaluate.games import Play, pixel_steps, play, rank_pixels
-from evaluate.protocol import GAMES
-from evaluate.substrates import SUBSTRATES, image_rng
+from benchmarks.engines import Engines
+from benchmarks.ratio import Row, interleaved, limit_note, speed_row
+from benchmarks.world import World
+from evaluate.games import play, rank_pixels
+from evaluate.plays import make_plays, num_frames
+from evaluate.protocol import Protocol
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What to measure."""
-
-    teacher: str
-    """The black box, KIND:WHERE."""
-    rounds: int = 6
-    """Rounds; each measures both, in turns."""
-    images: int = 1
-    """Images per round; each has a deletion and an insertion game."""
-    threads: int = 2
-    """CPU threads."""
+PROTOCOL = Protocol()
+TORCHCAM_BATCH = 8  # of 1, 8 and 32 its fastest in plain torch on 2 cores
 
 
-@dataclass(frozen=True, kw_only=True)
-class Times:
-    """How long a round took."""
-
-    wall_s: float
-    """On the clock."""
-    cpu_s: float
-    """Of all of the process's threads."""
-
-
-def main(settings: Settings) -> None:
-    """Measure and print."""
-    torch.set_num_threads(settings.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher = load_teacher(settings.teacher, num_threads=settings.threads, device=device)
-    batch_size = teacher.batch_size or 64
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.randn(3, *teacher.input_size, generator=generator).to(device) for _ in range(settings.images)]
-    maps = [torch.rand(14, 14, generator=generator).to(device) for _ in images]
-    num_frames = sum(game.num_steps + 1 for game in make_plays(teacher, images, maps))
-    frames = images[0].expand(batch_size, -1, -1, -1).contiguous()
-
-    def forwards() -> None:
-        # Like `play`, keep the scores and wait for the device at the end.
-        kept = [teacher.forward(frames)[:, 0] for _ in range(-(-num_frames // batch_size))]
-        torch.cat(kept).cpu()
-
-    def games() -> None:
-        for _ in play(teacher.forward, make_plays(teacher, images, maps), batch_size=batch_size):
-            pass
-
-    forwards()
-    games()
-    raw: list[Times] = []
-    played: list[Times] = []
-    for k in range(settings.rounds):
-        order = [(raw, forwards), (played, games)]
-        for times, work in order if k % 2 else reversed(order):
-            times.append(measure(work))
-    padded = -(-num_frames // batch_size) * batch_size
-    print(f"teacher {settings.teacher} ({teacher.engine}), batches of {batch_size}, {device}")
-    print(f"forwards alone: {padded / statistics.median(t.wall_s for t in raw):.1f} frames/s")
-    print(f"games:          {num_frames / statistics.median(t.wall_s for t in played):.1f} frames/s")
-    for name in ("wall_s", "cpu_s"):  # the CPU's time counts where others use the machine
-        pairs = zip(raw, played, strict=True)
-        ratios = [(num_frames / getattr(g, name)) / (padded / getattr(f, name)) for f, g in pairs]
-        shown = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-        print(f"ratio, {name}: {statistics.median(ratios):.3f} (rounds: {shown})")
+def measure(world: World) -> list[Row]:
+    """Time the games of one image, the raw engine and the peers, in turns."""
+    torch.set_num_threads(world.threads)
+    teacher, engines = world.teacher, Engines(world)
+    image = teacher.normalise(world.frames(1))
+    target = int(teacher.forward(image)[0].argmax())
+    saliency = torch.rand(28, 28, generator=torch.Generator().manual_seed(0))
+    num = num_frames(PROTOCOL, teacher.input_size)
+    works = {
+        "ours": (partial(play_ours, teacher, image[0], saliency, target), num),
+        "raw": (partial(engines.alone, num), num),
+    }
+    times = interleaved(works, rounds=world.rounds(9))
+    first = speed_row(
+        times["ours"],
+        times["raw"],
+        key="games",
+        what=f"insertion and deletion, {num} frames an image, {teacher.engine}",
+        against=f"the engine alone, batches of {engines.choice.batch_size}, as many forwards",
+        at_least=0.95,
+    )
+    eager = make_peers(lambda _batch: world.network, image, saliency, target)
+    slow = interleaved({"ours": works["ours"], **eager}, rounds=world.rounds(2), warm_up=False)
+    same = make_peers(engines.module, image, saliency, target)
+    fast = interleaved({**works, **same}, rounds=world.rounds(5))
+    row = partial(speed_row, key="games", what="the same")
+    return [
+        first,
+        *(row(slow["ours"], slow[name], against=f"{name}, in plain torch, float32", at_least=8.0) for name in eager),
+        *(
+            row(
+                fast["ours"],
+                fast[name],
+                against=f"{name}, the same engine under it",
+                at_least=2.0,
+                note=limit_note(fast[name], fast["raw"]),
+            )
+            for name in same
+        ),
+    ]
 
 
-def measure(work: Callable[[], None]) -> Times:
-    """Time a piece of work."""
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    work()
-    return Times(wall_s=time.perf_counter() - wall_s, cpu_s=time.process_time() - cpu_s)
+def play_ours(teacher: Any, image: Tensor, saliency: Tensor, target: int) -> list[np.ndarray]:
+    """Rank, compose and score both games of an image, as the job does."""
+    options = {"image_id": "one", "mean": teacher.mean, "std": teacher.std}
+    plays, _ = make_plays(image, saliency, target=target, protocol=PROTOCOL, **options)
+    return list(play(teacher.forward, plays, batch_size=teacher.batch_size or 64))
 
 
-def make_plays(teacher: Teacher, images: list[torch.Tensor], maps: list[torch.Tensor]) -> list[Play]:
-    """Rank the maps and make both games of each image, as the job does."""
-    plays = []
-    for image, saliency in zip(images, maps, strict=True):
-        ranks = rank_pixels(saliency, teacher.input_size).ranks
-        steps, num_steps = pixel_steps(ranks, teacher.input_size[1])
-        for game, name in zip(GAMES, ("mean", "blur"), strict=True):
-            rng = image_rng(0, "benchmark")
-            substrate = SUBSTRATES[name](image, mean=teacher.mean, std=teacher.std, rng=rng)
-            start, finish = (image, substrate) if game == "deletion" else (substrate, image)
-            plays.append(Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=0))
-    return plays
+def make_peers(
+    network: Callable[[int], nn.Module], image: Tensor, saliency: Tensor, target: int
+) -> dict[str, tuple[Callable[[], object], int]]:
+    """Return what else plays the games on one image, and how many forwards each takes.
+
+    Args:
+        network: batch size -> the black box as a torch network.
+        image: (1, 3, H, W), normalised.
+        saliency: (h, w).
+        target: class.
+    """
+    size = (image.shape[2], image.shape[3])
+    order = rank_pixels(saliency, size).ranks.flatten().argsort()
+    full = torch.nn.functional.interpolate(saliency[None, None], size=size, mode="bilinear")[0]
+    steps = -(-full.numel() // size[1])
+    at_once = features_in_step(full.numel(), 3 * size[1])
+    flipping = partial(flip_pixels, network(1), image.numpy(), full.numpy()[None], target, at_once)
+    metric = DeletionInsertionMetric(
+        GivenMap(network(TORCHCAM_BATCH), full), partial(torch.softmax, dim=-1), steps=steps, batch_size=TORCHCAM_BATCH
+    )
+    return {
+        "Quantus' pixel flipping, twice": (lambda: (flipping(), flipping()), 2 * 3 * full.numel() // at_once),
+        "torch-cam's deletion and insertion": (lambda: metric.update(image, target), 2 * steps),
+        "a plain port of RISE's games": (partial(port, network(1), image, order, target, size[1]), 2 * (steps + 1)),
+    }
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Settings))
+def features_in_step(num_pixels: int, wanted: int) -> int:
+    """Return the number nearest to `wanted` that Quantus takes: it must divide the number of pixels."""
+    divisors = [n for n in range(1, num_pixels + 1) if num_pixels % n == 0]
+    return min(divisors, key=lambda n: abs(n - wanted))
+
+
+def flip_pixels(network: nn.Module, image: np.ndarray, saliency: np.ndarray, target: int, at_once: int) -> Any:
+    """Play Quantus' deletion, so many values at once changed to zero."""
+    metric = quantus.PixelFlipping(
+        features_in_step=at_once,
+        normalise=False,
+        perturb_baseline=0.0,  # pyright: ignore[reportArgumentType]
+        disable_warnings=True,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own deprecations, and steps that change no pixel
+        return metric(network, image, np.array([target]), a_batch=saliency, device="cpu", softmax=True)
+
+
+class GivenMap:
+    """A map that is there already, as torch-cam takes one from its extractors."""
+
+    def __init__(self, model: nn.Module, saliency: Tensor) -> None:
+        self.model, self.saliency = model, saliency
+
+    def __call__(self, *_: Any, **__: Any) -> list[Tensor]:
+        """Return the map, (1, H, W)."""
+        return [self.saliency]
+
+    def fuse_cams(self, cams: list[Tensor]) -> Tensor:
+        """Return the only one."""
+        return cams[0]
+
+    def _hooks_off(self) -> Any:
+        return nullcontext()
+
+
+def port(network: nn.Module, image: Tensor, order: Tensor, target: int, step_px: int) -> list[list[float]]:
+    """Play both games as RISE's authors describe them: a copy of the frame is edited and asked about, step by step."""
+    other = torch.zeros_like(image)
+    curves = []
+    for start, finish in ((image, other), (other, image)):
+        frame, curve = start.clone(), []
+        with torch.no_grad():
+            for k in range(0, order.numel() + step_px, step_px):
+                changed = order[max(0, k - step_px) : k]
+                frame = frame.clone()
+                frame.flatten(2)[..., changed] = finish.flatten(2)[..., changed]
+                curve.append(float(network(frame).softmax(dim=1)[0, target]))
+        curves.append(curve)
+    return curves

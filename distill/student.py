@@ -19,6 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from cluster.storage import Folder
+from distill.pooling import pool_channels, pool_pixels
 from distill.teachers.description import Description
 
 WEIGHTS_FILE = "student.safetensors"
@@ -39,7 +40,11 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gate in (0, 1), shape (B, C, 1, 1), for activations (B, C, H, W)."""
-        pooled = torch.stack([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))])  # (2, B, C)
+        return self.gate(x.mean(dim=(2, 3)), x.amax(dim=(2, 3)))
+
+    def gate(self, mean: Tensor, top: Tensor) -> Tensor:
+        """Return the gate for both pools, (B, C) each."""
+        pooled = torch.stack([mean, top])  # (2, B, C)
         return torch.sigmoid(self.mlp(pooled).sum(dim=0))[:, :, None, None]
 
 
@@ -53,7 +58,11 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gate in (0, 1), shape (B, 1, H, W), for activations (B, C, H, W)."""
-        pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)  # (B, 2, H, W)
+        return self.gate(x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True))
+
+    def gate(self, mean: Tensor, top: Tensor) -> Tensor:
+        """Return the gate for both pools, (B, 1, H, W) each."""
+        pooled = torch.cat([mean, top], dim=1)  # (B, 2, H, W)
         return torch.sigmoid(self.bn(self.conv(pooled)))
 
 
@@ -67,8 +76,16 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
+        if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return self._train(x)  # the compiler fuses the pools itself
         gated = self.channel(x) * x
         return self.spatial(gated) * gated
+
+    def _train(self, x: Tensor) -> Tensor:
+        """Compute the same with pools whose backward pass is cheap."""
+        mean, top, x = pool_pixels(x)
+        mean, top, gated = pool_channels(self.channel.gate(mean, top) * x)
+        return self.spatial.gate(mean, top) * gated
 
 
 class Block(nn.Module):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from evaluate.job import about, run_job
 from evaluate.outcome import MethodOutcome, read_outcomes, track_outcomes
 from evaluate.plays import make_plays, num_frames
 from evaluate.protocol import Protocol
+from evaluate.sampling import SampledCurve, play_sampled
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.sources import Source, map_items, map_row, open_played_images, open_sources
 from explain.frames import read_frame, without_list
@@ -142,9 +143,9 @@ class GamesWorker:
         plays = self._plays(items, rows, waiting)
         batch_size = self.teacher.batch_size or BATCH_FRAMES
         try:
-            for k, curve in enumerate(play(self.teacher.forward, plays, batch_size=batch_size)):
+            for k, scored in enumerate(self._curves(plays, batch_size)):
                 row, fractions = waiting[k]
-                row |= {"curve": curve, "auc": area_over(curve, fractions), "teacher_queries": len(curve)}
+                row |= scored(fractions)
                 tell(k + 1, 0)
         except RefusedImageError as error:
             if len(items) > 1:  # a batch holds frames of several images: find out whose they are
@@ -152,6 +153,16 @@ class GamesWorker:
             for row in rows:
                 row.setdefault("error", None if "auc" in row else str(error))
         return scores_table(rows, self.schema)
+
+    def _curves(self, plays: Iterator[Play], batch_size: int) -> Iterator[Callable[[np.ndarray], dict[str, Any]]]:
+        """Play every point, or as many as the protocol says; yield what makes a score of a curve's fractions."""
+        if self.protocol.points is None:
+            for curve in play(self.teacher.forward, plays, batch_size=batch_size):
+                yield functools.partial(_score, curve)
+        else:
+            num_points = self.protocol.points
+            for sampled in play_sampled(self.teacher.forward, plays, num_points=num_points, batch_size=batch_size):
+                yield functools.partial(_sampled_score, sampled)
 
     def _plays(
         self,
@@ -198,6 +209,15 @@ class GamesWorker:
         saliency = torch.from_numpy(np.array(found["saliency"], dtype=np.float32)).to(self.device)
         options = {"image_id": found["image_id"], "mean": self.teacher.mean, "std": self.teacher.std}
         return make_plays(image, saliency, target=target, protocol=self.protocol, **options)
+
+
+def _score(curve: np.ndarray, fractions: np.ndarray) -> dict[str, Any]:
+    return {"curve": curve, "auc": area_over(curve, fractions), "teacher_queries": len(curve)}
+
+
+def _sampled_score(sampled: SampledCurve, fractions: np.ndarray) -> dict[str, Any]:
+    score = _score(sampled.whole(fractions), fractions)
+    return {**score, "teacher_queries": len(sampled.points), "auc_bound": sampled.bound(fractions)}
 
 
 def checked_target(target: int | None, teacher: "Teacher") -> int:

@@ -8,7 +8,7 @@ Whole patches, and the order reversed, change only each pixel's step (Blücher e
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,19 +162,29 @@ def play(
         plays: read as needed, so that images may be loaded lazily. All have one shape and device.
         batch_size: frames per forward pass.
     """
+    return play_points(score, ((game, range(game.num_steps + 1)) for game in plays), batch_size=batch_size)
+
+
+def play_points(
+    score: Callable[[torch.Tensor], torch.Tensor],
+    jobs: Iterable[tuple[Play, Sequence[int]]],
+    *,
+    batch_size: int = 64,
+) -> Iterator[np.ndarray]:
+    """Score some points of each game, one or more, and yield their scores, (len(points),) float32; as `play` does."""
     frames: torch.Tensor | None = None
     targets = np.zeros(batch_size, dtype=np.int64)
     scores: list[torch.Tensor] = []
     lengths: list[int] = []
     filled = 0
-    for game in plays:
+    for game, points in jobs:
         if frames is None:
             frames = game.start.new_zeros((batch_size, *game.start.shape))
-        lengths.append(game.num_steps + 1)
+        lengths.append(len(points))
         done = 0
-        while done <= game.num_steps:
-            count = min(batch_size - filled, game.num_steps + 1 - done)
-            compose(game, range(done, done + count), out=frames[filled : filled + count])
+        while done < len(points):
+            count = min(batch_size - filled, len(points) - done)
+            compose(game, points[done : done + count], out=frames[filled : filled + count])
             targets[filled : filled + count] = game.target
             filled, done = filled + count, done + count
             if filled == batch_size:
@@ -186,9 +196,9 @@ def play(
     yield from _complete_curves(scores, lengths)
 
 
-def compose(game: Play, points: range, *, out: torch.Tensor) -> None:
-    """Write the frames of consecutive points of a game's curve into `out`, (len(points), 3, H, W)."""
-    k = torch.arange(points.start, points.stop, device=out.device, dtype=game.steps.dtype)
+def compose(game: Play, points: Sequence[int], *, out: torch.Tensor) -> None:
+    """Write the frames of some points of a game's curve into `out`, (len(points), 3, H, W)."""
+    k = torch.as_tensor(points, dtype=game.steps.dtype).to(out.device)
     torch.where(game.steps < k[:, None, None, None], game.finish, game.start, out=out)
 
 

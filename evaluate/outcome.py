@@ -22,6 +22,7 @@ COSTS = {
     "teacher_queries_per_map": "map_teacher_queries",
     "student_passes_per_map": "map_student_passes",
     "tied_share": "tied_share",
+    "auc_bound": "auc_bound",  # of scores that leave points out
 }
 
 
@@ -42,7 +43,8 @@ class MethodOutcome:
     curves: dict[str, np.ndarray]
     """Game -> mean curve; empty where no image has one."""
     costs: dict[str, float]
-    """Mean per map of seconds, teacher queries, student passes and tied share; without what is unknown."""
+    """Mean per map of seconds, teacher queries, student passes, tied share and the areas' bound; without what is
+    unknown."""
     num_images: int
     """Images with a score."""
     num_errors: int
@@ -70,7 +72,7 @@ def _outcome(rows: Any, source: Source) -> MethodOutcome:
     scored = rows[rows["error"].isna()]
     played = set(rows["game"])
     by_game = {game: scored[scored["game"] == game] for game in ALL_GAMES if game in played or game in GAMES}
-    costs = {name: scored[column].astype("float64").mean() for name, column in COSTS.items()}
+    costs = {name: scored[column].astype("float64").mean() for name, column in COSTS.items() if column in scored}
     num_images = len(by_game[GAMES[0]])
     normalised = _normalised(by_game["insertion"])
     return MethodOutcome(

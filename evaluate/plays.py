@@ -54,9 +54,10 @@ def make_plays(
 
 
 def num_frames(protocol: Protocol, size: tuple[int, int]) -> int:
-    """Count the frames of a map's plays at a teacher's input size (height, width): what they ask."""
+    """Count the frames of a map's plays at a teacher's input size (height, width): what they ask, at most."""
     steps = protocol.patches**2 if protocol.patches is not None else -(-size[0] * size[1] // protocol.step(size))
-    return len(protocol.games) * (steps + 1)
+    points = steps + 1 if protocol.points is None else min(steps + 1, protocol.points)
+    return len(protocol.games) * points
 
 
 def _rank(saliency: torch.Tensor, size: tuple[int, int], protocol: Protocol) -> Order:

@@ -32,10 +32,19 @@ COLUMNS = pa.schema(
     ]
 )
 
+BOUND = pa.field("auc_bound", pa.float64())  # of a protocol that leaves points out: by how much an area may be off
+
+
+def score_columns(config: dict[str, Any]) -> pa.Schema:
+    """Return the columns of scores that were made with a configuration."""
+    if config.get("protocol", {}).get("points") is None:
+        return COLUMNS
+    return COLUMNS.insert(COLUMNS.get_field_index("curve"), BOUND)
+
 
 def scores_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
     """Build the schema of one job's scores: the columns, with version and configuration as metadata."""
-    return parts_schema(COLUMNS, SCHEMA_VERSION, config, config_hash)
+    return parts_schema(score_columns(config), SCHEMA_VERSION, config, config_hash)
 
 
 def scores_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -45,4 +54,4 @@ def scores_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 def read_scores(folder: "Folder") -> pa.Table:
     """Read all parts of a scores folder, in the order of the parts. Raises: ValueError, as `read_parts`."""
-    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="scores", command="games")
+    return read_parts(folder, score_columns(folder.config()), SCHEMA_VERSION, what="scores", command="games")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from cluster.storage import Folder
 from distill.student import Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import check_budget
-from distill.teachers.engines import Choice
+from distill.teachers.engines import Choice, has_native_bfloat16
 from explain.answers import answers_folder
 from explain.asking import Asker
+from explain.compact import compact
 from explain.engine import EAGER, GRAPH_IMAGES, choose, in_engine
 from explain.frames import read_frame, without_list
 from explain.job import Job
@@ -88,6 +89,8 @@ def explain(name: str, job: Job) -> Summary:
 
 def choose_engine(plan: Plan, job: Job) -> Choice:
     """Return what computes the method here. Raises: ValueError for an engine that cannot."""
+    if job.precision == "bfloat16":
+        return low_precision(plan.method, job)
     if not plan.method.static and job.engine in ("auto", "eager"):
         return EAGER
     if not plan.method.static:
@@ -102,6 +105,21 @@ def choose_engine(plan: Plan, job: Job) -> Choice:
     assert explained is not None, "a static method looks into a network"
     explainer = explainer_of(plan.method, explained, asdict(job.options), "cpu")
     return choose(explainer, explained, job.engine, name=plan.method.name)
+
+
+def low_precision(method: Method, job: Job) -> Choice:
+    """Return what computes a method in bfloat16. Raises: ValueError where nothing does."""
+    if not method.static or job.engine not in ("auto", "openvino") or torch.cuda.is_available():
+        raise ValueError(
+            f"--precision bfloat16 is for a method that is a static graph, in OpenVINO on a CPU, not for "
+            f"{method.name!r} with --engine {job.engine}{' on a GPU' if torch.cuda.is_available() else ''}; "
+            "leave it out"
+        )
+    if not has_native_bfloat16():
+        raise ValueError(
+            "--precision bfloat16 needs OpenVINO (pip install openvino onnx) and a CPU with such units; leave it out"
+        )
+    return replace(EAGER, engine="openvino", precision="bfloat16")
 
 
 def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
@@ -168,7 +186,6 @@ class MapWorker:
         return Request(frame=frame, target=item["target"], seed=seed, image_id=item["image_id"])
 
     def _row(self, item: dict[str, Any], answer: Answer) -> dict[str, Any]:
-        height, width = answer.saliency.shape
         explained = self.config["stored"].get("explains", self.method.explains)
         row = {
             **item,
@@ -180,7 +197,9 @@ class MapWorker:
         }
         if not np.isfinite(answer.saliency).all():
             return {**row, "error": "the map has values that are not finite numbers"}
-        return {**row, "saliency": answer.saliency, "map_height": height, "map_width": width}
+        cells = self.config["stored"].get("map_cells")
+        saliency = answer.saliency if cells is None else compact(answer.saliency, cells)
+        return {**row, "saliency": saliency, "map_height": saliency.shape[0], "map_width": saliency.shape[1]}
 
 
 def _further(tell: Tell, before: int, rows: int, asked: int) -> None:

@@ -44,6 +44,12 @@ class Job(Generic[Options]):
     engine: Literal["auto", "eager", "onnxruntime", "openvino"] = "auto"
     """What computes a CAM method without a GPU: torch (eager) or an inference engine, equal but for the last bits. auto
     measures which is fastest, once per machine and student, and takes eager for fewer than 256 images."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of a CAM method's pass. bfloat16 needs OpenVINO and a CPU with such units, is about three times as
+    fast, and moves maps a little; they are other maps then, and say so."""
+    map_cells: int | None = None
+    """Store each map as so many rows and columns of float16: each the mean place of its pixels in the map's order. 28
+    take 2 kB instead of 200 and keep both games' areas; magnitudes are lost. Default: the map itself, float32."""
     num_workers: int | None = None
     """Workers. Default: one for each GPU, else one for every 4 cores."""
     max_queries: int | None = None
@@ -54,6 +60,8 @@ class Job(Generic[Options]):
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size {self.batch_size} is too small; give 1 or more")
+        if self.map_cells is not None and self.map_cells < 2:
+            raise ValueError(f"map_cells {self.map_cells} is too small; give 2 or more, such as 28")
         if self.max_queries is not None and self.max_queries < 0:
             raise ValueError(f"max_queries {self.max_queries} is too small; give 0 or more")
 

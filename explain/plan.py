@@ -114,6 +114,10 @@ def make_plan(name: str, job: Job) -> Plan:
         config["explains"] = "teacher"
     if job.ask == "student":
         config["explains"] = "student"
+    if job.precision != "float32":
+        config["precision"] = job.precision
+    if job.map_cells is not None:
+        config["map_cells"] = job.map_cells
     if teacher is not None and teacher.num_ranked is not None:
         config["teacher_ranks"] = teacher.num_ranked
     return Plan(

@@ -18,11 +18,11 @@ PART_SUFFIX = ".parquet"
 def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
     """Describe the columns; the metadata holds `schema_version`, `config` (JSON) and `config_hash`.
 
-    `saliency` is the map row by row, `map_height` times `map_width` values, null where `error` says why there is
-    none. `target_prob` is what the model that chose the target gave it, null where no model did. `teacher_queries`,
-    `student_passes` and `seconds` are the method's own cost of this map, without reading, target and storing. Passes
-    are forward passes of one image; those of a teacher that is looked into count as queries, a student's that stands in
-    for the teacher as student passes.
+    `saliency` is the map row by row, `map_height` times `map_width` values, null where `error` says why there is none;
+    float16 where the configuration has `map_cells`. `target_prob` is what the model that chose the target gave it, null
+    where no model did. `teacher_queries`, `student_passes` and `seconds` are the method's own cost of this map, without
+    reading, target and storing. Passes are forward passes of one image; those of a teacher that is looked into count as
+    queries, a student's that stands in for the teacher as student passes.
     """
     import pyarrow as pa
 
@@ -35,7 +35,7 @@ def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
         "config_hash": pa.string(),
         "map_height": pa.int32(),
         "map_width": pa.int32(),
-        "saliency": pa.list_(pa.float32()),
+        "saliency": pa.list_(pa.float16() if config.get("map_cells") else pa.float32()),
         "teacher_queries": pa.int32(),
         "student_passes": pa.int32(),
         "seconds": pa.float32(),
@@ -53,7 +53,7 @@ def maps_table(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> 
     """Make a table of rows that hold all columns but `method` and `config_hash`, which `config` decides.
 
     Args:
-        rows: With `saliency` as a float32 array (H, W), or None in a row with an error.
+        rows: With `saliency` as an array (H, W) of float32, or as `compact` makes it; None in a row with an error.
         config: The configuration of the maps, as the folder stores it.
     """
     import pyarrow as pa
@@ -83,11 +83,14 @@ def read_part(uri: str, part: str, columns: Sequence[str] | None = None) -> "pa.
     Raises:
         ValueError: If the file is broken, or was not written by this version of `explain`.
     """
+    import pyarrow as pa
+
     table = read_parquet(Folder(uri), part, columns)
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise ValueError(f"{uri}/{part} has maps of schema version {version}, not {SCHEMA_VERSION}; explain again")
-    check_types(table, maps_schema({}), f"{uri}/{part}")
+    small = table.column_names.count("saliency") and table.schema.field("saliency").type.value_type == pa.float16()
+    check_types(table, maps_schema({"map_cells": 1} if small else {}), f"{uri}/{part}")
     return table
 
 
@@ -122,6 +125,8 @@ def saliency_maps(table: "pa.Table") -> "Iterator[np.ndarray | None]":
     Raises:
         ValueError: If a map has another number of values than its size says.
     """
+    import numpy as np
+
     shapes = zip(table["map_height"].to_pylist(), table["map_width"].to_pylist(), strict=True)
     for map_, (height, width) in zip(table["saliency"], shapes, strict=True):
         if not map_.is_valid:
@@ -129,4 +134,4 @@ def saliency_maps(table: "pa.Table") -> "Iterator[np.ndarray | None]":
             continue
         if min(height or 0, width or 0) < 1 or height * width != len(map_.values):
             raise ValueError(f"a map has {len(map_.values)} values, and is said to be {height} x {width}")
-        yield map_.values.to_numpy(zero_copy_only=False).reshape(height, width)
+        yield map_.values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(height, width)

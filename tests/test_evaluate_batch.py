@@ -25,6 +25,7 @@ from evaluate.__main__ import main
 from evaluate.batch import GamesWorker, play_games
 from evaluate.job import RUNS_FILE
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Protocol, Substrate
+from evaluate.schema import read_scores
 from evaluate.sources import Source, map_items, open_played_images, open_sources
 from evaluate.specificity import BOTH, compare_teachers
 from evaluate.substrates import SUBSTRATES, image_rng
@@ -305,6 +306,32 @@ def test_whole_patches_in_both_orders_without_ray(place):
     assert row["auc"] == pytest.approx(plain_patch_auc(place, 0, 5, int(row["target"])), abs=1e-4)
 
 
+def test_fewer_points_say_by_how_much_they_may_be_off(place):
+    protocol, steps = Protocol(points=6, step_px=9), 24
+    sources = check(place.maps[:1])
+    images = open_played_images(str(place.data), sources[0], 8)
+    items = list(map_items(sources, images))
+    exact = make_worker(place, Protocol(step_px=9))(items).to_pandas()
+    table = make_worker(place, protocol)(items)
+    found = table.to_pandas()
+    assert "auc_bound" not in exact
+    assert found["error"].tolist() == exact["error"].tolist()
+    assert found["auc_bound"].isna().equals(found["error"].notna())
+    for (_, row), (_, whole) in zip(
+        found.dropna(subset="auc").iterrows(), exact.dropna(subset="auc").iterrows(), strict=True
+    ):
+        assert row["teacher_queries"] == 6
+        assert len(row["curve"]) == len(whole["curve"]) == steps + 1
+        assert row["curve"][[0, -1]] == pytest.approx(whole["curve"][[0, -1]], abs=1e-6)
+        assert np.isclose(row["curve"], whole["curve"], atol=1e-6).sum() >= 6
+        assert row["auc"] == pytest.approx(np.trapezoid(row["curve"], dx=1 / steps), abs=1e-6)
+        assert 0 < row["auc_bound"] < 0.5
+    folder = Folder(str(place.root / "fewer"))
+    folder.claim({"schema_version": "1", "protocol": protocol.fields(), "protocol_hash": protocol.hash}, what="scores")
+    pq.write_table(table, place.root / "fewer" / "part-00000.parquet")
+    assert read_scores(folder).column_names == table.column_names
+
+
 def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -> float:
     """Delete whole patches of one image of the first method, frame by frame through the uint8 interface."""
     height, width = evaluate_teacher.SIZE
@@ -330,7 +357,8 @@ def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -
 
 def make_worker(place: SimpleNamespace, protocol: Protocol) -> GamesWorker:
     sources, images = check(place.maps), without_list(open_images(str(place.data)))
-    return GamesWorker({"stored": {"teacher": TEACHER}, "protocol": protocol, "sources": sources, "images": images})
+    stored = {"teacher": TEACHER, "protocol": protocol.fields()}
+    return GamesWorker({"stored": stored, "protocol": protocol, "sources": sources, "images": images})
 
 
 def test_scores_are_the_same_in_any_shard(played):

@@ -16,6 +16,7 @@ def test_every_field_changes_the_hash_and_the_name():
         "target": "label",
         "patches": 14,
         "least_relevant": True,
+        "points": 45,
     }
     assert set(other) == {field.name for field in dataclasses.fields(Protocol)}
     hashes = {Protocol().hash} | {Protocol(**{name: value}).hash for name, value in other.items()}
@@ -34,13 +35,14 @@ def test_the_frozen_protocol_keeps_its_hash():
 
 
 def test_fields_that_came_later_are_stored_only_where_they_are_set():
-    assert not {"patches", "least_relevant"} & set(Protocol().fields())
+    assert not {"patches", "least_relevant", "points", "sampling"} & set(Protocol().fields())
     fields = Protocol(patches=14, least_relevant=True).fields()
     assert (fields["patches"], fields["least_relevant"]) == (14, True)
     assert fields["name"] == "rise(patches=14, least_relevant=True)"
     assert "patch index" in fields["order"]
     assert "pixel index" in Protocol(least_relevant=True).fields()["order"]
     assert "patches" not in Protocol(least_relevant=True).fields()
+    assert {"points", "sampling"} <= set(Protocol(points=45).fields())
 
 
 def test_games_come_in_two_or_four():
@@ -61,7 +63,9 @@ def test_the_step_is_the_width_of_the_input():
     assert Protocol(step_px=100).step((224, 320)) == 100
 
 
-@pytest.mark.parametrize("wrong", [{"step_px": 0}, {"seed": -1}, {"deletion_substrate": "green"}, {"patches": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"step_px": 0}, {"seed": -1}, {"deletion_substrate": "green"}, {"patches": 1}, {"points": 2}]
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Protocol(**wrong)

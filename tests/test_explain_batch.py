@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +28,7 @@ from evaluate.sources import Source, open_played_images
 from explain.__main__ import main
 from explain.batch import MapWorker, TargetWorker
 from explain.batch import explain as run
+from explain.compact import compact
 from explain.engine import EAGER
 from explain.job import Job
 from explain.mal_grad_cam import mal_grad_cam
@@ -267,6 +269,55 @@ def test_reads_with_pyarrow_pandas_and_duckdb(serial, job):
         if error is None:
             assert len(saliency) == 224 * 224
             assert np.array_equal(np.asarray(saliency, np.float32), row["saliency"])
+
+
+def test_small_maps_are_float16_and_every_reader_reads_them(serial, job):
+    whole, small = job("ml_grad_cam", "whole"), job("ml_grad_cam", "small", map_cells=4)
+    for one in (whole, small):
+        run("ml_grad_cam", one)
+    tables = [read_maps(one.out) for one in (whole, small)]
+    assert tables[1].schema.field("saliency").type.value_type == pa.float16()
+    maps = [list(saliency_maps(table)) for table in tables]
+    for row, expected, found in zip(rows_of(small.out), *maps, strict=True):
+        assert (found is None) == (row["image_id"] in BROKEN) == (row["error"] is not None)
+        if found is not None and expected is not None:
+            assert (row["map_height"], row["map_width"], found.dtype) == (4, 4, np.float32)
+            np.testing.assert_array_equal(found, compact(expected, 4).astype(np.float32))
+    hashes = {row["config_hash"] for one in (whole, small) for row in rows_of(one.out)}
+    assert len(hashes) == 2
+    frame = pd.read_parquet(small.out)
+    duck = duckdb.execute(f"select saliency from '{small.out}/*.parquet' order by image_id").fetchall()  # noqa: S608
+    for read, (also,) in zip(frame["saliency"], duck, strict=True):
+        assert (read is None and also is None) or np.array_equal(np.asarray(also, np.float16), read)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "said"),
+    [
+        ("random", "auto", "for a method that is a static graph"),
+        ("ml_grad_cam", "eager", "with --engine eager"),
+        ("ml_grad_cam", "auto", "needs OpenVINO"),
+    ],
+)
+def test_low_precision_is_refused_where_nothing_computes_it(job, monkeypatch, name, engine, said):
+    monkeypatch.setattr(explain.batch, "has_native_bfloat16", lambda: False)
+    with pytest.raises(ValueError, match=said):
+        run(name, job(name, precision="bfloat16", engine=engine))
+
+
+def test_low_precision_is_another_configuration(serial, job, monkeypatch):
+    """Where a CPU has no such units OpenVINO computes in float32; the maps say all the same what was asked for."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(explain.batch, "has_native_bfloat16", lambda: True)
+    plain, low = job("matt", "plain"), job("matt", "low", precision="bfloat16")
+    for one in (plain, low):
+        run("matt", one)
+    assert "precision" not in Folder(plain.out).config()
+    assert Folder(low.out).config()["precision"] == "bfloat16"
+    assert (Folder(low.out).finished() or {})["engine"] == "openvino-bfloat16"
+    for expected, found in zip(rows_of(plain.out), rows_of(low.out), strict=True):
+        if expected["error"] is None:
+            assert np.corrcoef(expected["saliency"], found["saliency"])[0, 1] > 0.9
 
 
 def test_targets_without_a_teacher_are_the_students(serial, job, student):

@@ -1,0 +1,64 @@
+"""Areas of both games for maps of a few images, as the job plays them: what a shortcut costs in the result."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmarks.world import World
+from distill.teachers import Teacher
+from evaluate.games import Play, area_over, changed_fractions, play
+from evaluate.plays import make_plays
+from evaluate.protocol import Protocol
+from evaluate.sampling import play_sampled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What maps are judged on."""
+
+    teacher: Teacher
+    """The black box."""
+    frames: np.ndarray
+    """Images at its input size, uint8 (N, H, W, 3)."""
+    targets: np.ndarray
+    """Its class of each, (N,)."""
+
+    def areas(self, maps: Sequence[np.ndarray], protocol: Protocol) -> tuple[np.ndarray, int]:
+        """Play a protocol's games of one map (h, w) for each image; return areas (N, games) and the forwards."""
+        fractions: list[np.ndarray] = []
+        score, batch_size = self.teacher.forward, self.teacher.batch_size or 64
+        plays = self._plays(maps, protocol, fractions)
+        found, num_frames = [], 0
+        if protocol.points is None:
+            for k, curve in enumerate(play(score, plays, batch_size=batch_size)):
+                found.append(area_over(curve, fractions[k]))
+                num_frames += len(curve)
+        else:
+            for k, sampled in enumerate(play_sampled(score, plays, num_points=protocol.points, batch_size=batch_size)):
+                found.append(area_over(sampled.whole(fractions[k]), fractions[k]))
+                num_frames += len(sampled.points)
+        return np.array(found).reshape(-1, len(protocol.games)), num_frames
+
+    def _plays(self, maps: Sequence[np.ndarray], protocol: Protocol, fractions: list[np.ndarray]) -> Iterator[Play]:
+        """Yield the plays of all maps; note the fractions of pixels that their curves' points stand at."""
+        for k, saliency in enumerate(maps):
+            own, _ = make_plays(
+                self.teacher.normalise(self.frames[k : k + 1])[0],
+                torch.from_numpy(saliency.astype(np.float32)),
+                target=int(self.targets[k]),
+                protocol=protocol,
+                image_id=str(k),
+                mean=self.teacher.mean,
+                std=self.teacher.std,
+            )
+            for game in own:
+                fractions.append(changed_fractions(game.steps, game.num_steps))
+                yield game
+
+
+def judged(world: World, num: int) -> Judged:
+    """Take images, and the black box's own class of each."""
+    frames = world.frames(num)
+    return Judged(teacher=world.teacher, frames=frames, targets=world.teacher.probabilities(frames).argmax(axis=1))
