@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class WorkerResources:
     """Cores of one worker, which are also its torch threads."""
     gpus: int
     """GPUs of one worker: 0 or 1."""
+    min_workers: int | None = None
+    """Fewest workers with which work goes on, where their number may change; None where it may not."""
 
 
 @contextmanager
@@ -126,22 +128,27 @@ def quieten_worker() -> None:
     logging.getLogger(CLEANER).setLevel(logging.CRITICAL)
 
 
-def worker_resources(num_workers: int | None = None) -> WorkerResources:
+def worker_resources(num_workers: int | None = None, *, min_workers: int | None = None) -> WorkerResources:
     """Look at the cluster and divide it: a worker for each GPU, else one for every four cores of a machine.
 
     Args:
         num_workers: So many workers instead, with as many cores each as the machines allow.
+        min_workers: Fewest workers to go on with; then `num_workers` are the most, some of them on nodes to come.
 
     Raises:
-        ValueError: `num_workers` is below 1, or more than there are GPUs (else cores).
+        ValueError: `num_workers`, or `min_workers` where it is given, is below 1, or more than there are GPUs (else
+            cores); or `min_workers` is more than `num_workers`.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return divide([(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes], num_workers)
+    machines = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    return divide(machines, num_workers) if min_workers is None else divide_some(machines, min_workers, num_workers)
 
 
-def divide(machines: Sequence[tuple[int, int]], num_workers: int | None) -> WorkerResources:
+def divide(
+    machines: Sequence[tuple[int, int]], num_workers: int | None, *, asked: str = "--num-workers"
+) -> WorkerResources:
     """Divide machines, each (cores, GPUs), among workers; a worker does not span machines.
 
     Raises:
@@ -157,11 +164,28 @@ def divide(machines: Sequence[tuple[int, int]], num_workers: int | None) -> Work
     if num_workers is None:
         num_workers = most if gpus else sum(max(1, cores // CORES_PER_WORKER) for cores, _ in machines if cores)
     if not 1 <= num_workers <= most:
-        raise ValueError(f"--num-workers {num_workers} does not fit: this cluster's {kind} allow 1 to {most}")
+        raise ValueError(f"{asked} {num_workers} does not fit: this cluster's {kind} allow 1 to {most}")
     cpus = max(cores for cores, _ in machines)
     while _num_fitting(machines, cpus, bool(gpus)) < num_workers:
         cpus -= 1
     return WorkerResources(num_workers=num_workers, cpus=cpus, gpus=int(bool(gpus)))
+
+
+def divide_some(machines: Sequence[tuple[int, int]], min_workers: int, num_workers: int | None) -> WorkerResources:
+    """Divide machines among at least `min_workers`, as `divide` does among those of `num_workers` that fit now.
+
+    Raises:
+        ValueError: As `worker_resources`.
+    """
+    if num_workers is not None and min_workers > num_workers:
+        raise ValueError(f"--min-workers {min_workers} is more than --num-workers {num_workers}; give at most as many")
+    fewest = divide(machines, min_workers, asked="--min-workers")
+    if num_workers is None:
+        now = divide(machines, None)
+        now = fewest if now.num_workers < min_workers else now
+        return replace(now, min_workers=min_workers)
+    fitting = _num_fitting(machines, 1, bool(fewest.gpus))
+    return replace(divide(machines, min(num_workers, fitting)), num_workers=num_workers, min_workers=min_workers)
 
 
 def _num_fitting(machines: Sequence[tuple[int, int]], cpus: int, on_gpus: bool) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Worker = Callable[[list[dict[str, Any]]], "pa.Table"]
 IN_FLIGHT = 2  # shards an actor has at once: one at work, one waiting; more would leave others idle at the end
+MAX_INIT_DEATHS = 5  # in a row; Ray Data would end the job where a process or node dies before its actor has begun
 NUM_READERS = 16  # footers read at once, for stores where each costs a round trip
 
 
@@ -182,7 +183,7 @@ def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]
         return
     import ray.data
 
-    _quiet_ray_data()
+    _set_up_ray_data()
     records = [{"part": shard.name, "items": json.dumps(shard.items)} for shard in shards]
     num_actors = min(job.resources.num_workers, len(shards))
     parts = ray.data.from_items(records, override_num_blocks=len(records)).map_batches(
@@ -199,11 +200,12 @@ def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]
         yield part
 
 
-def _quiet_ray_data() -> None:
+def _set_up_ray_data() -> None:
     from ray.data import DataContext
 
-    # Its bars flood a log that is no terminal; ours stands instead.
     context = DataContext.get_current()
+    context.max_consecutive_actor_init_deaths = MAX_INIT_DEATHS
+    # Its bars flood a log that is no terminal; ours stands instead.
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -142,30 +142,29 @@ class Views(Dataset):
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
     """Deal the shuffled images of one epoch to the workers, batch by batch, from any step on.
 
-    A function of (seed, epoch) alone, so that a resumed run sees what the undisturbed one would have seen. The last,
-    ragged batch is left out, as all workers must take part in each step.
+    A function of (seed, epoch) alone, so that a resumed run sees what the undisturbed one would have seen, also with
+    another number of workers, whose parts of a batch may differ by an image. The last, ragged batch is left out.
     """
 
     def __init__(
         self, num_images: int, recipe: TrainingRecipe, epoch: int, *, first_step: int, rank: int, num_workers: int
     ):
-        batch_size = min(recipe.batch_size, num_images) // num_workers * num_workers
-        if batch_size == 0:
+        batch_size = min(recipe.batch_size, num_images)
+        if batch_size < num_workers:
             raise ValueError(
                 f"{num_images} images in batches of {recipe.batch_size} do not go round {num_workers} workers; "
                 "give fewer workers or more images"
             )
         order = np.random.default_rng([recipe.seed, epoch]).permutation(num_images)
         self.view = recipe.view_at(epoch)
-        self.batches = order[: num_images // batch_size * batch_size].reshape(
-            -1, num_workers, batch_size // num_workers
-        )
-        self.first_step, self.rank = first_step, rank
+        self.batch_size = batch_size
+        self.batches = order[: num_images // batch_size * batch_size].reshape(-1, batch_size)
+        self.first_step, self.rank, self.num_workers = first_step, rank, num_workers
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield this worker's part of each batch as (image, view) pairs."""
-        for batch in self.batches[self.first_step :, self.rank]:
-            yield [(int(i), self.view) for i in batch]
+        for batch in self.batches[self.first_step :]:
+            yield [(int(i), self.view) for i in np.array_split(batch, self.num_workers)[self.rank]]
 
     def __len__(self) -> int:
         """Return the number of steps that are left in the epoch."""

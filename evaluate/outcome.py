@@ -124,7 +124,7 @@ def track_outcomes(
     make_runs(folder, runs)
 
 
-def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str) -> str | None:
+def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str, *, key: str) -> str | None:
     source = outcome.source
     options = {f"option.{name}": value for name, value in source.config["options"].items()}
     kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit", "protocol_hash")
@@ -140,7 +140,7 @@ def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], u
         "maps": source.uri,
         "scores": uri,
     }
-    with Tracker(experiment, title(source.record()), params=params, tags=tags) as tracker:
+    with Tracker(experiment, title(source.record()), params=params, tags=tags, key=key) as tracker:
         tracker.log(outcome.metrics())
         for game, curve in outcome.curves.items():
             tracker.curve(f"{game}_curve", curve.tolist())

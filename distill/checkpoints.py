@@ -1,0 +1,36 @@
+"""Ray Train's checkpoints of a run: delete what killed jobs left of those that were never committed."""
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from cluster.filesystems import store_errors
+
+if TYPE_CHECKING:
+    from cluster.storage import Folder
+
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of committed checkpoints
+NAMES = re.compile(r"checkpoint_[\w.-]+")
+
+
+def sweep(folder: "Folder") -> list[str]:
+    """Delete the checkpoints in a folder that Ray Train does not list; no training may run there.
+
+    A checkpoint is listed when it is whole, on all workers; training never goes on from another one.
+
+    Returns:
+        Their names.
+
+    Raises:
+        ValueError: the list is no JSON.
+    """
+    from pyarrow.fs import FileSelector, FileType
+
+    listed = json.dumps(folder.read_json(SNAPSHOT)) if folder.exists(SNAPSHOT) else ""
+    with store_errors(f"tidy {folder.uri}"):
+        found = folder.filesystem.get_file_info(FileSelector(folder.path, allow_not_found=True))
+        names = [info.base_name for info in found if info.type == FileType.Directory]
+        left = sorted(name for name in names if NAMES.fullmatch(name) and f'"{name}"' not in listed)
+        for name in left:
+            folder.filesystem.delete_dir(f"{folder.path}/{name}")
+    return left
