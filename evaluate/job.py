@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.session import ray_session, worker_resources
@@ -37,7 +37,7 @@ def about(teacher: "Teacher", images: ImageSet, limit: int | None) -> dict[str, 
 def run_job(
     worker: Callable[..., Worker],
     config: dict[str, Any],
-    items: Sequence[dict[str, Any]],
+    items: Iterable[dict[str, Any]],
     folder: Folder,
     *,
     what: str,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cluster.session import WorkerResources, ray_session, worker_resources
-from cluster.shards import Summary, make_shards, run_shards
+from cluster.shards import Summary, make_shards, run_shards, shard_size
 from cluster.storage import Folder
 from distill.student import Student, load_student
 from distill.teachers import load_teacher
@@ -54,7 +54,7 @@ def explain(name: str, job: Job) -> Summary:
     folder.claim(plan.config, what="maps")
     with ray_session():
         resources = worker_resources(job.num_workers)
-        items = list(map_items(plan, job.out, resources))
+        items = map_items(plan, job.out, resources)
         config = {
             "stored": plan.config,
             "options": asdict(job.options),
@@ -64,7 +64,8 @@ def explain(name: str, job: Job) -> Summary:
             "engine": asdict(choice),
             "answers": answers_folder(job.out, plan.method, plan.config) if plan.method.asks else None,
         }
-        shards = make_shards(items, SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
+        smallest = SHARD_ASKED if plan.method.asks else SHARD_IMAGES
+        shards = make_shards(items, shard_size(len(plan.images.image_ids), smallest))
         summary = run_shards(
             MapWorker, config, shards, folder, resources=resources, description=name, queries="teacher_queries"
         )
@@ -94,11 +95,12 @@ def choose_engine(plan: Plan, job: Job) -> Choice:
 
 def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
     """Yield one item per image: image_id, label, target, target_prob, error (why it has no target)."""
-    targets = stored_targets(plan, out, resources) if plan.target == "teacher" else {}
+    targets = stored_targets(plan, out, resources) if plan.target == "teacher" else iter(())
     for image_id, label in zip(plan.images.image_ids, plan.labels, strict=True):
         item = {"image_id": image_id, "label": label, "target": None, "target_prob": None, "error": None}
         if plan.target == "teacher":
-            item |= targets[image_id]
+            item |= next(targets)
+            assert item["image_id"] == image_id, (item["image_id"], image_id)
         elif plan.target == "label":
             item |= {"target": label, "error": "the image has no label" if label is None else None}
         elif isinstance(plan.target, int):
@@ -106,11 +108,12 @@ def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict
         yield item
 
 
-def stored_targets(plan: Plan, out: str, resources: WorkerResources) -> dict[str, dict[str, Any]]:
-    """Read the teacher's top-1 of each image; ask the teacher first where it is not stored yet."""
+def stored_targets(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
+    """Read the teacher's top-1 of each image, in their order; ask the teacher first where it is not stored yet."""
     assert plan.teacher is not None
     folder = targets_folder(out, plan.teacher, plan.images)
-    shards = make_shards([{"image_id": image_id} for image_id in plan.images.image_ids], SHARD_IMAGES)
+    image_ids = plan.images.image_ids
+    shards = make_shards(({"image_id": one} for one in image_ids), shard_size(len(image_ids), SHARD_IMAGES))
     if folder.finished() is None:
         config = {"teacher": plan.teacher.spec, "images": without_list(plan.images)}
         summary = run_shards(TargetWorker, config, shards, folder, resources=resources, description="targets")
