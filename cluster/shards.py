@@ -203,7 +203,7 @@ class _PartWriter:
         started_s = time.monotonic()
         table = worker(items)
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
-        data = _parquet(table)
+        data = parquet_bytes(table)
         self._job.folder.write_bytes(part + PART_SUFFIX, data)
         counts = {"rows": table.num_rows, "errors": _num_errors(table), "queries": _sum(table, self._job.queries)}
         measured = {"seconds": time.monotonic() - started_s, "num_bytes": len(data), "machine": self._machine}
@@ -245,7 +245,8 @@ def _set_up_ray_data() -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
-def _parquet(table: "pa.Table") -> bytes:
+def parquet_bytes(table: "pa.Table") -> bytes:
+    """Write a table as a part is written."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,13 +135,15 @@ class MapWorker:
         self.explainer = make(self.method, config, device)
 
     def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
-        """Return one row per item, in their order."""
+        """Return one row per item, in their order; the next images are read while some are explained."""
         size = math.ceil(self.config["batch_size"] / PASS_IMAGES) * PASS_IMAGES
-        rows = [row for i in range(0, len(items), size) for row in self._rows(items[i : i + size])]
+        with ThreadPoolExecutor(torch.get_num_threads()) as readers:
+            read = readers.map(self._read, items)
+            batches = [items[i : i + size] for i in range(0, len(items), size)]
+            rows = [row for batch in batches for row in self._rows(batch, list(islice(read, len(batch))))]
         return maps_table(rows, self.config["stored"])
 
-    def _rows(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        read = [self._read(item) for item in items]
+    def _rows(self, items: Sequence[dict[str, Any]], read: Sequence[Request | str]) -> list[dict[str, Any]]:
         answers = self.explainer([found if isinstance(found, Request) else None for found in read])
         return [
             self._row(item, answer) if isinstance(answer, Answer) else {**item, "error": answer or found}
