@@ -71,6 +71,8 @@ def explain(name: str, job: Job) -> Summary:
         summary = run_shards(
             MapWorker, config, shards, folder, resources=resources, description=name, queries="teacher_queries"
         )
+    if config["answers"] is not None:
+        config["answers"].sweep()
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         made = {"schema_version": SCHEMA_VERSION, "num_parts": len(shards), "engine": str(choice)}
         folder.finish({**asdict(summary), **made})
