@@ -61,6 +61,9 @@ def test_every_image_is_dealt_once_whatever_the_number_of_workers():
     assert list(TrainingOrder(40, recipe, 2, first_step=3, rank=0, num_workers=1)) == whole[3:]
     assert whole != list(TrainingOrder(40, recipe, 3, first_step=0, rank=0, num_workers=1))
     assert {view for batch in whole for _, view in batch} == {2}
+    thirds = [list(TrainingOrder(40, recipe, 2, first_step=0, rank=r, num_workers=3)) for r in range(3)]
+    assert [a + b + c for a, b, c in zip(*thirds, strict=True)] == whole
+    assert {len(batch) for batches in thirds for batch in batches} == {2, 3}
     with pytest.raises(ValueError, match="do not go round"):
         TrainingOrder(2, recipe, 0, first_step=0, rank=0, num_workers=3)
 
