@@ -58,6 +58,7 @@ def ray_session() -> Iterator[None]:
         return
     options: Any = {"logging_level": logging.WARNING, "runtime_env": {"worker_process_setup_hook": quieten_worker}}
     if os.environ.get("RAY_ADDRESS"):
+        guard_token(make=False)
         ray.init(**options)
     else:
         logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
@@ -92,14 +93,19 @@ def client_environment() -> dict[str, str]:
     return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token", SEVERAL_MACHINES: "0"}
 
 
-def guard_token() -> None:
+def guard_token(*, make: bool = True) -> None:
     """See to it that the token in the home folder is there and that its owner alone can read it.
 
     Ray would make it readable by everybody, and make it twice where two jobs start at once.
+
+    Args:
+        make: Whether to make one where there is none; a cluster that is running has its own.
     """
     if any(os.environ.get(name) for name in OWN_TOKEN):
         return
     path = Path.home() / ".ray" / "auth_token"
+    if not path.exists() and not make:
+        return
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -108,7 +114,8 @@ def guard_token() -> None:
         with suppress(FileExistsError):
             os.link(aside, path)  # a rename would overwrite the token of a job that was quicker
         aside.unlink()
-    path.chmod(0o600)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
 
 
 @contextmanager

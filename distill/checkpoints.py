@@ -1,6 +1,5 @@
-"""Ray Train's checkpoints of a run: delete what killed jobs left of those that were never committed."""
+"""Ray Train's checkpoints of a run: which are whole, and the rest, which killed jobs have left, deleted."""
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,13 @@ if TYPE_CHECKING:
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of committed checkpoints
 NAMES = re.compile(r"checkpoint_[\w.-]+")
+
+
+def committed(folder: "Folder") -> list[str]:
+    """Name the checkpoints in a folder that are whole, as Ray Train lists them. Raises: ValueError for a broken list."""
+    if not folder.exists(SNAPSHOT):
+        return []
+    return [result["checkpoint_dir_name"] for result in folder.read_json(SNAPSHOT)["checkpoint_results"]]
 
 
 def sweep(folder: "Folder") -> list[str]:
@@ -26,11 +32,11 @@ def sweep(folder: "Folder") -> list[str]:
     """
     from pyarrow.fs import FileSelector, FileType
 
-    listed = json.dumps(folder.read_json(SNAPSHOT)) if folder.exists(SNAPSHOT) else ""
+    listed = committed(folder)
     with store_errors(f"tidy {folder.uri}"):
         found = folder.filesystem.get_file_info(FileSelector(folder.path, allow_not_found=True))
         names = [info.base_name for info in found if info.type == FileType.Directory]
-        left = sorted(name for name in names if NAMES.fullmatch(name) and f'"{name}"' not in listed)
+        left = sorted(name for name in names if NAMES.fullmatch(name) and name not in listed)
         for name in left:
             folder.filesystem.delete_dir(f"{folder.path}/{name}")
     return left

@@ -20,7 +20,7 @@ from cluster.remote_progress import RemoteProgress, remote_progress
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
 from cluster.tracking import TRACKING, Tracker, tracking_uri
-from distill.checkpoints import sweep
+from distill.checkpoints import committed, sweep
 from distill.finetuning import FineTuning, check_labels
 from distill.images import ImageSet, open_images
 from distill.networks import load_network
@@ -33,7 +33,7 @@ from distill.views import taught_images
 from distill.worker import Worker
 
 CHECKPOINTS = "checkpoints"
-MAX_FAILURES = 5  # restarts of the worker group before the job gives up
+MAX_FAILURES = 5  # restarts of the worker group without a new checkpoint before the job gives up
 RESIZE_S = 60.0  # between looks for nodes that have joined, where the number of workers may change
 RESULTS = {"distill": "student", "finetune": "black box"}  # stage -> what it leaves
 
@@ -151,7 +151,7 @@ def _run(
             job = job | config | {"experiment": train.name, "out": folder.uri}
             job |= {"cpus": resources.cpus, "gpus": resources.gpus}
             sweep(folder.child(CHECKPOINTS))
-            _fit(_trainer(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources))
+            _fit(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources)
             sweep(folder.child(CHECKPOINTS))
     manifest = folder.finished()
     if manifest is None:
@@ -184,10 +184,7 @@ def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
         train_loop_per_worker,
         train_loop_config=job,
         scaling_config=ScalingConfig(
-            num_workers=_num_workers(resources),
-            use_gpu=resources.gpus > 0,
-            resources_per_worker=per_worker,
-            elastic_resize_monitor_interval_s=RESIZE_S,
+            **_num_workers(resources), use_gpu=resources.gpus > 0, resources_per_worker=per_worker
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,  # Ray Train goes on from the last committed checkpoint of a run of the same name
@@ -199,21 +196,33 @@ def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
     )
 
 
-def _num_workers(resources: WorkerResources) -> int | tuple[int, int]:
-    most = resources.num_workers
-    return most if resources.min_workers is None else (resources.min_workers, most)
+def _num_workers(resources: WorkerResources) -> dict[str, Any]:
+    if resources.min_workers is None:
+        return {"num_workers": resources.num_workers}
+    workers = (resources.min_workers, resources.num_workers)
+    return {"num_workers": workers, "elastic_resize_monitor_interval_s": RESIZE_S}
 
 
-def _fit(trainer: TorchTrainer) -> None:
-    """Wait for the workers. Raises: WorkError where that is what they failed with, `MAX_FAILURES` restarts later."""
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
-        failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
-        told = [failure for failure in failures if isinstance(failure, WorkError)]
-        if not told:
-            raise
-        raise WorkError(f"training was started {MAX_FAILURES + 1} times: {told[0]}") from error
+def _fit(job: dict[str, Any], resources: WorkerResources) -> None:
+    """Wait for the workers; as long as there are new checkpoints, nodes and workers may be lost again and again.
+
+    Raises:
+        WorkError: that is what the workers failed with, `MAX_FAILURES` restarts later.
+        WorkerGroupError: they failed otherwise, as often, without a new checkpoint.
+    """
+    checkpoints = Folder(job["out"]).child(CHECKPOINTS)
+    while True:
+        before = committed(checkpoints)
+        try:
+            _trainer(job, resources).fit()
+            return
+        except WorkerGroupError as error:
+            failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+            told = [failure for failure in failures if isinstance(failure, WorkError)]
+            if told:
+                raise WorkError(f"training was started {MAX_FAILURES + 1} times: {told[0]}") from error
+            if committed(checkpoints) == before:
+                raise
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:

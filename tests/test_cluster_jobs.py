@@ -1,4 +1,4 @@
-"""`ray job submit` as the README prints it, from a second shell: code up, exit codes and logs back, stopped and resumed.
+"""`ray job submit` as the README prints it, from a second shell: exit codes and logs come back, a stopped job resumes.
 
 Four commands that each start Ray's tools, a head and a job: minutes, and so among the longer tests.
 """

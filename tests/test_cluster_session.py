@@ -172,6 +172,21 @@ def test_a_token_is_made_once_whoever_else_starts(tmp_path: Path, monkeypatch: p
     assert path.parent.stat().st_mode & 0o077 == 0
 
 
+def test_beside_a_running_cluster_a_token_is_closed_and_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    guard_token(make=False)
+    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / ".ray" / "auth_token"
+    path.parent.mkdir()
+    path.write_text("7" * 64)
+    path.chmod(0o644)
+    guard_token(make=False)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("7" * 64, 0o600)
+
+
 def test_a_token_that_the_user_names_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "own")
