@@ -13,7 +13,7 @@ NAMES = re.compile(r"checkpoint_[\w.-]+")
 
 
 def committed(folder: "Folder") -> list[str]:
-    """Name the checkpoints in a folder that are whole, as Ray Train lists them. Raises: ValueError for a broken list."""
+    """Name the checkpoints that are whole, as Ray Train lists them. Raises: ValueError where the list is broken."""
     if not folder.exists(SNAPSHOT):
         return []
     return [result["checkpoint_dir_name"] for result in folder.read_json(SNAPSHOT)["checkpoint_results"]]
