@@ -153,11 +153,12 @@ def table(found: Sequence[Round], settings: Settings) -> str:
         f"`python -m benchmarks.chaos --images {settings.images} --kills {settings.kills} --seed {settings.seed}`, on "
         f"{machine()}: {sum(kills.values())} kills, each job started again until it was done.",
         "",
-        "| job | on | starts | kills | seconds | rows | differs from the undisturbed job |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| job | on | starts | failed by themselves | kills | seconds | rows | differs from the undisturbed job |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in found:
-        counts = f"{one.storm.starts} | {len(one.storm.kills)} | {one.storm.seconds:.0f} | {one.rows:,}"
+        starts = f"{one.storm.starts} | {one.storm.failed} | {len(one.storm.kills)}"
+        counts = f"{starts} | {one.storm.seconds:.0f} | {one.rows:,}"
         lines.append(f"| {one.job} | {one.home} | {counts} | {'; '.join(one.wrong) or 'nowhere'} |")
     lines += ["", "| killed | signal | times |", "| --- | --- | --- |"]
     lines += [f"| {kind} | {how} | {number} |" for (kind, how), number in sorted(kills.items())]

@@ -36,9 +36,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shell(world: Path) -> Iterator[dict[str, str]]:
-    """Start a head as the README does, in a process tree of its own; give the second shell's environment."""
+    """Make a token and start a head as the README does; give the second shell's environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "token", "SLOW_BOX_S": "0.01"}
+    environment |= {"SLOW_BOX_S": "0.01", "HOME": str(world / "home")}
+    (world / "home").mkdir()
+    make = f"umask 077; {RAY} get-auth-token --generate > /dev/null"
+    subprocess.run(["bash", "-c", make], env=environment, check=True, capture_output=True)
+    environment["RAY_AUTH_MODE"] = "token"
     options = ["--node-ip-address", "127.0.0.1", "--port", "0", "--num-cpus", "2", "--block"]
     ports = ["--dashboard-port", str(PORT), "--dashboard-agent-listen-port", str(AGENT_PORT)]
     log = (world / "head.log").open("w")
@@ -92,6 +96,10 @@ def test_a_job_is_stopped_and_resumes_and_its_log_and_exit_code_come_back(shell:
 
 
 def test_without_the_token_nothing_is_answered(shell: dict[str, str], world: Path) -> None:
+    token = world / "home" / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    kept = [path for path in world.rglob("*") if path.is_file() and path != token]
+    assert [path for path in kept if token.read_bytes() in path.read_bytes()] == []
     stranger = {name: value for name, value in shell.items() if name != "RAY_AUTH_MODE"} | {"HOME": str(world)}
     refused = ray(stranger, "job", "list", "--address", ADDRESS)
     assert refused.returncode != 0
