@@ -2,9 +2,10 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +51,19 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
             yield running
 
 
-def when(ready: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
-    """Do something in the middle of work, on another thread."""
+@contextmanager
+def at_work(work: Callable[[], Any]) -> Iterator[Future]:
+    """Work on another thread: nodes come from the main one, whose end is theirs, and which alone may handle signals."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(work)
 
-    def watch() -> None:
-        deadline = time.monotonic() + 400
-        while not ready() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        then()
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
+def wait_for(what: Callable[[], bool], work: Future) -> None:
+    deadline = time.monotonic() + 400
+    while not what():
+        assert not work.done(), work.result()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def lose_a_node(nodes: Nodes) -> None:
@@ -85,16 +87,13 @@ def noting(config: dict[str, Any]) -> Any:
 def test_work_goes_on_when_a_node_goes_and_another_joins(nodes: Nodes, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
-    def change() -> None:
+    shards, resources = make_shards(({"i": i} for i in range(NUM_ITEMS)), SHARD), worker_resources(2)
+    options: dict[str, Any] = {"resources": resources, "description": "note"}
+    with at_work(lambda: run_shards(noting, {}, shards, Folder(str(out)), **options)) as work:
+        wait_for(lambda: len(list(out.glob("*.parquet"))) >= 6, work)
         lose_a_node(nodes)
-        time.sleep(2)
         nodes.mend()
-
-    changed = when(lambda: len(list(out.glob("*.parquet"))) >= 6, change)
-    shards = make_shards(({"i": i} for i in range(NUM_ITEMS)), SHARD)
-    resources = worker_resources(2)
-    summary = run_shards(noting, {}, shards, Folder(str(out)), resources=resources, description="note")
-    changed.join()
+        summary = work.result()
     assert (resources.num_workers, resources.cpus) == (2, 1)
     assert (summary.rows, summary.skipped_rows) == (NUM_ITEMS, 0)
     rows = dataset.dataset(out).to_table()
@@ -115,13 +114,14 @@ def test_training_goes_on_with_fewer_workers_and_takes_the_node_that_joins(
                 Image.fromarray(pixels).save(tmp_path / f"data/{split}/class{c}/{i}.png")
     monkeypatch.setattr(distill.loop, "RESIZE_S", 2.0)
     out, notes = tmp_path / "student", tmp_path / "notes"
-    lost = when(lambda: len(list(out.glob("checkpoints/checkpoint_2*"))) >= 2, lambda: lose_a_node(nodes))
-    joined = when(lambda: world_sizes(notes)[-2:] == [2, 1], nodes.mend)
     options: dict[str, Any] = {"num_workers": 2, "min_workers": 1}
     places = {"data": str(tmp_path / "data"), "teacher": "python:noting_teacher:make", "out": str(out)}
-    metrics = distill.loop.distil(RECIPE, name="folder", **places, **options)
-    lost.join()
-    joined.join()
+    with at_work(lambda: distill.loop.distil(RECIPE, name="folder", **places, **options)) as work:
+        wait_for(lambda: len(list(out.glob("checkpoints/checkpoint_2*"))) >= 2, work)
+        lose_a_node(nodes)
+        wait_for(lambda: world_sizes(notes)[-2:] == [2, 1], work)
+        nodes.mend()
+        metrics = work.result()
     assert world_sizes(notes)[:2] == [2, 1]
     assert world_sizes(notes)[-1] == 2
     assert {"val_sim1", "val_kl"} <= set(metrics)
