@@ -25,7 +25,7 @@ from distill.recipes import Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
 
-NUM_ITEMS, SHARD = 120, 2
+NUM_ITEMS, SHARD = 140, 2
 EPOCHS, STEPS = 6, 4
 RECIPE = Recipe(
     depth=18, input_size=(32, 32), epochs=EPOCHS, batch_size=6, lr=0.01, precision="float32", num_views=2,
@@ -66,9 +66,11 @@ def wait_for(what: Callable[[], bool], work: Future) -> None:
         time.sleep(0.1)
 
 
-def lose_a_node(nodes: Nodes) -> None:
+def lose_a_node(nodes: Nodes, work: Future) -> None:
+    left = len(nodes.nodes()) - 1
     for process in nodes.nodes()[0]:
         process.send_signal(signal.SIGKILL)
+    wait_for(lambda: len(nodes.nodes()) == left, work)
 
 
 def noting(config: dict[str, Any]) -> Any:
@@ -78,7 +80,7 @@ def noting(config: dict[str, Any]) -> Any:
     node = ray.get_runtime_context().get_node_id()
 
     def run(items: list[dict[str, Any]]) -> pa.Table:
-        time.sleep(0.3)
+        time.sleep(1)
         return pa.table({"i": [item["i"] for item in items], "node": [node] * len(items)})
 
     return run
@@ -86,12 +88,11 @@ def noting(config: dict[str, Any]) -> Any:
 
 def test_work_goes_on_when_a_node_goes_and_another_joins(nodes: Nodes, tmp_path: Path) -> None:
     out = tmp_path / "out"
-
     shards, resources = make_shards(({"i": i} for i in range(NUM_ITEMS)), SHARD), worker_resources(2)
     options: dict[str, Any] = {"resources": resources, "description": "note"}
     with at_work(lambda: run_shards(noting, {}, shards, Folder(str(out)), **options)) as work:
         wait_for(lambda: len(list(out.glob("*.parquet"))) >= 6, work)
-        lose_a_node(nodes)
+        lose_a_node(nodes, work)
         nodes.mend()
         summary = work.result()
     assert (resources.num_workers, resources.cpus) == (2, 1)
@@ -118,7 +119,7 @@ def test_training_goes_on_with_fewer_workers_and_takes_the_node_that_joins(
     places = {"data": str(tmp_path / "data"), "teacher": "python:noting_teacher:make", "out": str(out)}
     with at_work(lambda: distill.loop.distil(RECIPE, name="folder", **places, **options)) as work:
         wait_for(lambda: len(list(out.glob("checkpoints/checkpoint_2*"))) >= 2, work)
-        lose_a_node(nodes)
+        lose_a_node(nodes, work)
         wait_for(lambda: world_sizes(notes)[-2:] == [2, 1], work)
         nodes.mend()
         metrics = work.result()

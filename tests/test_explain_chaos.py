@@ -15,7 +15,7 @@ TWO_GAMES = 2
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")  # Ray's and MLflow's own, at their start and end
 @pytest.mark.parametrize("kills", [10, pytest.param(60, marks=pytest.mark.chaos)])
 def test_whatever_is_killed_every_image_has_its_row(
