@@ -58,7 +58,7 @@ class OwnRay:
 
     def nodes(self, driver: psutil.Process) -> list[list[psutil.Process]]:
         """Return the driver's one node: all that it has started."""
-        below = driver.children(recursive=True)
+        below = [process for process in driver.children(recursive=True) if _lives(process)]
         raylets = [process for process in below if process.name() == RAYLET]
         return [[raylet, *(process for process in below if process != raylet)] for raylet in raylets]
 
@@ -162,8 +162,12 @@ def _victims(driver: psutil.Process, home: Home, kind: str) -> list[psutil.Proce
         return []
 
 
+def _lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def _is_actor(process: psutil.Process) -> bool:
-    return ACTOR in " ".join(process.cmdline())
+    return _lives(process) and ACTOR in " ".join(process.cmdline())
 
 
 def _send(processes: Sequence[psutil.Process], how: signal.Signals) -> None:
