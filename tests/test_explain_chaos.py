@@ -1,17 +1,31 @@
 """Jobs whose driver, actors, raylets and nodes are killed at random: one row per image, and the undisturbed maps."""
 
+import sys
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from benchmarks.chaos import Settings, differences, doubled_runs, rounds
-from benchmarks.storm import KINDS
+from benchmarks import storm
+from benchmarks.storm import KINDS, Chaos
 from cluster.storage import Folder
 
 NUM_IMAGES = 2000
 TWO_GAMES = 2
+# A job without Ray: a driver, and a child that makes what is missing of eight files.
+JOB = """
+import pathlib, subprocess, sys, time
+out = pathlib.Path(sys.argv[1])
+if sys.argv[2:]:
+    for place in map(out.joinpath, "01234567"):
+        time.sleep(0.0 if place.exists() else 0.2)
+        place.touch()
+else:
+    sys.exit(abs(subprocess.run([sys.executable, __file__, out, "MapBatches"]).returncode))
+"""
 
 
 @pytest.mark.slow
@@ -53,3 +67,31 @@ def test_a_lost_a_doubled_and_another_row_and_a_stray_file_are_seen(tmp_path: Pa
     assert "1 rows twice" in make("twice", [10, 20], [30, 30])
     assert make("other", [10, 20], [31]) == ["3 rows, of 3, or other values in them"]
     assert make("stray", [10, 20], [30], stray=".part-1.parquet.aside") == ["files ['.part-1.parquet.aside']"]
+
+
+class OneNode:
+    """All children of the driver are its node."""
+
+    name = "one node"
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+    def nodes(self, driver: psutil.Process) -> list[list[psutil.Process]]:
+        return [found] if (found := driver.children(recursive=True)) else []
+
+    def mend(self) -> None:
+        pass
+
+
+def test_a_job_is_killed_and_started_again_until_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storm, "LONGEST_WAIT_S", 0.5)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "job.py").write_text(JOB)
+    command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path / "out")]
+    done = Chaos(1, 4).run(command, OneNode())
+    assert (done.starts, len(done.kills), done.failed) == (5, 4, 0)
+    assert len(list((tmp_path / "out").iterdir())) == 8
+    (tmp_path / "job.py").write_text("raise SystemExit(1)")
+    with pytest.raises(RuntimeError, match="failed though nothing was killed"):
+        Chaos(1, 4).run(command, OneNode())
