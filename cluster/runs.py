@@ -59,6 +59,8 @@ class RunSpec:
     """Start, in milliseconds since 1970."""
     run_id: str | None = None
     """An existing run to go on with."""
+    anew: bool = False
+    """Whether a run that carries the key already was cut off, and this one takes its place."""
 
 
 class RunStore:
@@ -82,6 +84,9 @@ class RunStore:
         if known is not None:
             self.client.update_run(known, status="RUNNING")
             return known
+        cut_off = self.find(spec) if spec.anew else None
+        if cut_off is not None:
+            self.client.delete_run(cut_off)  # into MLflow's trash
         tags = spec.tags | {KEY_TAG: spec.key}
         experiment = self._experiment_id(spec.experiment)
         run = self.client.create_run(experiment, start_time=spec.start_ms, tags=tags, run_name=spec.run_name)

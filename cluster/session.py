@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class WorkerResources:
     """Cores of one worker, which are also its torch threads."""
     gpus: int
     """GPUs of one worker: 0 or 1."""
+    min_workers: int | None = None
+    """Fewest workers with which work goes on, where their number may change; None where it may not."""
 
 
 @contextmanager
@@ -56,6 +58,7 @@ def ray_session() -> Iterator[None]:
         return
     options: Any = {"logging_level": logging.WARNING, "runtime_env": {"worker_process_setup_hook": quieten_worker}}
     if os.environ.get("RAY_ADDRESS"):
+        guard_token(make=False)
         ray.init(**options)
     else:
         logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
@@ -90,14 +93,19 @@ def client_environment() -> dict[str, str]:
     return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token", SEVERAL_MACHINES: "0"}
 
 
-def guard_token() -> None:
+def guard_token(*, make: bool = True) -> None:
     """See to it that the token in the home folder is there and that its owner alone can read it.
 
     Ray would make it readable by everybody, and make it twice where two jobs start at once.
+
+    Args:
+        make: Whether to make one where there is none; a cluster that is running has its own.
     """
     if any(os.environ.get(name) for name in OWN_TOKEN):
         return
     path = Path.home() / ".ray" / "auth_token"
+    if not path.exists() and not make:
+        return
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -106,7 +114,8 @@ def guard_token() -> None:
         with suppress(FileExistsError):
             os.link(aside, path)  # a rename would overwrite the token of a job that was quicker
         aside.unlink()
-    path.chmod(0o600)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
 
 
 @contextmanager
@@ -126,22 +135,27 @@ def quieten_worker() -> None:
     logging.getLogger(CLEANER).setLevel(logging.CRITICAL)
 
 
-def worker_resources(num_workers: int | None = None) -> WorkerResources:
+def worker_resources(num_workers: int | None = None, *, min_workers: int | None = None) -> WorkerResources:
     """Look at the cluster and divide it: a worker for each GPU, else one for every four cores of a machine.
 
     Args:
         num_workers: So many workers instead, with as many cores each as the machines allow.
+        min_workers: Fewest workers to go on with; then `num_workers` are the most, some of them on nodes to come.
 
     Raises:
-        ValueError: `num_workers` is below 1, or more than there are GPUs (else cores).
+        ValueError: `num_workers`, or `min_workers` where it is given, is below 1, or more than there are GPUs (else
+            cores); or `min_workers` is more than `num_workers`.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return divide([(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes], num_workers)
+    machines = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    return divide(machines, num_workers) if min_workers is None else divide_some(machines, min_workers, num_workers)
 
 
-def divide(machines: Sequence[tuple[int, int]], num_workers: int | None) -> WorkerResources:
+def divide(
+    machines: Sequence[tuple[int, int]], num_workers: int | None, *, asked: str = "--num-workers"
+) -> WorkerResources:
     """Divide machines, each (cores, GPUs), among workers; a worker does not span machines.
 
     Raises:
@@ -157,11 +171,28 @@ def divide(machines: Sequence[tuple[int, int]], num_workers: int | None) -> Work
     if num_workers is None:
         num_workers = most if gpus else sum(max(1, cores // CORES_PER_WORKER) for cores, _ in machines if cores)
     if not 1 <= num_workers <= most:
-        raise ValueError(f"--num-workers {num_workers} does not fit: this cluster's {kind} allow 1 to {most}")
+        raise ValueError(f"{asked} {num_workers} does not fit: this cluster's {kind} allow 1 to {most}")
     cpus = max(cores for cores, _ in machines)
     while _num_fitting(machines, cpus, bool(gpus)) < num_workers:
         cpus -= 1
     return WorkerResources(num_workers=num_workers, cpus=cpus, gpus=int(bool(gpus)))
+
+
+def divide_some(machines: Sequence[tuple[int, int]], min_workers: int, num_workers: int | None) -> WorkerResources:
+    """Divide machines among at least `min_workers`, as `divide` does among those of `num_workers` that fit now.
+
+    Raises:
+        ValueError: As `worker_resources`.
+    """
+    if num_workers is not None and min_workers > num_workers:
+        raise ValueError(f"--min-workers {min_workers} is more than --num-workers {num_workers}; give at most as many")
+    fewest = divide(machines, min_workers, asked="--min-workers")
+    if num_workers is None:
+        now = divide(machines, None)
+        now = fewest if now.num_workers < min_workers else now
+        return replace(now, min_workers=min_workers)
+    fitting = _num_fitting(machines, 1, bool(fewest.gpus))
+    return replace(divide(machines, min(num_workers, fitting)), num_workers=num_workers, min_workers=min_workers)
 
 
 def _num_fitting(machines: Sequence[tuple[int, int]], cpus: int, on_gpus: bool) -> int:

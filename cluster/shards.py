@@ -5,10 +5,14 @@ a part's name follows from its shard and it appears when it is whole: a killed a
 writer writes the same bytes, and a rerun skips what is there.
 """
 
+import base64
+import itertools
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 Worker = Callable[..., "pa.Table"]
 """Turns a shard's items into rows; one that tells also takes a `Teller`."""
 IN_FLIGHT = 2  # shards an actor has at once: one at work, one waiting; more would leave others idle at the end
+MAX_INIT_DEATHS = 5  # in a row; Ray Data would end the job where a process or node dies before its actor has begun
+MAX_PARTS = 20_000  # files in a folder: to list them, and to read each one's footer, stays a matter of seconds
 NUM_READERS = 16  # footers read at once, for stores where each costs a round trip
 
 
@@ -37,8 +43,15 @@ class Shard:
 
     name: str
     """Name of the part without its suffix, such as part-00012."""
-    items: tuple[dict[str, Any], ...]
-    """JSON values that the worker understands, one an image."""
+    num_items: int
+    """How many they are."""
+    packed: str
+    """The items, as `pack` makes them: a million in memory take 20 MB instead of a gigabyte."""
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Unpack the items: JSON values that the worker understands, one an image."""
+        return unpack(self.packed)
 
 
 @dataclass(frozen=True)
@@ -57,12 +70,32 @@ class Summary:
     """What this start measured; None where it had nothing to do."""
 
 
-def make_shards(items: Sequence[dict[str, Any]], size: int) -> list[Shard]:
-    """Cut items, in their order, into shards of `size`; the last may be shorter."""
+def pack(items: Sequence[dict[str, Any]]) -> str:
+    """Make items small: JSON, compressed, as text, which NumPy leaves as it is."""
+    return base64.b85encode(zlib.compress(json.dumps(items).encode(), level=1)).decode()
+
+
+def unpack(packed: str) -> list[dict[str, Any]]:
+    """Undo `pack`."""
+    return json.loads(zlib.decompress(base64.b85decode(packed)))
+
+
+def make_shards(items: Iterable[dict[str, Any]], size: int) -> list[Shard]:
+    """Cut items, in their order, into shards of `size`; the last may be shorter. Few items are in memory at once."""
     if size < 1:
         raise ValueError(f"shard size {size} is too small; give 1 or more")
-    starts = range(0, len(items), size)
-    return [Shard(f"part-{k:05d}", tuple(items[start : start + size])) for k, start in enumerate(starts)]
+    left, shards = iter(items), []
+    while some := list(itertools.islice(left, size)):
+        shards.append(Shard(f"part-{len(shards):05d}", len(some), pack(some)))
+    return shards
+
+
+def shard_size(num_items: int, smallest: int) -> int:
+    """Return how many items a shard has: `smallest`, or more where there would be more than `MAX_PARTS` files.
+
+    A function of the work alone, so that a rerun cuts it as before.
+    """
+    return max(smallest, math.ceil(num_items / MAX_PARTS))
 
 
 def run_shards(
@@ -97,7 +130,7 @@ def run_shards(
         WorkError: A worker raised it; parts that were written stay.
     """
     started_s = time.monotonic()
-    rows = {shard.name: len(shard.items) * rows_per_item for shard in shards}
+    rows = {shard.name: shard.num_items * rows_per_item for shard in shards}
     skipped = _existing(folder, rows)
     left = [shard for shard in shards if shard.name not in skipped]
     skipped_rows = sum(rows[name] for name in skipped)
@@ -191,7 +224,7 @@ class _PartWriter:
         return self._job.worker(self._job.config)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        part, items = str(batch["part"][0]), json.loads(batch["items"][0])
+        part, items = str(batch["part"][0]), unpack(str(batch["items"][0]))
         try:
             written = self._write(part, self._worker, items)
         except WorkError as error:  # as a row: Ray Data would wrap it, and drop it when it is sent
@@ -202,7 +235,7 @@ class _PartWriter:
         started_s = time.monotonic()
         table = worker(items) if self._job.board is None else worker(items, Teller(self._job.board, part))
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
-        data = _parquet(table)
+        data = parquet_bytes(table)
         self._job.folder.write_bytes(part + PART_SUFFIX, data)
         counts = {"rows": table.num_rows, "errors": _num_errors(table), "queries": _sum(table, self._job.queries)}
         measured = {"seconds": time.monotonic() - started_s, "num_bytes": len(data), "machine": self._machine}
@@ -214,8 +247,8 @@ def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]
         return
     import ray.data
 
-    _quiet_ray_data()
-    records = [{"part": shard.name, "items": json.dumps(shard.items)} for shard in shards]
+    _set_up_ray_data()
+    records = [{"part": shard.name, "items": shard.packed} for shard in shards]
     num_actors = min(job.resources.num_workers, len(shards))
     parts = ray.data.from_items(records, override_num_blocks=len(records)).map_batches(
         _PartWriter,  # pyright: ignore[reportArgumentType]
@@ -231,11 +264,12 @@ def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]
         yield part
 
 
-def _quiet_ray_data() -> None:
+def _set_up_ray_data() -> None:
     from ray.data import DataContext
 
-    # Its bars flood a log that is no terminal; ours stands instead.
     context = DataContext.get_current()
+    context.max_consecutive_actor_init_deaths = MAX_INIT_DEATHS
+    # Its bars flood a log that is no terminal; ours stands instead.
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -243,7 +277,8 @@ def _quiet_ray_data() -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
-def _parquet(table: "pa.Table") -> bytes:
+def parquet_bytes(table: "pa.Table") -> bytes:
+    """Write a table as a part is written."""
     import pyarrow as pa
     from pyarrow import parquet
 

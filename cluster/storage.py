@@ -249,11 +249,19 @@ class Folder:
         self.filesystem.create_dir(parent, recursive=True)
         try:
             self._put(aside, data)
-            self.filesystem.move(aside, path)
+            self._rename(aside, path, data)
         except OSError:
             with suppress(OSError):
                 self.filesystem.delete_file(aside)  # half a part, on a full disk
             raise
+
+    def _rename(self, aside: str, path: str, data: bytes) -> None:
+        """Rename what was written aside; once more where another job, at its end, has swept it away just now."""
+        try:
+            self.filesystem.move(aside, path)
+        except FileNotFoundError:
+            self._put(aside, data)
+            self.filesystem.move(aside, path)
 
     def _all_names(self) -> list[str]:
         from pyarrow.fs import FileSelector, FileType

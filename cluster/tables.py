@@ -36,12 +36,10 @@ def read_parquet(
         FileNotFoundError: there is none.
         ValueError: it is broken, too large, or lacks a column.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = folder.read_bytes(name)
-    with readable(f"{folder.uri}/{name}"):
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=read_dictionary)
+    with _opened(folder, name, columns) as source, readable(f"{folder.uri}/{name}"):
+        file = pq.ParquetFile(source, read_dictionary=read_dictionary)
         check_size(file.metadata)
         missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
         if missing:
@@ -49,6 +47,18 @@ def read_parquet(
         table = file.read(columns=None if columns is None else list(columns))
         table.validate(full=True)  # texts that are no UTF-8, lists that reach beyond their values
         return table
+
+
+@contextmanager
+def _opened(folder: "Folder", name: str, columns: Sequence[str] | None) -> "Iterator[pa.NativeFile]":
+    """Open a file for its columns alone, or read it at once, which is one request to a store."""
+    import pyarrow as pa
+
+    if columns is None:
+        yield pa.BufferReader(folder.read_bytes(name))
+    else:
+        with folder.open(name) as file:
+            yield file
 
 
 @contextmanager

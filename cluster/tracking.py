@@ -58,6 +58,7 @@ class Tracker:
         uri: str | None = None,
         spill: Path | None = None,
         run_id: str | None = None,
+        key: str | None = None,
     ) -> None:
         """Open the run; waits at most `SERVER_WAIT_S` for a server.
 
@@ -69,6 +70,7 @@ class Tracker:
             uri: The store; `tracking_uri()` by default.
             spill: File for what cannot be sent; `mlflow-unsent.jsonl` in the working folder by default.
             run_id: A run to go on with; its parameters stay. A new one is made where it is gone.
+            key: A name that no other run has, kept by the caller: what an earlier start left under it is replaced.
         """
         self._spec = RunSpec(
             uri=absolute_uri(uri) if uri else tracking_uri(),
@@ -76,7 +78,8 @@ class Tracker:
             run_name=run_name,
             params=_texts(params, MAX_PARAM_CHARS),
             tags=_texts(tags or {}, MAX_TAG_CHARS),
-            key=uuid.uuid4().hex,
+            key=key or uuid.uuid4().hex,
+            anew=key is not None,
             start_ms=_now_ms(),
             run_id=run_id,
         )

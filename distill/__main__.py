@@ -35,7 +35,9 @@ class Distil:
     init: str | None = None
     """Run folder of a student to start from, of the same depth; with other classes, all but its classifier is taken."""
     num_workers: int | None = None
-    """Training workers; one per GPU by default, or one for all cores."""
+    """Training workers; one per GPU by default, else one for every four cores."""
+    min_workers: int | None = None
+    """Go on with so few where nodes go away, with up to --num-workers where they join; by default all are needed."""
     resume: bool = False
     """Go on with the work in --out from its last checkpoint."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
@@ -44,7 +46,8 @@ class Distil:
         """Distil; return what came out, in words."""
         from distill.loop import distil
 
-        options = {"init": self.init, "num_workers": self.num_workers, "resume": self.resume}
+        workers = {"num_workers": self.num_workers, "min_workers": self.min_workers}
+        options = {"init": self.init, **workers, "resume": self.resume}
         metrics = distil(self.recipe, name=name, data=self.data, teacher=self.teacher, out=self.out, **options)
         return f"student in {self.out}: {_shown(metrics)}"
 
@@ -60,7 +63,9 @@ class FineTune:
     out: str
     """Run folder for the black box (model.onnx, teacher.toml) and its checkpoints; a path or URI."""
     num_workers: int | None = None
-    """Training workers; one per GPU by default, or one for all cores."""
+    """Training workers; one per GPU by default, else one for every four cores."""
+    min_workers: int | None = None
+    """Go on with so few where nodes go away, with up to --num-workers where they join; by default all are needed."""
     resume: bool = False
     """Go on with the work in --out from its last checkpoint."""
     recipe: Annotated[TrainingRecipe, tyro.conf.arg(name="")]
@@ -69,7 +74,7 @@ class FineTune:
         """Fine-tune; return what came out, in words."""
         from distill.loop import finetune
 
-        options = {"num_workers": self.num_workers, "resume": self.resume}
+        options = {"num_workers": self.num_workers, "min_workers": self.min_workers, "resume": self.resume}
         metrics = finetune(self.recipe, name=name, data=self.data, network=self.network, out=self.out, **options)
         return f"black box onnx:{self.out}/model.onnx: {_shown(metrics)}"
 

@@ -20,6 +20,7 @@ from cluster.remote_progress import RemoteProgress, remote_progress
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
 from cluster.tracking import TRACKING, Tracker, tracking_uri
+from distill.checkpoints import committed, sweep
 from distill.finetuning import FineTuning, check_labels
 from distill.images import ImageSet, open_images
 from distill.networks import load_network
@@ -32,7 +33,8 @@ from distill.views import batches_of, taught_images
 from distill.worker import Worker
 
 CHECKPOINTS = "checkpoints"
-MAX_FAILURES = 5  # restarts of the worker group before the job gives up
+MAX_FAILURES = 5  # restarts of the worker group without a new checkpoint before the job gives up
+RESIZE_S = 60.0  # between looks for nodes that have joined, where the number of workers may change
 RESULTS = {"distill": "student", "finetune": "black box"}  # stage -> what it leaves
 
 
@@ -45,6 +47,7 @@ def distil(
     out: str,
     init: str | None = None,
     num_workers: int | None = None,
+    min_workers: int | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
     """Distil `teacher` into a student on the images of `data`, and leave it in the folder `out`.
@@ -56,7 +59,8 @@ def distil(
         teacher: the black box, KIND:WHERE.
         out: run folder: student, checkpoints, soft labels.
         init: run folder of a student to start from; None starts from weights drawn by the recipe's seed.
-        num_workers: DDP workers; None takes one per GPU, or one for all cores.
+        num_workers: DDP workers; None takes one per GPU, else one for every four cores.
+        min_workers: fewest to go on with where nodes go away; `num_workers` are the most then, when nodes join.
         resume: go on with the work in `out`, from its last checkpoint.
 
     Returns:
@@ -74,7 +78,7 @@ def distil(
     source = {"teacher": black_box.spec, "teacher_fingerprint": black_box.fingerprint, **_started_from(init, recipe)}
     job = {"stage": "distill", "name": name, "source": source, "build": _build_distillation}
     job["init_run"] = Folder(init).uri if init else None
-    return _run(job, recipe, train, val, folder, num_workers=num_workers)
+    return _run(job, recipe, train, val, folder, num_workers=num_workers, min_workers=min_workers)
 
 
 def finetune(
@@ -85,6 +89,7 @@ def finetune(
     network: str,
     out: str,
     num_workers: int | None = None,
+    min_workers: int | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
     """Fine-tune `network`, with a new classifier, on the labels of `data`, and leave it in `out` as a black box.
@@ -95,7 +100,8 @@ def finetune(
         data: folder or URI with training and validation images that have labels.
         network: what to start from, KIND:WHERE, as `load_network` takes it.
         out: run folder: `model.onnx` with its `teacher.toml`, checkpoints.
-        num_workers: DDP workers; None takes one per GPU, or one for all cores.
+        num_workers: DDP workers; None takes one per GPU, else one for every four cores.
+        min_workers: fewest to go on with where nodes go away; `num_workers` are the most then, when nodes join.
         resume: go on with the work in `out`, from its last checkpoint.
 
     Returns:
@@ -112,7 +118,7 @@ def finetune(
     start = load_network(network, len(train.class_names), seed=recipe.seed, input_size=recipe.input_size)
     source = {"network": network, "network_fingerprint": start.fingerprint}
     job = {"stage": "finetune", "name": name, "source": source, "build": _build_fine_tuning}
-    return _run(job, recipe, train, val, folder, num_workers=num_workers)
+    return _run(job, recipe, train, val, folder, num_workers=num_workers, min_workers=min_workers)
 
 
 def _open_out(out: str, stage: str, *, resume: bool) -> Folder:
@@ -132,19 +138,22 @@ def _run(
     folder: Folder,
     *,
     num_workers: int | None,
+    min_workers: int | None,
 ) -> dict[str, float]:
     """Claim the folder, start the workers, wait for them, and return the last validation's figures."""
     fingerprints = [train.fingerprint, val.fingerprint]
     config = {"recipe": recipe.fields(), "data": train.root, "data_fingerprint": fingerprints, **job["source"]}
     folder.claim(config, what=RESULTS[job["stage"]])
     with ray_session():
-        resources = worker_resources(num_workers)
+        resources = worker_resources(num_workers, min_workers=min_workers)
         batch_size, num_steps = batches_of(len(train.image_ids), recipe, resources.num_workers)
         num_images = recipe.epochs * num_steps * batch_size
         with remote_progress(f"{job['stage']} {job['name']}", num_images) as progress:
             job = job | config | {"experiment": train.name, "out": folder.uri}
             job |= {"cpus": resources.cpus, "gpus": resources.gpus}
-            _fit(_trainer(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources))
+            sweep(folder.child(CHECKPOINTS))
+            _fit(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources)
+            sweep(folder.child(CHECKPOINTS))
     manifest = folder.finished()
     if manifest is None:
         raise RuntimeError(f"training ended without a result in {folder.uri}; give --resume to go on")
@@ -171,7 +180,7 @@ def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
         train_loop_per_worker,
         train_loop_config=job,
         scaling_config=ScalingConfig(
-            num_workers=resources.num_workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
+            **_num_workers(resources), use_gpu=resources.gpus > 0, resources_per_worker=per_worker
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,  # Ray Train goes on from the last committed checkpoint of a run of the same name
@@ -183,16 +192,33 @@ def _trainer(job: dict[str, Any], resources: WorkerResources) -> TorchTrainer:
     )
 
 
-def _fit(trainer: TorchTrainer) -> None:
-    """Wait for the workers. Raises: WorkError where that is what they failed with, `MAX_FAILURES` restarts later."""
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
-        failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
-        told = [failure for failure in failures if isinstance(failure, WorkError)]
-        if not told:
-            raise
-        raise WorkError(f"training was started {MAX_FAILURES + 1} times: {told[0]}") from error
+def _num_workers(resources: WorkerResources) -> dict[str, Any]:
+    if resources.min_workers is None:
+        return {"num_workers": resources.num_workers}
+    workers = (resources.min_workers, resources.num_workers)
+    return {"num_workers": workers, "elastic_resize_monitor_interval_s": RESIZE_S}
+
+
+def _fit(job: dict[str, Any], resources: WorkerResources) -> None:
+    """Wait for the workers; as long as there are new checkpoints, nodes and workers may be lost again and again.
+
+    Raises:
+        WorkError: that is what the workers failed with, `MAX_FAILURES` restarts later.
+        WorkerGroupError: they failed otherwise, as often, without a new checkpoint.
+    """
+    checkpoints = Folder(job["out"]).child(CHECKPOINTS)
+    while True:
+        before = committed(checkpoints)
+        try:
+            _trainer(job, resources).fit()
+            return
+        except WorkerGroupError as error:
+            failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+            told = [failure for failure in failures if isinstance(failure, WorkError)]
+            if told:
+                raise WorkError(f"training was started {MAX_FAILURES + 1} times: {told[0]}") from error
+            if committed(checkpoints) == before:
+                raise
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:

@@ -142,14 +142,13 @@ class Views(Dataset):
 def batches_of(num_images: int, recipe: TrainingRecipe, num_workers: int) -> tuple[int, int]:
     """Return how many images a batch has, over all workers, and how many such batches an epoch has.
 
-    A batch is the recipe's, or all images where there are fewer, and each worker has as many of it as the others; the
-    last, ragged batch is left out.
+    A batch is the recipe's, or all images where there are fewer; the last, ragged batch is left out.
 
     Raises:
         ValueError: there is not an image for each worker.
     """
-    size = min(recipe.batch_size, num_images) // num_workers * num_workers
-    if size == 0:
+    size = min(recipe.batch_size, num_images)
+    if size < num_workers:
         raise ValueError(
             f"{num_images} images in batches of {recipe.batch_size} do not go round {num_workers} workers; "
             "give fewer workers or more images"
@@ -160,22 +159,23 @@ def batches_of(num_images: int, recipe: TrainingRecipe, num_workers: int) -> tup
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
     """Deal the shuffled images of one epoch to the workers, batch by batch, from any step on.
 
-    A function of (seed, epoch) alone, so that a resumed run sees what the undisturbed one would have seen.
+    A function of (seed, epoch) alone, so that a resumed run sees what the undisturbed one would have seen, also with
+    another number of workers, whose parts of a batch may differ by an image.
     """
 
     def __init__(
         self, num_images: int, recipe: TrainingRecipe, epoch: int, *, first_step: int, rank: int, num_workers: int
     ):
-        size, num_steps = batches_of(num_images, recipe, num_workers)
+        self.batch_size, num_steps = batches_of(num_images, recipe, num_workers)
         order = np.random.default_rng([recipe.seed, epoch]).permutation(num_images)
         self.view = recipe.view_at(epoch)
-        self.batches = order[: num_steps * size].reshape(num_steps, num_workers, size // num_workers)
-        self.first_step, self.rank = first_step, rank
+        self.batches = order[: num_steps * self.batch_size].reshape(num_steps, self.batch_size)
+        self.first_step, self.rank, self.num_workers = first_step, rank, num_workers
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield this worker's part of each batch as (image, view) pairs."""
-        for batch in self.batches[self.first_step :, self.rank]:
-            yield [(int(i), self.view) for i in batch]
+        for batch in self.batches[self.first_step :]:
+            yield [(int(i), self.view) for i in np.array_split(batch, self.num_workers)[self.rank]]
 
     def __len__(self) -> int:
         """Return the number of steps that are left in the epoch."""

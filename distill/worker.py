@@ -92,7 +92,7 @@ class Worker(ABC):
     @cached_property
     def images_per_step(self) -> int:
         """Images in one step, over all workers."""
-        return self._order(0).batches[0].size
+        return self._order(0).batch_size
 
     @property
     def global_step(self) -> int:
@@ -128,8 +128,7 @@ class Worker(ABC):
             terms = self._take_step(batch)
             self.step += 1
             seconds, started_s = time.perf_counter() - started_s, time.perf_counter()
-            num_images = len(batch["label"]) * self.num_workers
-            yield terms | {"images_per_s": num_images / seconds, "num_images": num_images}
+            yield terms | {"images_per_s": self.images_per_step / seconds, "num_images": self.images_per_step}
         self.epoch, self.step = self.epoch + 1, 0
 
     def _take_step(self, batch: dict) -> dict[str, float]:
@@ -137,7 +136,9 @@ class Worker(ABC):
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         terms = self._loss(batch)
-        self.accelerator.backward(terms["loss"])
+        # Gradients are averaged over workers: one with fewer images counts for fewer.
+        share = len(batch["label"]) * self.num_workers / self.images_per_step
+        self.accelerator.backward(terms["loss"] * share)
         if self.recipe.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimiser.step()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cluster.shards import Summary
+from cluster.shards import Summary, shard_size
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.teachers import RefusedImageError, load_teacher
@@ -80,9 +80,9 @@ def play_games(
     made = sources[0].config
     target = f"{made['target']}, of maps made for another teacher" if cross_teacher else str(made["target"])
     protocol = dataclasses.replace(protocol, target=target)
-    items = list(map_items(sources, images))
+    num_items = len(sources) * len(images.image_ids)
     each = num_frames(protocol, judge.input_size)
-    check_budget(judge, [Share(what="games", each=each, number=len(items), unit="maps")], max_queries)
+    check_budget(judge, [Share(what="games", each=each, number=num_items, unit="maps")], max_queries)
     stored = {
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol.fields(),
@@ -103,11 +103,11 @@ def play_games(
     summary, outcomes = run_job(
         GamesWorker,
         config,
-        items,
+        map_items(sources, images),
         folder,
         what="scores",
         job="games",
-        shard_items=SHARD_MAPS,
+        shard_items=shard_size(num_items, SHARD_MAPS),
         rows_per_item=len(protocol.games),
         items_per_image=len(sources),
         queries="teacher_queries",

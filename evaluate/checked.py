@@ -88,11 +88,13 @@ def track_checked(folder: Folder, experiment: str, checked: Sequence[Checked], s
     make_runs(folder, runs)
 
 
-def _track(experiment: str, method: str, checked: Sequence[Checked], stored: Mapping[str, Any], uri: str) -> str | None:
+def _track(
+    experiment: str, method: str, checked: Sequence[Checked], stored: Mapping[str, Any], uri: str, *, key: str
+) -> str | None:
     options = {f"option.{name}": value for name, value in stored["methods"][method].items()}
     params = {"method": method, **options, **{name: value for name, value in stored.items() if name != "methods"}}
     tags = {"stage": "sanity", "method": method, "protocol_hash": stored["protocol_hash"], "sanity": uri}
-    with Tracker(experiment, method, params=params, tags=tags) as tracker:
+    with Tracker(experiment, method, params=params, tags=tags, key=key) as tracker:
         tracker.log(metrics(checked))
         for name in SIMILARITIES:
             fall = [one.similarities[name].mean for one in checked if one.check == "randomised"]

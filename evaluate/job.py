@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.session import ray_session, worker_resources
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 RUNS_FILE = "_mlflow.json"  # which runs were made, so that a rerun makes no second one
+MAKING = "/making"  # behind the name of a run that is being made
 
 
 def about(
@@ -39,7 +41,7 @@ def about(
 def run_job(
     worker: Callable[..., Worker],
     config: dict[str, Any],
-    items: Sequence[dict[str, Any]],
+    items: Iterable[dict[str, Any]],
     folder: Folder,
     *,
     what: str,
@@ -102,19 +104,24 @@ def run_job(
     return summary, found
 
 
-def make_runs(folder: Folder, runs: Mapping[str, Callable[[], str | None]]) -> None:
+def make_runs(folder: Folder, runs: Mapping[str, Callable[..., str | None]]) -> None:
     """Make MLflow runs, except those that the folder notes as made in this store.
 
     Args:
         folder: where the job's rows lie.
-        runs: a run's name in the folder -> makes it and returns its id.
+        runs: a run's name in the folder -> makes it and returns its id; gets the key of `Tracker`, which is noted
+            before, so that a job that is killed over it leaves no second run.
     """
     made = folder.read_json(RUNS_FILE) if folder.exists(RUNS_FILE) else {}
     for name, make in runs.items():
         key = run_key(name)
-        if key not in made:
-            made[key] = make()
-            folder.write_json(RUNS_FILE, made)
+        if key in made:
+            continue
+        tracker_key = made.setdefault(key + MAKING, uuid.uuid4().hex)
+        folder.write_json(RUNS_FILE, made)
+        made[key] = make(key=tracker_key)
+        del made[key + MAKING]
+        folder.write_json(RUNS_FILE, made)
 
 
 def run_key(*names: str) -> str:

@@ -142,7 +142,13 @@ def metrics(measured: Sequence[Measured]) -> dict[str, float]:
 
 
 def _track(
-    experiment: str, entry: Mapping[str, Any], measured: Sequence[Measured], stored: Mapping[str, Any], uri: str
+    experiment: str,
+    entry: Mapping[str, Any],
+    measured: Sequence[Measured],
+    stored: Mapping[str, Any],
+    uri: str,
+    *,
+    key: str,
 ) -> str | None:
     kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit", "per_class")
     options = {f"option.{name}": value for name, value in entry["config"]["options"].items()}
@@ -162,6 +168,6 @@ def _track(
         "maps": entry["uri"],
         "measures": uri,
     }
-    with Tracker(experiment, title(entry), params=params, tags=tags) as tracker:
+    with Tracker(experiment, title(entry), params=params, tags=tags, key=key) as tracker:
         tracker.log(metrics(measured))
     return tracker.run_id

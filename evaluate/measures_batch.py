@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cluster.shards import Summary
+from cluster.shards import Summary, shard_size
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
 from distill.teachers import RefusedImageError, load_teacher
@@ -104,7 +104,8 @@ def measure_maps(
         return measured
 
     rows = sum(len(row_names(own)) for own in measures_of(sources, wanted))
-    options = {"what": "measures", "job": "measures", "shard_items": SHARD_IMAGES, "rows_per_item": rows}
+    size = shard_size(len(images.image_ids), SHARD_IMAGES)
+    options = {"what": "measures", "job": "measures", "shard_items": size, "rows_per_item": rows}
     summary, measured = run_job(
         MeasuresWorker,
         config,

@@ -12,7 +12,7 @@ from cluster.tracking import Tracker
 from evaluate.gains import normalised_area, relevance_gain
 from evaluate.job import make_runs
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES
-from evaluate.schema import read_scores
+from evaluate.results import load_results
 from evaluate.scored import title
 from evaluate.sources import Source
 from evaluate.statistics import Interval, mean_interval
@@ -64,11 +64,18 @@ class MethodOutcome:
 
 def read_outcomes(folder: Folder, sources: Sequence[Source]) -> list[MethodOutcome]:
     """Read a scores folder and sum it up, one outcome per source in their order."""
-    frame = read_scores(folder).to_pandas()
-    return [_outcome(frame[frame["config_hash"] == source.config_hash], source) for source in sources]
+    found = load_results([folder.uri], cross_teacher=True)
+    labels = {scored.config_hash: scored.label for scored in found.methods}
+    groups = dict(list(found.rows.groupby("config_hash")))
+    outcomes = []
+    for source in sources:
+        label, rows = labels.get(source.config_hash), groups.get(source.config_hash, found.rows.iloc[:0])
+        curves = {game: curve.mean for (of, game), curve in found.curves.items() if of == label}
+        outcomes.append(_outcome(rows, source, curves))
+    return outcomes
 
 
-def _outcome(rows: Any, source: Source) -> MethodOutcome:
+def _outcome(rows: Any, source: Source, curves: Mapping[str, np.ndarray]) -> MethodOutcome:
     scored = rows[rows["error"].isna()]
     played = set(rows["game"])
     by_game = {game: scored[scored["game"] == game] for game in ALL_GAMES if game in played or game in GAMES}
@@ -81,7 +88,7 @@ def _outcome(rows: Any, source: Source) -> MethodOutcome:
         insertion_normalised=mean_interval(normalised[np.isfinite(normalised)]),
         num_flat=int(np.isnan(normalised).sum()),
         gains=_gains(by_game),
-        curves={game: _mean_curve(found["curve"]) for game, found in by_game.items()},
+        curves={game: curves.get(game, np.zeros(0)) for game in by_game},
         costs={name: float(value) for name, value in costs.items() if np.isfinite(value)},
         num_images=num_images,
         num_errors=len(rows) // len(by_game) - num_images,
@@ -89,8 +96,7 @@ def _outcome(rows: Any, source: Source) -> MethodOutcome:
 
 
 def _normalised(rows: Any) -> np.ndarray:
-    ends = np.array([[curve[0], curve[-1]] for curve in rows["curve"]]).reshape(-1, 2)
-    return normalised_area(rows["auc"].to_numpy(), ends[:, 0], ends[:, 1])
+    return normalised_area(*(rows[column].to_numpy() for column in ("auc", "start", "end")))
 
 
 def _gains(by_game: Mapping[str, Any]) -> dict[str, Interval]:
@@ -100,10 +106,6 @@ def _gains(by_game: Mapping[str, Any]) -> dict[str, Interval]:
         for game, least in LEAST_GAMES.items()
         if least in areas
     }
-
-
-def _mean_curve(curves: Any) -> np.ndarray:
-    return np.asarray(np.stack(list(curves)).mean(axis=0, dtype=np.float64)) if len(curves) else np.zeros(0)
 
 
 def track_outcomes(
@@ -126,7 +128,7 @@ def track_outcomes(
     make_runs(folder, runs)
 
 
-def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str) -> str | None:
+def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str, *, key: str) -> str | None:
     source = outcome.source
     options = {f"option.{name}": value for name, value in source.config["options"].items()}
     kept = (
@@ -151,7 +153,7 @@ def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], u
         "maps": source.uri,
         "scores": uri,
     }
-    with Tracker(experiment, title(source.record()), params=params, tags=tags) as tracker:
+    with Tracker(experiment, title(source.record()), params=params, tags=tags, key=key) as tracker:
         tracker.log(outcome.metrics())
         for game, curve in outcome.curves.items():
             tracker.curve(f"{game}_curve", curve.tolist())

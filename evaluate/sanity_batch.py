@@ -113,7 +113,7 @@ def check_maps(
     summary, checked = run_job(
         SanityWorker,
         {"stored": stored, "images": without_list(images)},
-        [{"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)],
+        ({"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)),
         folder,
         what="sanity checks",
         job="sanity",

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cluster.session import WorkerResources, ray_session, worker_resources
-from cluster.shards import Summary, make_shards, refuse_nothing, run_shards
+from cluster.shards import Summary, make_shards, refuse_nothing, run_shards, shard_size
 from cluster.storage import Folder
 from distill.student import Student
 from distill.teachers import load_teacher
@@ -58,7 +60,7 @@ def explain(name: str, job: Job) -> Summary:
     folder.claim(plan.config, what="maps")
     with ray_session():
         resources = worker_resources(job.num_workers)
-        items = list(map_items(plan, job.out, resources))
+        items = map_items(plan, job.out, resources)
         config = {
             "stored": plan.config,
             "options": asdict(job.options),
@@ -68,7 +70,8 @@ def explain(name: str, job: Job) -> Summary:
             "engine": asdict(choice),
             "answers": answers_folder(job.out, plan.method, plan.config) if plan.method.asks else None,
         }
-        shards = make_shards(items, SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
+        smallest = SHARD_ASKED if plan.method.asks else SHARD_IMAGES
+        shards = make_shards(items, shard_size(len(plan.images.image_ids), smallest))
         summary = run_shards(
             MapWorker,
             config,
@@ -79,6 +82,8 @@ def explain(name: str, job: Job) -> Summary:
             queries="teacher_queries",
             tells=plan.method.explains != "nothing" and not plan.method.static,  # minutes a shard
         )
+    if config["answers"] is not None:
+        config["answers"].sweep()
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         made = {"schema_version": SCHEMA_VERSION, "num_parts": len(shards), "engine": str(choice)}
         folder.finish({**asdict(summary), **made})
@@ -124,11 +129,12 @@ def low_precision(method: Method, job: Job) -> Choice:
 
 def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
     """Yield one item per image: image_id, label, target, target_prob, error (why it has no target)."""
-    targets = stored_targets(plan, out, resources) if plan.target == "teacher" else {}
+    targets = stored_targets(plan, out, resources) if plan.target == "teacher" else iter(())
     for image_id, label in zip(plan.images.image_ids, plan.labels, strict=True):
         item = {"image_id": image_id, "label": label, "target": None, "target_prob": None, "error": None}
         if plan.target == "teacher":
-            item |= targets[image_id]
+            item |= next(targets)
+            assert item["image_id"] == image_id, (item["image_id"], image_id)
         elif plan.target == "label":
             item |= {"target": label, "error": "the image has no label" if label is None else None}
         elif isinstance(plan.target, int):
@@ -136,11 +142,12 @@ def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict
         yield item
 
 
-def stored_targets(plan: Plan, out: str, resources: WorkerResources) -> dict[str, dict[str, Any]]:
-    """Read the teacher's top-1 of each image; ask the teacher first where it is not stored yet."""
+def stored_targets(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
+    """Read the teacher's top-1 of each image, in their order; ask the teacher first where it is not stored yet."""
     assert plan.teacher is not None
     folder = targets_folder(out, plan.teacher, plan.images)
-    shards = make_shards([{"image_id": image_id} for image_id in plan.images.image_ids], SHARD_IMAGES)
+    image_ids = plan.images.image_ids
+    shards = make_shards(({"image_id": one} for one in image_ids), shard_size(len(image_ids), SHARD_IMAGES))
     if folder.finished() is None:
         config = {"teacher": plan.teacher.spec, "images": without_list(plan.images)}
         summary = run_shards(TargetWorker, config, shards, folder, resources=resources, description="targets")
@@ -160,15 +167,20 @@ class MapWorker:
         self.explainer = make(self.method, config, device)
 
     def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> "pa.Table":
-        """Return one row per item, in their order; `tell` hears how far it is."""
+        """Return one row per item, in their order; the next images are read while some are explained.
+
+        `tell` hears how far it is.
+        """
         size = math.ceil(self.config["batch_size"] / PASS_IMAGES) * PASS_IMAGES
         rows: list[dict[str, Any]] = []
-        for i in range(0, len(items), size):
-            rows += self._rows(items[i : i + size], partial(_further, tell, i))
+        with ThreadPoolExecutor(torch.get_num_threads()) as readers:
+            read = readers.map(self._read, items)
+            for i in range(0, len(items), size):
+                batch = items[i : i + size]
+                rows += self._rows(batch, list(islice(read, len(batch))), partial(_further, tell, i))
         return maps_table(rows, self.config["stored"])
 
-    def _rows(self, items: Sequence[dict[str, Any]], tell: Tell) -> list[dict[str, Any]]:
-        read = [self._read(item) for item in items]
+    def _rows(self, items: Sequence[dict[str, Any]], read: Sequence[Request | str], tell: Tell) -> list[dict[str, Any]]:
         answers = self.explainer([found if isinstance(found, Request) else None for found in read], tell)
         return [
             self._row(item, answer) if isinstance(answer, Answer) else {**item, "error": answer or found}

@@ -1,6 +1,6 @@
 """Which class each image's map explains; the teacher's top-1 is asked for once and stored for every method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def top_class(probs: np.ndarray) -> dict[str, Any]:
     return {"target": target, "target_prob": float(probs[target])}
 
 
-def read_targets(folder: Folder, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read stored targets: image_id -> {image_id, target, target_prob, error}."""
-    tables = [read_parquet(folder, f"{part}.parquet") for part in parts]
-    return {row["image_id"]: row for table in tables for row in table.to_pylist()}
+def read_targets(folder: Folder, parts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Read stored targets part by part: image_id, target, target_prob and error of each image, in their order."""
+    for part in parts:
+        yield from read_parquet(folder, f"{part}.parquet").to_pylist()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.session import WorkerResources, divide, guard_token
+from cluster.session import WorkerResources, divide, divide_some, guard_token
 
 # Two jobs, each its own process: where each finds Ray, and what the first has left there.
 JOBS = """
@@ -83,6 +83,41 @@ def test_what_does_not_fit_is_said(machines: list[tuple[int, int]], num_workers:
         divide(machines, num_workers)
 
 
+def some(num_workers: int, cpus: int, gpus: int, min_workers: int) -> WorkerResources:
+    return WorkerResources(num_workers=num_workers, cpus=cpus, gpus=gpus, min_workers=min_workers)
+
+
+@pytest.mark.parametrize(
+    ("machines", "min_workers", "num_workers", "expected"),
+    [
+        ([(1, 0), (1, 0)], 1, 2, some(2, 1, 0, 1)),
+        ([(1, 0)], 1, 2, some(2, 1, 0, 1)),  # the second one's node is still to come
+        ([(16, 4), (16, 4)], 2, None, some(8, 4, 1, 2)),
+        ([(16, 0)], 6, None, some(6, 2, 0, 6)),  # more than one for every four cores
+    ],
+)
+def test_machines_are_divided_among_workers_that_come_and_go(
+    machines: list[tuple[int, int]], min_workers: int, num_workers: int | None, expected: WorkerResources
+) -> None:
+    assert divide_some(machines, min_workers, num_workers) == expected
+
+
+@pytest.mark.parametrize(
+    ("machines", "min_workers", "num_workers", "message"),
+    [
+        ([(1, 0)], 2, 2, "--min-workers 2 does not fit.* cores allow 1 to 1"),
+        ([(4, 0)], 3, 2, "--min-workers 3 is more than --num-workers 2"),
+        ([(4, 0)], 0, 2, "--min-workers 0 does not fit"),
+        ([(0, 0)], 1, 2, "no cores that a worker could use"),
+    ],
+)
+def test_fewest_workers_that_do_not_fit_are_said(
+    machines: list[tuple[int, int]], min_workers: int, num_workers: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        divide_some(machines, min_workers, num_workers)
+
+
 @pytest.mark.slow
 def test_one_ray_serves_all_jobs_of_a_command() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
@@ -135,6 +170,21 @@ def test_a_token_is_made_once_whoever_else_starts(tmp_path: Path, monkeypatch: p
     assert len(tokens.pop()) == 64
     assert [(file.name, file.stat().st_mode & 0o777) for file in path.parent.iterdir()] == [("auth_token", 0o600)]
     assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_beside_a_running_cluster_a_token_is_closed_and_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    guard_token(make=False)
+    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / ".ray" / "auth_token"
+    path.parent.mkdir()
+    path.write_text("7" * 64)
+    path.chmod(0o644)
+    guard_token(make=False)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("7" * 64, 0o600)
 
 
 def test_a_token_that_the_user_names_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

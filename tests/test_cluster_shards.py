@@ -18,7 +18,7 @@ from cluster.progress import Progress
 from cluster.rates import machine
 from cluster.session import WorkerResources, client_environment, ray_session, worker_resources
 from cluster.shard_progress import ShardProgress
-from cluster.shards import Shard, Summary, make_shards, refuse_nothing, run_shards
+from cluster.shards import MAX_PARTS, Shard, Summary, make_shards, refuse_nothing, run_shards, shard_size
 from cluster.storage import Folder
 
 # Ray Data makes its own context with options that it deprecates.
@@ -266,11 +266,20 @@ def test_a_part_with_other_rows_is_refused(tmp_path: Path) -> None:
 
 def test_shards_keep_the_order_and_every_item() -> None:
     shards = make_shards([{"i": i} for i in range(5)], 2)
-    assert shards == [
-        Shard("part-00000", ({"i": 0}, {"i": 1})),
-        Shard("part-00001", ({"i": 2}, {"i": 3})),
-        Shard("part-00002", ({"i": 4},)),
+    assert [(shard.name, shard.num_items, shard.items) for shard in shards] == [
+        ("part-00000", 2, [{"i": 0}, {"i": 1}]),
+        ("part-00001", 2, [{"i": 2}, {"i": 3}]),
+        ("part-00002", 1, [{"i": 4}]),
     ]
     assert make_shards([], 2) == []
     with pytest.raises(ValueError, match="shard size 0"):
         make_shards([], 0)
+
+
+@pytest.mark.parametrize("number", [1, 64, 50_000, 1_281_167, 10_000_000])
+def test_shards_grow_where_there_would_be_too_many(number: int) -> None:
+    for smallest in (8, 64):
+        size = shard_size(number, smallest)
+        assert size >= smallest
+        assert -(-number // size) <= MAX_PARTS
+        assert size == smallest or -(-number // (size - 1)) > MAX_PARTS

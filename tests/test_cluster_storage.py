@@ -92,6 +92,22 @@ def test_a_stopped_write_leaves_the_old_file_and_can_be_swept(tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_part_that_another_job_sweeps_away_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two jobs may share a folder, and each sweeps it when it ends."""
+    folder, put, written = Folder(str(tmp_path)), Folder._put, []
+
+    def put_and_be_swept(self: Folder, path: str, data: bytes) -> None:
+        put(self, path, data)
+        written.append(path)
+        if len(written) == 1:
+            Folder(str(tmp_path)).sweep()
+
+    monkeypatch.setattr(Folder, "_put", put_and_be_swept)
+    folder.write_bytes("part-00000.parquet", b"whole")
+    assert len(written) == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"part-00000.parquet": b"whole"}
+
+
 def test_same_config_claims_again_whatever_the_order_and_the_kind_of_sequence(folder: Folder) -> None:
     folder.claim({"method": "matt", "sizes": (1, 2)}, what="maps")
     folder.claim({"sizes": [1, 2], "method": "matt"}, what="maps")

@@ -77,7 +77,7 @@ def test_many_rows_in_few_bytes_are_not_unpacked(tmp_path: Path, monkeypatch: py
         read_parquet(Folder(str(tmp_path)), path.name)
     assert MAX_VALUES * 4 < 2**31
     assert maps_of(str(tmp_path), ["a"]) == {}
-    for read in (lambda: read_targets(Folder(str(tmp_path)), ["part-00000"]), lambda: read_maps(str(tmp_path))):
+    for read in (lambda: list(read_targets(Folder(str(tmp_path)), ["part-00000"])), lambda: read_maps(str(tmp_path))):
         with pytest.raises(ValueError, match="allowed: 5000000 values"):
             read()
     (tmp_path / "view-0000").mkdir()

@@ -134,6 +134,23 @@ def test_a_run_that_is_gone_is_made_anew(store_uri: str) -> None:
     assert tracker.run_id not in (None, "0" * 32)
 
 
+def test_a_run_that_was_cut_off_is_replaced_by_the_next_of_its_key(store_uri: str) -> None:
+    kept = {"params": {}, "uri": store_uri, "key": "the games of one folder"}
+    cut_off = Tracker("imagenette", "cut off", **kept)
+    cut_off.log({"deletion_auc": 0.5})
+    cut_off._flush()
+    with Tracker("imagenette", "another", params={}, uri=store_uri) as another:
+        pass
+    with Tracker("imagenette", "whole", **kept) as whole:
+        whole.log({"deletion_auc": 0.25})
+    client = RunStore(store_uri).client
+    stages = {tracker.run_id: client.get_run(str(tracker.run_id)).info.lifecycle_stage for tracker in (cut_off, whole)}
+    assert stages == {cut_off.run_id: "deleted", whole.run_id: "active"}
+    assert client.get_run(str(another.run_id)).info.lifecycle_stage == "active"
+    assert history(store_uri, str(whole.run_id), "deletion_auc") == [(0, 0.25)]
+    cut_off.close("KILLED")
+
+
 def test_a_refusing_server_costs_little_and_upload_delivers(
     refusing_uri: str, store_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

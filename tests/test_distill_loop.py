@@ -159,6 +159,7 @@ def test_a_killed_driver_is_resumed_exactly(world, undisturbed):
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
     subprocess.run([*command, "--resume"], cwd=ROOT, check=True)
+    assert len(list((world / "resumed").glob("checkpoints/checkpoint_2*"))) <= 2
     assert same_student(world / "resumed", undisturbed[0])
 
 

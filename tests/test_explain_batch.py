@@ -1,7 +1,6 @@
 """The job with an untrained small student and images of which some are broken; once on Ray, else without."""
 
 import io
-import json
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -56,10 +55,10 @@ class Serial:
         left = [shard for shard in shards if not folder.exists(names[shard.name])]
         made = worker(config)
         for shard in left:
-            pq.write_table(made(json.loads(json.dumps(shard.items))), f"{folder.path}/{names[shard.name]}")
+            pq.write_table(made(shard.items), f"{folder.path}/{names[shard.name]}")
         errors = sum(pq.read_table(f"{folder.path}/{name}")["error"].drop_null().length() for name in names.values())
         rows, skipped = (
-            sum(len(shard.items) for shard in some)
+            sum(shard.num_items for shard in some)
             for some in (shards, [shard for shard in shards if shard not in left])
         )
         return Summary(rows, errors, skipped, 0.0)
