@@ -18,7 +18,7 @@ from cluster.progress import Progress
 from cluster.rates import machine
 from cluster.session import WorkerResources, client_environment, ray_session, worker_resources
 from cluster.shard_progress import ShardProgress
-from cluster.shards import MAX_PARTS, Shard, Summary, make_shards, refuse_nothing, run_shards, shard_size
+from cluster.shards import MAX_PARTS, Summary, make_shards, refuse_nothing, run_shards, shard_size
 from cluster.storage import Folder
 
 # Ray Data makes its own context with options that it deprecates.
