@@ -42,7 +42,7 @@ def test_equals_the_grad_cam_package_before_its_relu(layer):
     net.overwrites = False
     module = net.get_submodule(layer)
     peer = peers.HiResCAM(model=net, target_layers=[module])
-    targets = [ClassifierOutputTarget(int(t)) for t in TARGET]
+    targets: Any = [ClassifierOutputTarget(int(t)) for t in TARGET]
     peer(input_tensor=images.clone().requires_grad_(), targets=targets)
     kept = peer.activations_and_grads
     (activation,), (gradient,) = ([t.detach().numpy() for t in some] for some in (kept.activations, kept.gradients))
