@@ -106,9 +106,10 @@ def shard_progress(progress: Progress, *, tells: bool) -> "Iterator[tuple[ShardP
 
 def _watch(board: Any, shown: ShardProgress, finished: threading.Event) -> None:
     import ray
+    from ray.exceptions import RayError
 
     while not finished.wait(POLL_S):
         try:
             shown.tell(ray.get(board.get.remote(), timeout=10 * POLL_S))
-        except ray.exceptions.RayError:  # it went with its machine: from here on parts alone are counted
+        except RayError:  # it went with its machine: from here on parts alone are counted
             return

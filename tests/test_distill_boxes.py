@@ -79,7 +79,9 @@ def test_a_box_turns_with_its_image(turn: int, kind: str, tmp_path: Path) -> Non
         name="x", root=str(tmp_path), image_ids=("x.png",), class_ids=(None,), class_names=(), objects=objects
     )
     assert np.array_equal(np.asarray(images.image("x.png")), upright)
-    assert np.array_equal(images.mask("x.png", (24, 40)), upright[..., 0] > 0)
+    mask = images.mask("x.png", (24, 40))
+    assert mask is not None
+    assert np.array_equal(mask, upright[..., 0] > 0)
 
 
 def test_a_box_that_was_drawn_on_the_upright_image_stays(tmp_path: Path) -> None:

@@ -76,10 +76,10 @@ def test_a_black_box_of_one_class_has_maps_and_even_curves(images: Any, tmp_path
     config = {"stored": {"teacher": TEACHER}, "protocol": Protocol(), "sources": [source], "images": images}
     scores = GamesWorker(config)(list(map_items([source], images))).to_pandas()
     assert scores["error"].isna().all()
-    assert scores["auc"].tolist() == [1] * 6
+    assert scores["auc"].tolist() == pytest.approx([1] * 6)
     assert scores["tied_share"].between(0, 1).all()
-    if name in ("lime", "kernel_shap"):  # one superpixel, or answers that never change: no pixel before another
-        assert scores["tied_share"].tolist() == [1] * 6
+    if name in ("lime", "kernel_shap"):  # an image of one colour is one superpixel
+        assert (scores.loc[scores["image_id"] != "photo.png", "tied_share"] == 1).all()
 
 
 def test_measures_of_one_class_have_a_value_or_say_why_not(images: Any, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_map_that_is_not_finite_is_an_error_row(images: Any, tmp_path: Path, m
 @pytest.mark.parametrize("column", ["protocol_hash", "game"])
 def test_rows_of_a_protocol_or_game_that_the_folder_does_not_name_are_refused(tmp_path: Path, column: str) -> None:
     scores = Path(make_world(tmp_path, num_images=4).scores)
-    (part,) = scores.glob("part-*.parquet")
+    part = min(scores.glob("part-*.parquet"))
     table = pq.read_table(part)
     values = ["unknown", *table[column].to_pylist()[1:]]
     changed = table.set_column(table.column_names.index(column), column, pa.array(values, table[column].type))

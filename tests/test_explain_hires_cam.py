@@ -1,5 +1,7 @@
 """HiResCAM: its formula by hand, the grad-cam package, CAM at the last layer, a square that is planted."""
 
+from typing import Any
+
 import pytest
 import pytorch_grad_cam as peers
 import torch
@@ -42,7 +44,7 @@ def test_equals_the_grad_cam_package_before_its_relu(layer):
     net.overwrites = False
     module = net.get_submodule(layer)
     peer = peers.HiResCAM(model=net, target_layers=[module])
-    targets = [ClassifierOutputTarget(int(t)) for t in TARGET]
+    targets: Any = [ClassifierOutputTarget(int(t)) for t in TARGET]
     peer(input_tensor=images.clone().requires_grad_(), targets=targets)
     kept = peer.activations_and_grads
     (activation,), (gradient,) = ([t.detach().numpy() for t in some] for some in (kept.activations, kept.gradients))
@@ -70,16 +72,14 @@ def test_one_image_alone_equals_itself_in_a_batch():
 
 
 def test_a_planted_square_is_found_and_adds_up_to_the_logit():
-    net = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
-    )
+    conv, linear = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Linear(4, 5)
+    net = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.copy_(parameter.abs())
-        net[0].bias.zero_()
     images = torch.zeros(1, 3, 24, 40)
     images[:, :, 6:14, 20:30] = 1
     found = hires_cam(net.eval(), images, TARGET[:1], target_layer="1")[0]
     assert found[6:14, 20:30].min() > 0
     assert found[:4].abs().max() == found[:, :18].abs().max() == 0
-    torch.testing.assert_close(found.sum(), (net(images) - net[4].bias)[0, 3].detach())
+    torch.testing.assert_close(found.sum(), (net(images) - linear.bias)[0, 3].detach())
