@@ -1,6 +1,6 @@
-"""Jobs on Ray against the same work in a bare loop, and how they grow with workers, by the rates that jobs record.
+"""Jobs on Ray against the same work in a bare loop, and how they grow with workers.
 
-A job's rate leaves out what happens once: starting Ray, its workers and their models. That is stated apart.
+What happens once is left out: starting Ray, its workers and their models. That is stated apart.
 """
 
 import logging
@@ -147,7 +147,7 @@ class Jobs:
     def _timed_job(self, out: str, job: Callable[[], None]) -> tuple[Times, float]:
         """Return the time of the job's work by its own rate, and the seconds that it took besides."""
         whole = timed(job)
-        work = job_times(out)
+        work = part_times(out)
         return work, whole.wall_s - work.wall_s
 
     def loop_maps(self, maps: str) -> None:
@@ -202,7 +202,7 @@ class Jobs:
             what=f"`{what}`, {self.limit} images, {size}",
             against="the same in a bare loop, reading included",
             at_least=0.9,
-            note=f"besides its work the job took {min(start_s):.0f} s: workers, their models, the choice of engine, MLflow",
+            note=f"besides its work the job took {min(start_s):.0f} s: workers, models, the choice of engine",
         )
         return replace(row, by_cpu_time=())
 
@@ -227,15 +227,17 @@ class Jobs:
 
 
 def job_times(out: str) -> Times:
-    """Return the time of a finished job's work.
-
-    With one worker it is that from its first part to its last, what happens between parts included. Else, or of a job
-    of few parts, it is its workers' seconds in parts, shared among those that ran at once.
-    """
+    """Return the time of a finished job's work: its workers' seconds in parts, shared among those that ran at once."""
     rate = rate_from((Folder(out).finished() or {})["rate"])
-    seconds, items = rate.worker_seconds / rate.num_workers, rate.items
+    seconds = rate.worker_seconds / rate.num_workers
+    return Times(wall_s=seconds, cpu_s=seconds, items=rate.items)
+
+
+def part_times(out: str) -> Times:
+    """Return the time from a finished job's first part to its last, what happens between parts included."""
     parts = sorted(Path(out).glob(f"*{PART_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    if rate.num_workers == 1 and len(parts) > 4:
-        seconds = parts[-1].stat().st_mtime - parts[0].stat().st_mtime
-        items = round(items * (len(parts) - 1) / len(parts))
-    return Times(wall_s=seconds, cpu_s=seconds, items=items)
+    whole = job_times(out)
+    if len(parts) < 5:
+        return whole
+    seconds = parts[-1].stat().st_mtime - parts[0].stat().st_mtime
+    return Times(wall_s=seconds, cpu_s=seconds, items=round(whole.items * (len(parts) - 1) / len(parts)))
