@@ -18,7 +18,6 @@ import tyro
 
 from benchmarks.ratio import Row
 from benchmarks.table import write
-from benchmarks.world import World
 
 GROUPS = ("games", "asking", "mal_grad_cam", "maps", "adaptive", "training", "reading", "jobs", "commands")
 """Files here with a `measure`, in the order in which they run."""
@@ -54,6 +53,8 @@ class Settings:
 
 def run(settings: Settings) -> list[Row]:
     """Measure, write and return the rows."""
+    from benchmarks.world import World
+
     rows: list[Row] = []
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

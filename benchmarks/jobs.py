@@ -1,12 +1,13 @@
-"""Jobs on Ray against the same work in a bare loop, and how they grow with workers, by the rates that jobs record.
+"""Jobs on Ray against the same work in a bare loop, and how they grow with workers.
 
-A job's rate leaves out what happens once: starting Ray, its workers and their models. That is stated apart.
+What happens once is left out: starting Ray, its workers and their models. That is stated apart.
 """
 
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmarks.ratio import Row, Times, speed_row, timed
 from benchmarks.world import World
 from cluster.rates import rate_from
 from cluster.session import ENV, guard_token
-from cluster.storage import Folder
+from cluster.storage import PART_SUFFIX, Folder
 from distill.images import ImageSet, open_images
 from distill.student import IMAGENET_MEAN, IMAGENET_STD, Student, load_student, save_student
 from distill.teachers.engines import Choice
@@ -146,7 +147,7 @@ class Jobs:
     def _timed_job(self, out: str, job: Callable[[], None]) -> tuple[Times, float]:
         """Return the time of the job's work by its own rate, and the seconds that it took besides."""
         whole = timed(job)
-        work = job_times(out)
+        work = part_times(out)
         return work, whole.wall_s - work.wall_s
 
     def loop_maps(self, maps: str) -> None:
@@ -194,15 +195,16 @@ class Jobs:
         """Make the row of a job against its loop."""
         job, loop, start_s = (list(each) for each in zip(*found, strict=True))
         size = f"ResCBAM-50 at {STUDENT_PX} px" if what.startswith("explain") else f"{2 * (STEPS + 1)} frames a map"
-        return speed_row(
+        row = speed_row(
             job,
             loop,
             key="jobs",
             what=f"`{what}`, {self.limit} images, {size}",
             against="the same in a bare loop, reading included",
             at_least=0.9,
-            note=f"besides its work the job took {min(start_s):.0f} s: targets, workers, their models, MLflow",
+            note=f"besides its work the job took {min(start_s):.0f} s: workers, models, the choice of engine",
         )
+        return replace(row, by_cpu_time=())
 
     def worker_rows(self) -> list[Row]:
         """Play the same maps with one worker of two cores, two of one, and one of one."""
@@ -217,14 +219,25 @@ class Jobs:
                 found.append(job_times(out))
         what = f"`evaluate games` with two workers of one core, {2 * (STEPS_SCALED + 1)} frames a map"
         reach = {(1, 2): ("one worker of two cores", 0.9), (1, 1): ("one worker of one core", 1.8)}
-        return [
+        rows = [
             speed_row(times[2, 2], times[peer], key="workers", what=what, against=against, at_least=least)
             for peer, (against, least) in reach.items()
         ]
+        return [replace(row, by_cpu_time=()) for row in rows]
 
 
 def job_times(out: str) -> Times:
-    """Return the time of a finished job's work: its workers' seconds, shared among those that ran at once."""
+    """Return the time of a finished job's work: its workers' seconds in parts, shared among those that ran at once."""
     rate = rate_from((Folder(out).finished() or {})["rate"])
     seconds = rate.worker_seconds / rate.num_workers
     return Times(wall_s=seconds, cpu_s=seconds, items=rate.items)
+
+
+def part_times(out: str) -> Times:
+    """Return the time from a finished job's first part to its last, what happens between parts included."""
+    parts = sorted(Path(out).glob(f"*{PART_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    whole = job_times(out)
+    if len(parts) < 5:
+        return whole
+    seconds = parts[-1].stat().st_mtime - parts[0].stat().st_mtime
+    return Times(wall_s=seconds, cpu_s=seconds, items=round(whole.items * (len(parts) - 1) / len(parts)))

@@ -2,8 +2,9 @@
 
 Pixels change in the order of the map, `step` at a time, from a start image to a finish image; the curve is
 the probability of the target after every step, both ends included. All cost is the teacher's forward
-passes: pixels are ranked once, each frame is one comparison and one selection on the device, frames of all
-games form one stream that is cut into batches of one size, and only the target's probability is kept.
+passes: pixels are ranked once, each frame is one comparison and one selection on a GPU, and on a CPU a copy of
+the frame before with what changes, frames of all games form one stream that is cut into batches of one size, and
+only the target's probability is kept.
 Whole patches, and the order reversed, change only each pixel's step (Blücher et al. 2024).
 """
 
@@ -32,6 +33,17 @@ class Play:
     """Number of steps; the curve has one point more."""
     target: int
     """Column of the probabilities that is scored."""
+
+    @functools.cached_property
+    def order(self) -> torch.Tensor:
+        """Return the pixels' indices in the order of their steps, (H W,)."""
+        return self.steps.flatten().argsort(stable=True)
+
+    @functools.cached_property
+    def num_changed(self) -> list[int]:
+        """Return how many pixels show `finish` at each point, (num_steps + 1)."""
+        counts = torch.bincount(self.steps.flatten().long(), minlength=self.num_steps)
+        return [0, *counts.cumsum(0).tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,9 +209,22 @@ def play_points(
 
 
 def compose(game: Play, points: Sequence[int], *, out: torch.Tensor) -> None:
-    """Write the frames of some points of a game's curve into `out`, (len(points), 3, H, W)."""
-    k = torch.as_tensor(points, dtype=game.steps.dtype).to(out.device)
-    torch.where(game.steps < k[:, None, None, None], game.finish, game.start, out=out)
+    """Write the frames of some points of a game's curve, ascending, into `out`, (len(points), 3, H, W).
+
+    A device compares and selects for all frames at once. A CPU, whose memory that fills three times as slowly, copies
+    the frame before and changes what differs.
+    """
+    if out.device.type != "cpu":
+        k = torch.as_tensor(points, dtype=game.steps.dtype).to(out.device)
+        torch.where(game.steps < k[:, None, None, None], game.finish, game.start, out=out)
+        return
+    finish = game.finish.flatten(1)
+    torch.where(game.steps < points[0], game.finish, game.start, out=out[0])
+    for i in range(1, len(points)):
+        assert points[i - 1] <= points[i], points
+        changed = game.order[game.num_changed[points[i - 1]] : game.num_changed[points[i]]]
+        out[i].copy_(out[i - 1])
+        out[i].view(len(finish), -1)[:, changed] = finish[:, changed]
 
 
 def _target_scores(

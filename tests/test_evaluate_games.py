@@ -90,6 +90,15 @@ def test_matches_the_published_metric(model, game):
         assert ours == pytest.approx(published_auc(expected), abs=1e-4)
 
 
+def test_frames_made_from_the_one_before_are_those_compared_and_selected():
+    game = make_play(make_image(0), make_map(1), "insertion", 0, step_px=50)
+    for points in (range(game.num_steps + 1), [0, 2, 2, 7, game.num_steps], [5]):
+        frames = torch.full((len(points), 3, *SIZE), 9.0)
+        compose(game, points, out=frames)
+        for frame, k in zip(frames, points, strict=True):
+            assert torch.equal(frame, torch.where(game.steps < k, game.finish, game.start))
+
+
 def test_224_pixels_make_225_points():
     steps, num_steps = pixel_steps(rank_pixels(torch.rand(7, 7), (224, 224)).ranks, 224)
     assert num_steps == 224

@@ -38,11 +38,19 @@ COMMANDS = (
     "cluster",
     "distill.demo",
     "benchmarks.paper",
+    "benchmarks.bench",
 )
 MATHS = sorted(
     {method.function.split(":")[0].replace(".", "/") + ".py" for method in METHODS.values()}
-    | {"distill/losses.py", "distill/similarity.py", "distill/images/boxes.py"}
-    | {"evaluate/games.py", "evaluate/gains.py", "evaluate/substrates.py", "evaluate/statistics.py"}
+    | {"distill/losses.py", "distill/similarity.py", "distill/pooling.py", "distill/images/boxes.py"}
+    | {
+        "explain/compact.py",
+        "evaluate/sampling.py",
+        "evaluate/games.py",
+        "evaluate/gains.py",
+        "evaluate/substrates.py",
+        "evaluate/statistics.py",
+    }
     | {
         f"evaluate/{name}.py"
         for name in ("infill", "road", "mu_fidelity", "max_sensitivity", "plays", "fidelity", "sanity")
