@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from benchmarks.chaos import Settings, differences, doubled_runs, rounds
 from benchmarks import storm
+from benchmarks.chaos import Settings, differences, doubled_runs, rounds
 from benchmarks.storm import KINDS, Chaos
 from cluster.storage import Folder
 
