@@ -16,7 +16,6 @@ import torch
 from cluster.shards import Summary, shard_size
 from cluster.storage import Folder, config_hash
 from distill.images import ImageSet
-from distill.student import load_student
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.budget import Share, check_budget
 from evaluate.batch import checked_target
@@ -38,6 +37,7 @@ from evaluate.objects import Objects
 from evaluate.sources import Source, map_items, map_row, open_played_images, open_sources
 from explain.frames import read_frame, without_list
 from explain.random import image_seed
+from explain.readouts import load_explained
 from explain.schema import read_part
 
 SHARD_IMAGES = 8  # ten methods ask 270 times an image: 2,000 forward passes, seconds to minutes to redo
@@ -153,7 +153,7 @@ class MeasuresWorker:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=self.device)
         run = stored["student"]
-        self.student = None if run is None else load_student(run, device=self.device)
+        self.student = None if run is None else load_explained(run, device=self.device)
         self.explainers = [make_explainer(source, self.student) for source in self.sources]
         self.answerer = None if self.student is None else student_passes(self.student, logits)
         # A shard's maps mostly share one part a source.

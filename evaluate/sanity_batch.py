@@ -17,7 +17,7 @@ import torch
 from cluster.shards import Summary
 from cluster.storage import Folder, config_hash
 from distill.images import open_images
-from distill.student import ResCBAM, Student, load_student
+from distill.student import ResCBAM, Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import Share, check_budget
 from evaluate.checked import Checked, read_checked, track_checked
@@ -30,6 +30,7 @@ from evaluate.similarity import check_pair
 from explain.frames import read_frame, without_list
 from explain.passes import PASS_IMAGES, Answer, Request
 from explain.random import image_seed
+from explain.readouts import load_explained
 from explain.registry import METHODS, Method, find_method
 from explain.targets import answers_or_errors
 
@@ -76,7 +77,7 @@ def check_maps(
         FileNotFoundError: images, teacher or a student are missing.
     """
     wanted = check_methods(methods)
-    judge, student = load_teacher(teacher), load_student(run)
+    judge, student = load_teacher(teacher), load_explained(run)
     check_pair(run, student, judge)
     if student.shuffled:
         raise ValueError(f"student {run} was taught shuffled answers; give it as --other-student")
@@ -137,7 +138,7 @@ def check_methods(names: Sequence[str]) -> list[Method]:
 
 def load_other(run: str, student: Student) -> Student:
     """Load the student to compare with. Raises: ValueError where its maps cannot be held against the first one's."""
-    other = load_student(run)
+    other = load_explained(run)
     for name in ("num_classes", "input_size"):
         mine, its = getattr(student, name), getattr(other, name)
         if mine != its:
@@ -197,10 +198,10 @@ class SanityWorker:
         self.schema = sanity_schema(self.stored, config_hash(self.stored))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.teacher = load_teacher(self.stored["teacher"], num_threads=torch.get_num_threads(), device=device)
-        self.student = load_student(self.stored["student"], device=device)
+        self.student = load_explained(self.stored["student"], device=device)
         self.methods = [METHODS[name] for name in self.stored["methods"]]
         other = self.stored["other_student"]
-        self.other = None if other is None else load_student(other, device=device)
+        self.other = None if other is None else load_explained(other, device=device)
 
     def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
         """Return, for each item in order, each method's rows in the order of `pairs`."""

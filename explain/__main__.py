@@ -1,5 +1,6 @@
 """`python -m explain METHOD --data DIR [--student RUN] [--teacher TEACHER] --out MAPS`.
 
+`python -m explain fit --student RUN --maps MAPS` fits the learnt read-out, for the method `readout`.
 `python -m explain register METHOD --student RUN --name NAME` puts a student with a method into MLflow's registry.
 """
 
@@ -10,13 +11,16 @@ from typing import Annotated, Any, Union
 import tyro
 
 from cluster.errors import WorkError
+from explain.auto import SUMMARY, AutoOptions, resolve
+from explain.fit_settings import FitSettings
 from explain.job import Job
 from explain.registration import Registration
-from explain.registry import METHODS, Method, find_method
+from explain.registry import METHODS, find_method
 
-PROG = "python -m explain"
+PROG, AUTO = "python -m explain", "auto"
 EXPLAIN = (
     "Map what the predictions for a data set rest on, one method at a time, into Parquet. "
+    "`python -m explain fit --help`: fit a learnt read-out to a student. "
     "`python -m explain register --help`: serve a student's maps from MLflow's registry."
 )
 REGISTER = "Put a student with a method into MLflow's registry: image in, map out."
@@ -28,22 +32,27 @@ def parse(args: Sequence[str], *, kind: Any = Job, prog: str = PROG, description
     Raises:
         ValueError: For an unknown method, or options that contradict each other.
     """
+    known = [(method.name, method.options, method.summary) for method in METHODS.values()]
+    if kind is Job:
+        known.append((AUTO, AutoOptions, SUMMARY))
     if args and not args[0].startswith("-"):
-        find_method(args[0].replace("-", "_"))
         args = [args[0].replace("-", "_"), *args[1:]]
-    commands: Any = Union[tuple(_command(kind, method) for method in METHODS.values())]  # noqa: UP007 - made at run time
+        if args[0] not in (name for name, *_ in known):
+            find_method(args[0])
+    commands: Any = Union[tuple(_command(kind, *one) for one in known)]  # noqa: UP007 - made at run time
     job = tyro.cli(commands, prog=prog, args=args, description=description)
     return args[0], job
 
 
-def _command(kind: Any, method: Method) -> Any:
-    return Annotated[kind[method.options], tyro.conf.subcommand(method.name, description=method.summary)]
+def _command(kind: Any, name: str, options: type, summary: str) -> Any:
+    return Annotated[kind[options], tyro.conf.subcommand(name, description=summary)]
 
 
 def main(args: Sequence[str]) -> int:
     """Run the command; return its exit status: 2 for what the user can mend."""
     try:
-        print(_register(args[1:]) if args[:1] == ["register"] else _explain(args))
+        command = {"register": _register, "fit": _fit}.get(args[0] if args else "")
+        print(command(args[1:]) if command else _explain(args))
     except (ValueError, FileNotFoundError, WorkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -52,12 +61,26 @@ def main(args: Sequence[str]) -> int:
 
 def _explain(args: Sequence[str]) -> str:
     name, job = parse(args)
+    if name == AUTO:
+        name, job = resolve(job)
+        print(f"auto: {name}, {job.options}", file=sys.stderr)
     job.check(find_method(name))
     from explain.batch import explain
 
     summary = explain(name, job)
     made = summary.rows - summary.errors
     return f"{made} maps and {summary.errors} images without one (column error) in {job.out}"
+
+
+def _fit(args: Sequence[str]) -> str:
+    settings = tyro.cli(FitSettings, prog=f"{PROG} fit", args=args)
+    from explain.fitting import fit
+
+    made = fit(settings)
+    return (
+        f"read-out {made['fingerprint']} in {settings.student}, of {made['num_images']} images; its maps' correlation "
+        f"with held-out ones is {made['held_out_correlation']:.3f}"
+    )
 
 
 def _register(args: Sequence[str]) -> str:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cluster.storage import Folder
+from distill.images.decode import resize
 from distill.teachers import RefusedImageError
 from explain.answers import Known, read_answers, write_answers
-from explain.passes import Answer, Request
+from explain.passes import Answer, Explainer, Request
 from explain.queries import Queries
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ class Asker:
     """The method's keyword arguments."""
     student: "Teacher | None" = None
     """The student in the black box's place, for a method that takes its answers as a prior."""
+    starts: Explainer | None = None
+    """The student's read-out, for a method that takes its map as a prior."""
+    student_size: tuple[int, int] | None = None
+    """Height and width of what `starts` reads."""
     device: str = "cpu"
     """Where frames are composed."""
 
@@ -57,10 +63,10 @@ class Asker:
         assert request.target is not None, "a query-based method has a target from the start"
         earlier = known.get(request.image_id, Known(answers=np.zeros(0, np.float32), seconds=0.0))
         queries = _asked(self.teacher, earlier.answers)
-        prior = {} if self.student is None else {"student": _asked(self.student)}
         image = self.teacher.normalise(request.frame[None]).to(self.device)
         target = torch.tensor([request.target])
         started = time.perf_counter()
+        prior, prior_passes = self._prior(request)
         try:
             maps = self.function(queries, image, target, seeds=[request.seed], **self.options, **prior)
             saliency = maps[0].cpu().numpy()
@@ -79,8 +85,20 @@ class Asker:
             target_prob=None,
             seconds=took + seconds_before,
             passes=used,
-            prior_passes=sum(one.used.get(0, 0) for one in prior.values()),
+            prior_passes=prior_passes + sum(one.used.get(0, 0) for one in prior.values() if isinstance(one, Queries)),
         )
+
+    def _prior(self, request: Request) -> tuple[dict[str, Queries | Tensor], int]:
+        """Return what the method takes of the student, and the passes that are spent on it already."""
+        if self.student is not None:
+            return {"student": _asked(self.student)}, 0
+        if self.starts is None:
+            return {}, 0
+        assert self.student_size is not None, "what is read has a size"
+        frame = resize(Image.fromarray(request.frame), self.student_size)
+        (answer,) = self.starts([Request(frame=frame, target=request.target)])
+        assert answer is not None, "it was asked for"
+        return {"start": torch.from_numpy(answer.saliency)[None]}, answer.passes
 
 
 def _asked(answerer: "Teacher", known: Sequence[float] | np.ndarray = ()) -> Queries:

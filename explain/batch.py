@@ -13,7 +13,7 @@ import torch
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.shards import Summary, make_shards, run_shards, shard_size
 from cluster.storage import Folder
-from distill.student import Student, load_student
+from distill.student import Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import check_budget
 from distill.teachers.engines import Choice
@@ -25,6 +25,7 @@ from explain.job import Job
 from explain.passes import PASS_IMAGES, Answer, Explainer, Request
 from explain.plan import Plan, make_plan, network, white_box
 from explain.random import image_seed
+from explain.readouts import load_explained
 from explain.registry import METHODS, Method, find_method
 from explain.schema import SCHEMA_VERSION, maps_table
 from explain.stand_in import stand_in
@@ -181,7 +182,7 @@ class MapWorker:
 def make_explainer(method: Method, config: dict[str, Any], device: str) -> Explainer:
     """Load what the method looks into: the student, else a teacher that is a torch network, else nothing."""
     stored = config["stored"]
-    student = load_student(stored["student"], device=device) if stored["student"] is not None else None
+    student = load_explained(stored["student"], device=device) if stored["student"] is not None else None
     teacher = load_teacher(stored["teacher"], device=device) if stored.get("explains") == "teacher" else None
     explainer = explainer_of(method, student or teacher, config["options"], device)
     return explainer if device == "cuda" else in_engine(explainer, Choice(**config["engine"]), tuple(config["size"]))
@@ -206,14 +207,19 @@ def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
     stored, num_threads = config["stored"], torch.get_num_threads()
     teacher, student = load_teacher(stored["teacher"], num_threads=num_threads, device=device), None
     teacher.remembers = False  # thousands for an image: `Asker` keeps the target's probability alone
-    asks_student = stored.get("explains") == "student"
-    if asks_student or config["options"].get("prior") == "student":
-        found = load_student(stored["student"], device=device)
+    asks_student, prior, starts, size = stored.get("explains") == "student", config["options"].get("prior"), None, None
+    if asks_student or prior == "student":
+        found = load_explained(stored["student"], device=device)
         student = stand_in(found, teacher, num_threads=1 if device == "cuda" else num_threads, device=device)
+    if prior == "readout":
+        read = load_explained(stored["student"], device=device)
+        starts, size = explainer_of(find_method("readout"), read, {}, device), read.input_size
     return Asker(
         function=method.load(),
         teacher=student if asks_student and student is not None else teacher,
         student=None if asks_student else student,
+        starts=starts,
+        student_size=size,
         folder=config["answers"],
         options=config["options"],
         device=device,

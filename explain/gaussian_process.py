@@ -25,14 +25,14 @@ MIX = 0.5
 NOISES = tuple(10 ** (exponent / 4) for exponent in range(-20, 9))
 """Variance of the noise, over the mean variance of what the weights add to an answer."""
 
-PRIORS = (0.1, 1.0, 10.0)
-"""Variance of the prior's weight: what it adds to an answer, over what the cells' weights add."""
+STRENGTHS = (0.5, 1.0, 2.0)
+"""Size of what a prior adds to the answers, over that of what the weights beside it add."""
+
+LEAST_SHARE = 0.05
+"""Probability of being right below which a prior is left out."""
 
 TINY = 1e-12
 """Of what answers hold, what is rounding; and least variance, which keeps constant answers from a division by zero."""
-
-LEAST_EVIDENCE = 3.0
-"""Log likelihood that a prior must gain before it counts: 20 to 1, as one asks of evidence that is strong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class Posterior:
     """(cells,), in the units of the answers; the prior's part included."""
     std: np.ndarray
     """(cells,), of the weights beside the prior's."""
-    prior_weight: float
-    """What the prior's map was multiplied by; 0 where it gained too little."""
+    prior_share: float
+    """Probability that the prior is right; 0 without one."""
     likelihood: float
     """Logarithm of the restricted likelihood, up to a constant of N and H."""
 
@@ -82,6 +82,8 @@ class Prior:
     """What it says to the same masks, (N,)."""
     map: np.ndarray
     """Its own map, (cells,)."""
+    belief: float
+    """Probability beforehand that it is right."""
 
 
 def regress(
@@ -89,9 +91,10 @@ def regress(
 ) -> Posterior:
     """Find the cells' weights, and how much of the prior's map to start from.
 
-    With a prior the answers are y = g p + H b + M w + e: g times what the prior says to the same masks, and the rest as
-    without. g is learnt from the answers, g ~ N(0, s t). A prior that is no likelier than none by `LEAST_EVIDENCE`, or
-    whose g is negative, is left out: the map is then the one without a prior, to the bit.
+    With a prior the weights are w ~ N(g m, s C), and the answers y = g p + H b + M (w - g m) + e: m is the prior's map,
+    p what it says to the same masks, g = sqrt(s) times one of `STRENGTHS`, in units that give g p the size of what the
+    weights add. Whether the prior is right is left to the answers: its map and the one without it are averaged by
+    their likelihoods (Hoeting et al. 1999) and what was believed beforehand; a share below `LEAST_SHARE` is none.
 
     Args:
         cells: The grid.
@@ -101,61 +104,90 @@ def regress(
         prior: Another model's answers and map.
     """
     rest = _complement(effects)
-    fits = ((kernel, _fit(rest, kernel @ masks.T, answers)) for kernel in cells.covariances(masks))
-    kernel, alone = max(fits, key=lambda found: found[1].likelihood)
-    if prior is not None:
-        fit, weight = _with_prior(rest, kernel @ masks.T, answers, prior)
-        if weight > 0 and fit.likelihood > alone.likelihood + LEAST_EVIDENCE:
-            return _posterior(cells, kernel, fit, weight, prior.map)
-    return _posterior(cells, kernel, alone)
+    kernels = list(cells.covariances(masks))
+    alone, kernel = _best(rest, kernels, masks, answers)
+    without = _posterior(cells, kernel, alone)
+    if prior is None or np.abs(rest.T @ prior.answers).max(initial=0) <= TINY * np.abs(prior.answers).max():
+        return without
+    fit, kernel = _best(rest, kernels, masks, answers, prior.answers)
+    against = alone.evidence - fit.evidence + np.log(1 / prior.belief - 1)
+    share = float(1 / (1 + np.exp(np.clip(against, -50, 50))))
+    if share < LEAST_SHARE or fit.weight <= 0:
+        return without
+    found = _posterior(cells, kernel, fit, prior.map)
+    mean = share * found.mean + (1 - share) * without.mean
+    spread = (
+        share * found.std**2 + (1 - share) * without.std**2 + share * (1 - share) * (found.mean - without.mean) ** 2
+    )
+    return Posterior(mean=mean, std=np.sqrt(spread), prior_share=share, likelihood=fit.likelihood)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fit:
-    """The regression for one C, at its best noise."""
+    """The regression for one C, at its best noise and strength of the prior."""
 
     alpha: np.ndarray
-    """(N,): the weights are C M^T alpha."""
+    """(N,): the weights are g m + C M^T alpha."""
     root: np.ndarray
     """R with R R^T = Z (Z^T G Z + l I)^-1 Z^T, (N, N - E)."""
     signal: float
     """s."""
+    weight: float
+    """g."""
     likelihood: float
     """As in `Posterior`."""
+    evidence: float
+    """Logarithm of the likelihood's mean over the strengths."""
 
 
-def _fit(rest: np.ndarray, gram: np.ndarray, answers: np.ndarray) -> _Fit:
-    """Solve for y on Z, the part that the effects do not reach; G = M C M^T, (N, N)."""
+def _best(
+    rest: np.ndarray,
+    kernels: Sequence[np.ndarray],
+    masks: np.ndarray,
+    answers: np.ndarray,
+    said: np.ndarray | None = None,
+) -> tuple[_Fit, np.ndarray]:
+    """Return the fit whose C is likeliest, and its M C."""
+    fits = [(_fit(rest, kernel @ masks.T, answers, said), kernel) for kernel in kernels]
+    return max(fits, key=lambda found: found[0].evidence)
+
+
+def _fit(rest: np.ndarray, gram: np.ndarray, answers: np.ndarray, said: np.ndarray | None = None) -> _Fit:
+    """Solve for y on Z, the part that the effects do not reach; G = M C M^T, (N, N).
+
+    Of n numbers y with mean sqrt(s) k p and covariance s V, u = 1 / sqrt(s) is likeliest where
+    q u^2 - k c u - n = 0, with q = y^T V^-1 y and c = p^T V^-1 y.
+    """
     values, vectors = np.linalg.eigh(rest.T @ gram @ rest)
     values = np.maximum(values, 0)
+    num, scale = len(values), float(values.mean()) if len(values) else 0.0
     along = vectors.T @ (rest.T @ answers)
     along[np.abs(along) <= TINY * np.abs(answers).max()] = 0  # or the rounding of constant answers would rank pixels
-    noises = np.array(NOISES)[:, None] * max(float(values.mean()) if len(values) else 0.0, TINY)
-    spread = values + noises  # (noises, N - E)
-    signals = np.maximum((along**2 / spread).mean(axis=1), TINY) if len(along) else np.ones(len(noises))
-    likelihoods = -(len(along) * np.log(signals) + np.log(spread).sum(axis=1)) / 2
-    best = int(likelihoods.argmax())
+    own, strengths = np.zeros(num), np.zeros(1)
+    if said is not None:
+        own, strengths = vectors.T @ (rest.T @ said), np.array(STRENGTHS)
+        strengths = strengths * np.sqrt(scale * num / max(float(own @ own), TINY))
+    spread = values + np.array(NOISES)[:, None] * max(scale, TINY)  # (noises, n)
+    q = np.maximum((along**2 / spread).sum(axis=1), num * TINY)[:, None]
+    c, d = (along * own / spread).sum(axis=1)[:, None], (own**2 / spread).sum(axis=1)[:, None]
+    u = (strengths * c + np.sqrt((strengths * c) ** 2 + 4 * q * max(num, 1))) / (2 * np.maximum(q, TINY))
+    squares = q * u**2 - 2 * strengths * c * u + strengths**2 * d  # (noises, strengths)
+    likelihoods = num * np.log(u) - (squares - num + np.log(spread).sum(axis=1)[:, None]) / 2
+    highest = likelihoods.max(axis=0)  # over the noises, for each strength
+    evidence = float(highest.max() + np.log(np.exp(highest - highest.max()).mean()))
+    best, k = np.unravel_index(int(likelihoods.argmax()), likelihoods.shape)
+    weight = float(strengths[k] / u[best, k])
     root = rest @ vectors / np.sqrt(spread[best])
-    alpha = root @ (along / np.sqrt(spread[best]))
-    return _Fit(alpha=alpha, root=root, signal=float(signals[best]), likelihood=float(likelihoods[best]))
+    alpha = root @ ((along - weight * own) / np.sqrt(spread[best]))
+    signal, likelihood = float(u[best, k] ** -2), float(likelihoods[best, k])
+    return _Fit(alpha=alpha, root=root, signal=signal, weight=weight, likelihood=likelihood, evidence=evidence)
 
 
-def _with_prior(rest: np.ndarray, gram: np.ndarray, answers: np.ndarray, prior: Prior) -> tuple[_Fit, float]:
-    """Fit with the prior at its best variance t, and return g = t p^T alpha with it."""
-    own = rest.T @ prior.answers
-    unit = np.trace(rest.T @ gram @ rest) / max(float(own @ own), TINY)
-    each = np.outer(prior.answers, prior.answers)
-    fits = [(t * unit, _fit(rest, gram + t * unit * each, answers)) for t in PRIORS]
-    variance, fit = max(fits, key=lambda found: found[1].likelihood)
-    return fit, variance * float(prior.answers @ fit.alpha)
-
-
-def _posterior(
-    cells: Cells, kernel: np.ndarray, fit: _Fit, weight: float = 0.0, start: np.ndarray | float = 0.0
-) -> Posterior:
+def _posterior(cells: Cells, kernel: np.ndarray, fit: _Fit, start: np.ndarray | float = 0.0) -> Posterior:
     left = cells.variance() - ((fit.root.T @ kernel) ** 2).sum(axis=0)
     std = np.sqrt(fit.signal * np.maximum(left, 0))
-    return Posterior(mean=weight * start + fit.alpha @ kernel, std=std, prior_weight=weight, likelihood=fit.likelihood)
+    mean = fit.weight * start + fit.alpha @ kernel
+    return Posterior(mean=mean, std=std, prior_share=0.0, likelihood=fit.likelihood)
 
 
 def _complement(effects: np.ndarray) -> np.ndarray:

@@ -16,14 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explain.gaussian_process import Cells, Posterior, Prior, regress
+from explain.grids import grid_size
 from explain.queries import Queries
 from explain.superpixels import Substrate, blur, hidden, superpixels
 
-LONGER_CELLS = 28
-"""Cells along the longer side of the grid: 8 px each at 224 px. Twice as many foretold no answer better."""
-
 EDGE_SIGMA = 0.0134
 """Standard deviation of the masks' soft edges, as a share of the longer side: 3 px at 224 px."""
+
+CUT_PX = 112
+"""Longer side at which superpixels are cut: a quarter of the time of 224 px, and their edges are soft anyway."""
+
+STUDENT_BELIEF, READOUT_BELIEF = 0.05, 0.5
+"""Probability, before any answer, that a prior is right: a student may be unfaithful; a read-out was fitted to the
+black box's answers, and at its worst says where objects usually are."""
 
 MASKS_AT_ONCE = 64
 """Masks in memory: 13 MB at 224 px, whatever the budget."""
@@ -36,11 +41,12 @@ def gp_regression(
     *,
     seeds: Sequence[int],
     student: Queries | None = None,
+    start: Tensor | None = None,
     num_samples: int = 200,
     num_segments: tuple[int, ...] = (20, 50, 100),
     compactness: float = 10.0,
     substrate: Literal["blur", "mean", "both"] = "both",
-    prior: Literal["none", "student"] = "none",
+    prior: Literal["none", "student", "readout"] = "none",
     prior_samples: int = 1000,
 ) -> Tensor:
     """Explain the target's probability by weights of cells, a Gaussian process, and return their posterior mean.
@@ -54,28 +60,33 @@ def gp_regression(
         images: (B, 3, H, W), normalised for it.
         target: (B,) class indices.
         seeds: One for each image. Fewer samples are the first of more.
-        student: Answers as the prior; asked for nothing where there is none.
+        student: Answers as the prior `student`; asked for nothing where it is another.
+        start: (B, h, w), any size: the map that the prior `readout` starts from.
         num_samples: Questions per image.
         num_segments: For each scale, about how many superpixels.
         compactness: Of the superpixels, weight of nearness against colour.
         substrate: What hidden superpixels become: a blurred image, the data's mean colour, or each for half of them.
-        prior: Where the map starts from: nothing, or the student's map of the same kind, as far as the student says of
-            the same frames what the black box says.
+        prior: Where the map starts from, as far as the answers agree: nothing, the student's map of the same kind,
+            or `start`.
         prior_samples: Questions to the student for its map, per image; at least `num_samples` are asked.
 
     Returns:
-        (B, H, W) float32, of either sign, in units of probability per image.
+        (B, h, w) float32 at `LONGER_CELLS` along the longer side, of either sign, in units of probability per image.
     """
     maps = []
     for i, image in enumerate(images):
         views = Views.of(image, num_segments, compactness, substrate, seeds[i])
         evidence = views.ask(model, i, num_samples, int(target[i]))
-        start = None
+        first = None
         if prior == "student":
             assert student is not None, "Job.check lets no such job through"
             said = views.ask(student, i, max(num_samples, prior_samples), int(target[i]))
-            start = Prior(answers=said.answers[:num_samples], map=_regress(views, said).mean)
-        maps.append(views.paint(_regress(views, evidence, start).mean))
+            first = Prior(answers=said.answers[:num_samples], map=_regress(views, said).mean, belief=STUDENT_BELIEF)
+        elif prior == "readout":
+            assert start is not None, "Job.check lets no such job through"
+            map_ = views.coarse(start[i])
+            first = Prior(answers=evidence.masks @ map_, map=map_, belief=READOUT_BELIEF)
+        maps.append(views.grid_of(_regress(views, evidence, first).mean))
     return torch.stack(maps)
 
 
@@ -114,7 +125,9 @@ class Views:
         seed: int,
     ) -> "Views":
         """Cut the image at each scale and make its substrates."""
-        scales = tuple(superpixels(image, num_segments=num, compactness=compactness) for num in num_segments)
+        scales = tuple(
+            superpixels(image, num_segments=num, compactness=compactness, longest_px=CUT_PX) for num in num_segments
+        )
         names: tuple[Substrate, ...] = ("blur", "mean") if substrate == "both" else (substrate,)
         return cls(
             image=image, others=tuple(hidden(image, scales[0], name) for name in names), scales=scales, seed=seed
@@ -122,10 +135,8 @@ class Views:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of cells: `LONGER_CELLS` along the longer side, at most one for each pixel."""
-        height, width = self.image.shape[1:]
-        rows, columns = (max(1, round(LONGER_CELLS * side / max(height, width))) for side in (height, width))
-        return min(rows, height), min(columns, width)
+        """Rows and columns of cells."""
+        return grid_size(self.image.shape[1], self.image.shape[2])
 
     @functools.cached_property
     def cells(self) -> Cells:
@@ -151,10 +162,14 @@ class Views:
         """Make the masks of some frames, (len, H, W) in [0, 1], 1 where the image is shown."""
         return blur(torch.stack([self._mask(number) for number in numbers]), EDGE_SIGMA)
 
-    def paint(self, weights: np.ndarray) -> Tensor:
-        """Spread the cells' weights (cells,) over the pixels, bilinearly: (H, W) float32."""
-        cells = torch.from_numpy(weights).to(self.image.device).float().view(1, 1, *self.grid)
-        return F.interpolate(cells, size=self.image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+    def grid_of(self, weights: np.ndarray) -> Tensor:
+        """Lay out the cells' weights (cells,): (h, w) float32."""
+        return torch.from_numpy(weights).to(self.image.device).float().view(self.grid)
+
+    def coarse(self, saliency: Tensor) -> np.ndarray:
+        """Bring a map (h', w') of any size to the cells, (cells,) float64."""
+        resized = F.interpolate(saliency[None, None], size=self.grid, mode="bilinear", antialias=True)
+        return resized.flatten().double().cpu().numpy()
 
     def _turn(self, number: int) -> tuple[int, int]:
         """Tell whose turn it is: a scale and a substrate, the same for both frames of a pair."""
@@ -170,7 +185,7 @@ class Views:
     def _frames(self, masks: Tensor, first: int, numbers: range) -> Tensor:
         shown = masks[numbers.start - first : numbers.stop - first, None]
         others = torch.stack([self.others[self._turn(number)[1]] for number in numbers])
-        return others + shown * (self.image - others)
+        return torch.lerp(others, self.image, shown)
 
     def _pooled(self, maps: Tensor) -> np.ndarray:
         """Average maps (N, H, W) over the cells: (N, cells) float64."""

@@ -55,6 +55,10 @@ class Job(Generic[Options]):
         if self.max_queries is not None and self.max_queries < 0:
             raise ValueError(f"max_queries {self.max_queries} is too small; give 0 or more")
 
+    def reads_out(self, method: Method) -> bool:
+        """Tell whether the student's learnt read-out is needed."""
+        return method.reads_out or getattr(self.options, "prior", "none") == "readout"
+
     def check(self, method: Method) -> None:
         """Refuse what no work could come of, before anything is loaded.
 
@@ -70,7 +74,10 @@ class Job(Generic[Options]):
             raise ValueError(f"method {method.name!r} asks nobody; leave out --ask, which is for {asking}")
         if self.ask == "student" and self.student is None:
             raise ValueError("--ask student needs the student; give --student RUN (python -m distill)")
-        if getattr(self.options, "prior", "none") == "student" and (self.student is None or self.ask == "student"):
-            raise ValueError("--prior student needs --student RUN (python -m distill), and --ask teacher")
+        prior = getattr(self.options, "prior", "none")
+        if prior != "none" and (self.student is None or self.ask == "student"):
+            raise ValueError(f"--prior {prior} needs --student RUN (python -m distill), and --ask teacher")
+        if method.reads_out and self.student is None:
+            raise ValueError(f"method {method.name!r} reads a student; give --student RUN (python -m distill)")
         if self.teacher is not None:
             split_spec(self.teacher)

@@ -237,9 +237,9 @@ class GpRegressionOptions:
     """Of the superpixels, weight of nearness against colour."""
     substrate: Literal["blur", "mean", "both"] = "both"
     """What hidden superpixels become: a blurred image, the data's mean colour, or each for half of the questions."""
-    prior: Literal["none", "student"] = "none"
-    """Where a map starts from: nothing, or the student's map of the same kind, as far as the student's answers to the
-    same frames are the black box's (give --student)."""
+    prior: Literal["none", "student", "readout"] = "none"
+    """Where a map starts from, as far as the black box's answers agree (give --student): nothing, the student's map of
+    the same kind, or its learnt read-out, which asks nobody."""
     prior_samples: int = 1000
     """Questions to the student per image for its own map."""
 

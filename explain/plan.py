@@ -9,10 +9,11 @@ import torch
 
 from cluster.storage import Folder
 from distill.images import ImageSet, open_images
-from distill.student import Student, load_student
+from distill.student import Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import Share
 from explain.job import Job
+from explain.readouts import load_explained, readout_of
 from explain.registry import Method, find_method
 from explain.schema import SCHEMA_VERSION
 from explain.targets import choose_target
@@ -69,7 +70,7 @@ def make_plan(name: str, job: Job) -> Plan:
     method = find_method(name)
     job.check(method)
     images = open_images(job.data, split=job.split, limit=job.limit)
-    student = load_student(job.student) if job.student is not None else None
+    student = load_explained(job.student) if job.student is not None else None
     teacher = load_teacher(job.teacher) if job.teacher is not None else None
     check_pair(job, student, teacher)
     model = student or teacher
@@ -103,6 +104,8 @@ def make_plan(name: str, job: Job) -> Plan:
         "target": target,
         "seed": job.seed,
     }
+    if student is not None and job.reads_out(method):
+        config["readout_fingerprint"] = readout_of(student).fingerprint
     if method.version > 1:
         config["version"] = method.version
     if explained is not None and explained is teacher:

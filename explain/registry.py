@@ -50,6 +50,8 @@ class Method:
     share its answers."""
     budget: str | None = None
     """Of a query-based method: the option that says how often it asks for one image, at most."""
+    reads_out: bool = False
+    """Whether it needs the student's learnt read-out."""
     version: int = 1
     """Raised where the same options come to mean other frames or maps; a job never goes on with another version's."""
 
@@ -91,6 +93,13 @@ METHODS: dict[str, Method] = {
             MattOptions,
             class_specific=False,
             static=True,
+        ),
+        Method(
+            "readout",
+            "explain.readout:readout",
+            "student",
+            "What all CBAMs change and CAMs of layers 2, 3, 4, put together as was learnt (python -m explain fit).",
+            reads_out=True,
         ),
         Method(
             "grad_cam",
@@ -186,6 +195,7 @@ METHODS: dict[str, Method] = {
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
             budget="num_samples",
+            version=2,
         ),
         Method(
             "oracle",

@@ -27,10 +27,10 @@ from cluster.models import register_model
 from cluster.storage import Folder
 from cluster.tracking import TRACKING
 from distill.images.decode import ImageError, whole_view
-from distill.student import DESCRIPTION_FILE, WEIGHTS_FILE, load_student
 from explain.batch import explainer_of
 from explain.passes import Answer, Request
 from explain.plan import rehearse
+from explain.readouts import files_of, load_explained
 from explain.registration import Registration
 from explain.registry import find_method
 
@@ -46,7 +46,7 @@ class Maps(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the student on this machine's cores, once."""
         config = context.model_config
-        self.student = load_student(context.artifacts["student"])
+        self.student = load_explained(context.artifacts["student"])
         self.explainer = explainer_of(find_method(config["method"]), self.student, config["options"], "cpu")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -86,13 +86,13 @@ def register(name: str, job: Registration) -> str:
     Raises:
         ValueError, FileNotFoundError: there is no such student, an option does not fit it, or MLflow refuses.
     """
-    student, folder = load_student(job.student), Folder(job.student)
+    student, folder = load_explained(job.student), Folder(job.student)
     method, options = find_method(name), json.loads(json.dumps(asdict(job.options)))
     rehearse(method, options, student)
     with TemporaryDirectory() as place:
         code, files = Path(place) / "maps.py", Path(place) / "student"
         code.write_text(CODE, encoding="utf-8")
-        for file in (WEIGHTS_FILE, DESCRIPTION_FILE):
+        for file in files_of(student):
             Folder(str(files)).write_bytes(file, folder.read_bytes(file))
         return register_model(
             job.name,

@@ -13,7 +13,9 @@ BLUR_SIGMA = 0.05
 """Standard deviation of the `blur` substrate as a share of the image's longer side: 11 px at 224 px."""
 
 
-def superpixels(image: Tensor, *, num_segments: int, compactness: float = 10.0) -> Tensor:
+def superpixels(
+    image: Tensor, *, num_segments: int, compactness: float = 10.0, longest_px: int | None = None
+) -> Tensor:
     """Cut an image into superpixels with SLIC (Achanta et al. 2012), as scikit-image computes them.
 
     The normalised image is scaled to [0, 1] by its own minimum and maximum first: what a model's normalisation did to
@@ -23,10 +25,17 @@ def superpixels(image: Tensor, *, num_segments: int, compactness: float = 10.0) 
         image: (3, H, W).
         num_segments: About how many.
         compactness: Weight of nearness against colour.
+        longest_px: An image with a longer side is cut at this one; its superpixels have borders of whole blocks.
 
     Returns:
         (H, W) int64 on the image's device: 0 ... S - 1, every number present; S may be 1.
     """
+    height, width = image.shape[1:]
+    if longest_px is not None and max(height, width) > longest_px:
+        size = tuple(max(1, round(side * longest_px / max(height, width))) for side in (height, width))
+        small = F.interpolate(image[None], size=size, mode="area")[0]
+        labels = superpixels(small, num_segments=num_segments, compactness=compactness)
+        return F.interpolate(labels[None, None].double(), size=(height, width), mode="nearest-exact")[0, 0].long()
     from skimage.segmentation import slic
 
     pixels = image.detach().cpu().float().permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
@@ -70,12 +79,15 @@ def compose(image: Tensor, other: Tensor, segments: Tensor, presence: Tensor) ->
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Blur (C, H, W) by a Gaussian of `sigma` times the longer side; weights beyond the border fall away."""
     sigma_px = sigma * max(images.shape[1:])
-    for dim in (1, 2):
-        places = torch.arange(images.shape[dim], dtype=torch.float32, device=images.device)
-        weights = torch.exp(-(((places[:, None] - places) / sigma_px) ** 2) / 2)
-        weights = weights / weights.sum(dim=1, keepdim=True)
-        images = torch.einsum("chw,xh->cxw" if dim == 1 else "chw,xw->chx", images, weights)
-    return images
+    rows, columns = (_blurring(side, sigma_px).to(images.device) for side in images.shape[1:])
+    return rows @ images @ columns.T
+
+
+def _blurring(side: int, sigma_px: float) -> Tensor:
+    """Make the weights of a row's or column's pixels in its blurred ones, (side, side)."""
+    places = torch.arange(side, dtype=torch.float32)
+    weights = torch.exp(-(((places[:, None] - places) / sigma_px) ** 2) / 2)
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def paint(weights: Tensor, segments: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ import pytest
 import torch
 from explain_nets import noise, tiny_net
 
+from distill.student import ResCBAM
+from explain.grids import grid_size
 from explain.queries import Queries
+from explain.readouts import new_readout
 from explain.registry import METHODS, find_method
 
 
@@ -15,15 +18,19 @@ def explain(name, targets):
     method = METHODS[name]
     seeds = {"seeds": [1, 2]} if method.seeded else {}
     model = tiny_net()
+    if method.reads_out:
+        torch.manual_seed(0)
+        model = ResCBAM(18, 5).eval().requires_grad_(False)
+        model.add_module("readout", new_readout(model).eval())
     if method.asks:
         model = Queries(lambda frames: tiny_net()(frames).detach().softmax(dim=1))
     return method.load()(model, noise(2, 32, 64), torch.tensor(targets), **asdict(method.options()), **seeds)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_gives_a_finite_map_of_the_input_size(name):
+def test_every_method_gives_a_finite_map_of_the_input_size_or_on_the_grid(name):
     maps = explain(name, [0, 4])
-    assert maps.shape == (2, 32, 64)
+    assert maps.shape in ((2, 32, 64), (2, *grid_size(32, 64)))
     assert maps.dtype == torch.float32
     assert torch.isfinite(maps).all()
     assert not maps.requires_grad
@@ -40,7 +47,9 @@ def test_options_and_signature_say_the_same(name):
     parameters = inspect.signature(method.load()).parameters
     assert list(parameters)[:3] == ["model", "images", "target"]
     keywords = {
-        key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY and key not in {"seeds", "student"}
+        key: p.default
+        for key, p in parameters.items()
+        if p.kind is p.KEYWORD_ONLY and key not in {"seeds", "student", "start"}
     }
     assert keywords == {field.name: field.default for field in fields(method.options)}
     assert ("seeds" in parameters) == method.seeded

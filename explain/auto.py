@@ -1,0 +1,59 @@
+"""`python -m explain auto`: whatever is best at a budget of questions (results/query_curve). Imports no torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from cluster.storage import Folder
+from explain.job import Job
+from explain.options import GpRegressionOptions
+from explain.registry import METHODS
+
+SUMMARY = "Whatever is best at a budget of questions to the black box, down to none."
+LEAST_QUERIES = 8
+"""Of `gp_regression`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoOptions:
+    """Options of `python -m explain auto`."""
+
+    queries: int | None = None
+    """Questions to the black box per image: 0, or 8 and more. Default: 200 with --teacher, 0 without."""
+
+    def __post_init__(self) -> None:
+        if self.queries is not None and self.queries != 0 and self.queries < LEAST_QUERIES:
+            raise ValueError(f"queries {self.queries} is too small; give 0, or {LEAST_QUERIES} or more, such as 200")
+
+
+def resolve(job: Job[AutoOptions]) -> tuple[str, Job[Any]]:
+    """Choose the method for a budget: at 0 the student's learnt read-out, above it `gp_regression` that starts there.
+
+    Without a read-out the student's map is `mal_grad_cam`, and the regression starts from nothing.
+
+    Returns:
+        The method's name and its job.
+
+    Raises:
+        ValueError: for questions without a black box, or none without a student.
+    """
+    queries = job.options.queries
+    if queries is None:
+        queries = GpRegressionOptions.num_samples if job.teacher is not None else 0
+    if queries and job.teacher is None:
+        raise ValueError(f"--queries {queries} are asked of the black box; give --teacher KIND:WHERE, or --queries 0")
+    if not queries and job.student is None:
+        raise ValueError("without questions a map is read from a student; give --student RUN, or --queries 200")
+    reads = job.student is not None and Folder(job.student).exists("readout.json")
+    if not queries:
+        name = "readout" if reads else "mal_grad_cam"
+        return name, _with(job, METHODS[name].options())
+    options = GpRegressionOptions(num_samples=queries, prior="readout" if reads else "none")
+    return "gp_regression", _with(job, options)
+
+
+def _with(job: Job[AutoOptions], options: object) -> Job[Any]:
+    """Copy a job with another method's options."""
+    kept: dict[str, Any] = {field.name: getattr(job, field.name) for field in fields(job)}
+    make: Callable[..., Job[Any]] = Job
+    return make(**{**kept, "options": options})

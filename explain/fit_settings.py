@@ -1,0 +1,39 @@
+"""What `python -m explain fit` is asked for, as the command line shows it. Imports no torch."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Fit a learnt read-out to a student, for the method `readout` and for `gp_regression --prior readout`."""
+
+    student: str
+    """RUN folder of `python -m distill`; the read-out is left in it, in place of one that is there."""
+    maps: str
+    """Maps of training images, made by a method that asks the student's black box, such as
+    `python -m explain gp_regression --split train --num-samples 64`."""
+    epochs: int = 6
+    """Passes over the images; the read-out of the best one is kept."""
+    lr: float = 0.002
+    """Highest learning rate of AdamW; it rises, then falls to nothing."""
+    batch_size: int = 32
+    """Images per step."""
+    held_out: float = 0.1
+    """Share of the images that the epochs are judged by."""
+    seed: int = 0
+    """Seed of weights, order and the held-out images."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is too small; give 1 or more")
+        if not self.lr > 0:
+            raise ValueError(f"lr {self.lr} is not above 0; 0.002 is usual")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out {self.held_out} is no share between 0 and 1; 0.1 is usual")
+
+    def fields(self) -> dict[str, Any]:
+        """Return the settings that decide the read-out, besides student and maps."""
+        return {name: value for name, value in asdict(self).items() if name not in ("student", "maps")}
