@@ -80,8 +80,8 @@ def run_job(
         WorkError: every row has an error.
     """
     stored = config["stored"]
+    shards = make_shards(items, shard_items)  # raises where the items do not fit together
     folder.claim(stored, what=what)
-    shards = make_shards(items, shard_items)
     with ray_session():
         resources = worker_resources(num_workers)
         summary = run_shards(
