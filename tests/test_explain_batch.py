@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from explain.job import Job
 from explain.mal_grad_cam import mal_grad_cam
 from explain.queries import Queries
 from explain.random import image_seed
+from explain.readouts import new_readout, save_readout
 from explain.registry import METHODS
 from explain.rise import rise
 from explain.schema import read_maps, saliency_maps
@@ -481,6 +483,45 @@ def test_a_prior_asks_the_student_beside_the_black_box_and_shares_its_answers(se
         assert (alone["teacher_queries"], alone["student_passes"]) == (24, 0)
         assert (started["teacher_queries"], started["student_passes"]) == (24, 40)
     assert len(list(tmp_path.glob("answers-gp_regression-*"))) == 1
+
+
+def with_readout(student: str, to: Path, seed: int = 0) -> str:
+    """Copy a student and give it a read-out that nobody fitted."""
+    shutil.copytree(student, to)
+    torch.manual_seed(seed)
+    loaded = load_student(str(to))
+    save_readout(str(to), new_readout(loaded.model), loaded, {})
+    return str(to)
+
+
+def test_the_read_out_is_a_map_and_a_prior_and_asks_no_more_than_without(serial, job, student, tmp_path):
+    reader = with_readout(student, tmp_path / "reader")
+    run("readout", job("readout", "map", limit=5, student=reader))
+    maps = [row for row in rows_of(str(tmp_path / "map")) if row["error"] is None]
+    assert [(row["teacher_queries"], row["student_passes"]) for row in maps] == [(0, 1)] * 4
+    assert {(row["map_height"], row["map_width"]) for row in maps} == {(28, 21)}
+    for out, prior in (("none", "none"), ("started", "readout")):
+        options = METHODS["gp_regression"].options(num_samples=24, prior=prior)
+        run("gp_regression", job("gp_regression", out, limit=5, options=options, student=reader))
+    found = [row for row in rows_of(str(tmp_path / "started")) if row["error"] is None]
+    assert [(row["teacher_queries"], row["student_passes"]) for row in found] == [(24, 1)] * 4
+    assert len(list(tmp_path.glob("answers-gp_regression-*"))) == 1
+
+
+def test_another_read_out_is_another_configuration(serial, job, student, tmp_path):
+    for seed in (0, 1):
+        reader = with_readout(student, tmp_path / f"reader{seed}", seed)
+        if seed == 0:
+            run("readout", job("readout", limit=5, student=reader))
+        else:
+            with pytest.raises(ValueError, match="readout_fingerprint"):
+                run("readout", job("readout", limit=5, student=reader))
+
+
+@pytest.mark.parametrize(("name", "options"), [("readout", {}), ("gp_regression", {"prior": "readout"})])
+def test_what_needs_a_read_out_is_refused_without_one(job, name, options):
+    with pytest.raises(ValueError, match="no read-out; python -m explain fit"):
+        run(name, job(name, options=METHODS[name].options(**options)))
 
 
 def test_a_prior_needs_the_student_and_the_black_box(job):
