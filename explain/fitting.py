@@ -72,8 +72,15 @@ def fit(settings: FitSettings) -> dict[str, Any]:
 
 
 def label_config(settings: FitSettings, student: Student) -> dict[str, Any]:
-    """Read what made the maps. Raises: ValueError for maps of other images than training ones, or another black box."""
-    config = Folder(settings.maps).config()
+    """Read what made the maps.
+
+    Raises:
+        ValueError: they are unfinished, of other images than training ones, or of another black box.
+    """
+    folder = Folder(settings.maps)
+    config, manifest = folder.config(), folder.finished()
+    if manifest is None:
+        raise ValueError(f"{settings.maps} holds unfinished maps; start its `python -m explain` again first")
     if config.get("split") != "train":
         raise ValueError(
             f"{settings.maps} holds maps of the split {config.get('split')!r}; a read-out is fitted to training "
@@ -85,15 +92,15 @@ def label_config(settings: FitSettings, student: Student) -> dict[str, Any]:
             f"and {settings.student} was distilled from {student.teacher} ({student.teacher_fingerprint}); "
             "give its own maps"
         )
-    return config
+    return {**config, "rows": manifest["rows"]}
 
 
 def gather(settings: FitSettings, student: Student, config: dict[str, Any], device: torch.device) -> Lessons:
     """Look at every image that has a map, and at its mirror image."""
-    images = open_images(config["data"], split=config["split"], limit=config["limit"])
+    images = open_images(config["data"], split=config["split"])
     size = grid_size(*student.input_size)
     found: list[tuple[Views, Tensor]] = []
-    with Progress("read-out: student passes", len(images.image_ids)) as progress:
+    with Progress("read-out: student passes", config["rows"]) as progress:
         for batch in _batches(_labelled(settings.maps), LOOK_IMAGES):
             read = [(read_frame(images, image_id, student.input_size)[0], *rest) for image_id, *rest in batch]
             kept = [row for row in read if row[0] is not None]

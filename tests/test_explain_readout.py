@@ -146,7 +146,7 @@ def test_training_finds_the_map_that_the_labels_are_made_of():
     assert 1 <= found["epoch"] <= 12
 
 
-def label_maps(folder, data, split, fingerprint="abc"):
+def label_maps(folder, data, split, fingerprint="abc", *, finished=True):
     """Leave maps of every image: bright on the left."""
     config = {"method": "gp_regression", "data": data, "split": split, "limit": None, "teacher": "onnx:x.onnx"}
     config |= {"teacher_fingerprint": fingerprint}
@@ -171,6 +171,8 @@ def label_maps(folder, data, split, fingerprint="abc"):
     sink = pa.BufferOutputStream()
     pq.write_table(maps_table(rows, config), sink)
     kept.write_bytes("part-0.parquet", sink.getvalue().to_pybytes())
+    if finished:
+        kept.finish({"rows": len(rows)})
     return str(folder)
 
 
@@ -206,6 +208,12 @@ def test_fit_learns_from_maps_and_leaves_the_read_out_beside_its_student(run, da
 def test_fit_refuses_maps_that_it_must_not_learn_from(run, data, tmp_path, made_with, words):
     maps = label_maps(tmp_path / "maps", data, *made_with)
     with pytest.raises(ValueError, match=words):
+        fit(FitSettings(student=run[0], maps=maps))
+
+
+def test_fit_waits_for_maps_that_are_unfinished(run, data, tmp_path):
+    maps = label_maps(tmp_path / "maps", data, "train", finished=False)
+    with pytest.raises(ValueError, match="unfinished maps"):
         fit(FitSettings(student=run[0], maps=maps))
 
 
