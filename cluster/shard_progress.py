@@ -106,10 +106,12 @@ def shard_progress(progress: Progress, *, tells: bool) -> "Iterator[tuple[ShardP
 
 def _watch(board: Any, shown: ShardProgress, finished: threading.Event) -> None:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import GetTimeoutError, RayError
 
     while not finished.wait(POLL_S):
         try:
             shown.tell(ray.get(board.get.remote(), timeout=10 * POLL_S))
+        except GetTimeoutError:  # the machine has more to do than this
+            continue
         except RayError:  # it went with its machine: from here on parts alone are counted
             return
