@@ -29,7 +29,7 @@ def test_what_is_not_listed_is_deleted(tmp_path: Path) -> None:
     make(tmp_path, "checkpoint_2026-01-01_00-00-01.5", "checkpoint_2026-01-01_00-00-01.55", "other")
     (tmp_path / SNAPSHOT).write_text(listed("checkpoint_2026-01-01_00-00-01.5"))
     assert sweep(Folder(str(tmp_path))) == ["checkpoint_2026-01-01_00-00-01.55"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [SNAPSHOT, "checkpoint_2026-01-01_00-00-01.5", "other"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_2026-01-01_00-00-01.5", SNAPSHOT, "other"]
     assert sweep(Folder(str(tmp_path))) == []
 
 
