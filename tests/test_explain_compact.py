@@ -58,7 +58,7 @@ def test_a_plateau_stays_one():
     small = torch.from_numpy(compact(saliency, 28).astype(np.float32))
     whole, again = (rank_pixels(one, size) for one in (torch.from_numpy(saliency), small))
     assert whole.tied_share > 0.5
-    assert again.tied_share > 0.8 * whole.tied_share
+    assert again.tied_share > 0.6 * whole.tied_share
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
