@@ -43,7 +43,7 @@ PATCH_ORDER = (
 # Fields that came after scores were stored: at their defaults they are no part of the hash, so that it stays.
 LATER_FIELDS = ("patches", "least_relevant", "points")
 
-SAMPLING = "half of the points evenly, the others in 4 rounds in the middle of what hides most; straight lines between"
+SAMPLING = "two thirds of the points evenly, the others in 3 rounds by width squared times difference, lines between"
 
 
 @dataclass(frozen=True, kw_only=True)

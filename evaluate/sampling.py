@@ -1,8 +1,9 @@
 """Curves from fewer points: where a curve is flat it is asked rarely, and the score says by how much it may be off.
 
-The exact game stays the rule; a curve of fewer points belongs to a protocol of its own. Half of the points lie evenly,
-the others come in rounds, each in the middle of the intervals that could hide the most area. Rounds of many games share
-their batches, as the exact games do.
+The exact game stays the rule; a curve of fewer points belongs to a protocol of its own. Two thirds of the points lie
+evenly, the others come in rounds, each in the middle of wide intervals over which the curve changes much: of what was
+tried on curves of EfficientNet-Lite0, which jitter by 0.015 from point to point, this came nearest to the exact areas.
+Rounds of many games share their batches, as the exact games do.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ import torch
 
 from evaluate.games import Play, play_points
 
-ROUNDS = 4
+ROUNDS = 3
 """Rounds of refinement, after the even points."""
 GAMES_AT_ONCE = 32
 """Games whose rounds share batches; their images are in memory, 1.2 MB each at 224 px."""
@@ -41,12 +42,12 @@ class SampledCurve:
         return np.unique(np.linspace(0, self.num_steps, num).round().astype(np.int64))
 
     def next(self, num: int) -> np.ndarray:
-        """Return the middles of those `num` intervals that hide most: width times difference of their ends.
+        """Return the middles of those `num` intervals where width squared times the difference of the ends is largest.
 
         Intervals of one step hide nothing; equal ones go in their order.
         """
         widths = np.diff(self.points)
-        hidden = np.where(widths > 1, widths * (np.abs(np.diff(self.values)) + 1e-9), 0)
+        hidden = np.where(widths > 1, widths**2 * (np.abs(np.diff(self.values)) + 1e-9), 0)
         chosen = np.argsort(-hidden, kind="stable")[: min(num, int((hidden > 0).sum()))]
         return np.sort(self.points[chosen] + widths[chosen] // 2)
 
@@ -82,7 +83,7 @@ def play_sampled(
     games = iter(plays)
     while group := list(islice(games, GAMES_AT_ONCE)):
         curves = [SampledCurve(game.num_steps) for game in group]
-        wanted = [curve.even((num_points + 1) // 2) for curve in curves]
+        wanted = [curve.even(max(2, 2 * num_points // 3)) for curve in curves]
         for left in range(ROUNDS, -1, -1):
             jobs = [(game, points.tolist()) for game, points in zip(group, wanted, strict=True) if len(points)]
             found = play_points(score, jobs, batch_size=batch_size)

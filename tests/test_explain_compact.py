@@ -34,7 +34,7 @@ def test_the_grid_is_fitted_to_the_places():
     expected = np.zeros((2, 2))
     for _ in range(5):
         rest = place - plain_up(expected, (4, 6))
-        expected = expected + rest.reshape(2, 2, 2, 3).mean(axis=(1, 3))
+        expected = (expected + rest.reshape(2, 2, 2, 3).mean(axis=(1, 3))).clip(place.min(), place.max())
     found = compact(saliency, 2)
     assert (found.shape, found.dtype) == ((2, 2), np.float16)
     np.testing.assert_allclose(found, expected, atol=1e-3)
@@ -49,6 +49,16 @@ def test_only_the_order_counts():
 def test_a_shorter_side_stays_and_a_constant_map_is_one_half():
     assert compact(np.full((5, 40), 3.0, np.float32), 8).shape == (5, 8)
     np.testing.assert_allclose(compact(np.full((5, 40), 3.0, np.float32), 8), 0.5, atol=1e-3)
+
+
+def test_a_plateau_stays_one():
+    """What a ReLU leaves at zero is tied in the whole map, and the games take it in no order of places."""
+    saliency = np.maximum(smooth_map(3) - 0.6, 0)
+    size = (saliency.shape[0], saliency.shape[1])
+    small = torch.from_numpy(compact(saliency, 28).astype(np.float32))
+    whole, again = (rank_pixels(one, size) for one in (torch.from_numpy(saliency), small))
+    assert whole.tied_share > 0.5
+    assert again.tied_share > 0.6 * whole.tied_share
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
