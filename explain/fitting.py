@@ -135,7 +135,9 @@ def _labelled(uri: str) -> Iterator[tuple[str, int, np.ndarray]]:
     for part in map_parts(uri):
         table = read_part(uri, part)
         rows = zip(table["image_id"].to_pylist(), table["target"].to_pylist(), saliency_maps(table), strict=True)
-        yield from (row for row in rows if row[2] is not None)
+        for image_id, target, saliency in rows:
+            if saliency is not None:
+                yield image_id, target, saliency
 
 
 def _batches(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:

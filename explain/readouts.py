@@ -21,7 +21,8 @@ FORMAT_VERSION = 1
 def new_readout(model: ResCBAM) -> ReadOut:
     """Make a read-out for a student, its weights drawn from torch's global generator."""
     num_attention = sum(name.rpartition(".")[2] == "cbam" for name, _ in model.named_modules())
-    return ReadOut(num_attention, tuple(model.get_submodule(layer)[-1].channels_out for layer in LAYERS))
+    layers = [list(model.get_submodule(layer).children()) for layer in LAYERS]
+    return ReadOut(num_attention, tuple(int(blocks[-1].channels_out) for blocks in layers))  # pyright: ignore[reportArgumentType]
 
 
 def save_readout(run: str, head: ReadOut, student: Student, about: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_a_ratio_is_taken_inside_its_round_and_by_item():
 
 
 def test_a_goal_is_a_least_or_a_most_and_what_is_not_measured_is_neither():
-    def row(figures: list[float], **goal: float) -> Row:
+    def row(figures: list[float], **goal: Any) -> Row:
         return Row(key="k", what="a", against="b", figures=figures, **goal)
 
     assert row([2.0], at_most=1.0).is_reached is False

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
 
 from evaluate.games import rank_pixels
 from explain.compact import compact
@@ -67,4 +66,4 @@ def test_up_sampled_as_the_games_do_it_has_the_maps_order(seed):
     size = (saliency.shape[0], saliency.shape[1])
     small = torch.from_numpy(compact(saliency, 28).astype(np.float32))
     whole, again = (rank_pixels(one, size).ranks.numpy().ravel() for one in (torch.from_numpy(saliency), small))
-    assert spearmanr(whole, again)[0] > 0.999
+    assert np.corrcoef(whole, again)[0, 1] > 0.999  # of ranks: Spearman's

@@ -118,7 +118,7 @@ def test_with_a_prior_the_posterior_is_the_textbooks(problem):
     start = rng.normal(size=35)
     said = masks @ start + rng.normal(size=24)
     told = (cells, masks, answers + 8 * said, effects)
-    found = regress(*told, Prior(answers=said, map=start, belief=1 - 1e-12))
+    found = regress(*told, prior=Prior(answers=said, map=start, belief=1 - 1e-12))
     likelihood, mean = with_prior(told, Prior(answers=said, map=start, belief=1.0))
     assert found.likelihood == pytest.approx(likelihood, abs=1e-3)
     assert found.prior_share == pytest.approx(1)
@@ -131,13 +131,13 @@ def test_what_is_believed_beforehand_weighs_the_prior_against_none(problem):
     said = problem[1] @ np.linspace(-1, 1, 35)
     shares, ends = [], []
     for belief in (0.2, 0.5, 0.8):
-        found = regress(*problem, Prior(answers=said, map=np.linspace(-1, 1, 35), belief=belief))
+        found = regress(*problem, prior=Prior(answers=said, map=np.linspace(-1, 1, 35), belief=belief))
         shares.append(np.log(found.prior_share / (1 - found.prior_share)) - np.log(belief / (1 - belief)))
         ends.append(found)
     assert np.ptp(shares) < 1e-6
     alone, whole = (
         regress(*problem),
-        regress(*problem, Prior(answers=said, map=np.linspace(-1, 1, 35), belief=1 - 1e-15)),
+        regress(*problem, prior=Prior(answers=said, map=np.linspace(-1, 1, 35), belief=1 - 1e-15)),
     )
     for found in ends:
         mixed = found.prior_share * whole.mean + (1 - found.prior_share) * alone.mean
@@ -148,8 +148,8 @@ def test_what_is_believed_beforehand_weighs_the_prior_against_none(problem):
 def test_a_prior_that_says_nothing_is_left_out_to_the_bit_and_one_that_says_the_opposite_nearly(problem):
     alone = regress(*problem).mean
     for nothing in (np.ones(24), np.zeros(24)):
-        assert np.array_equal(regress(*problem, Prior(answers=nothing, map=alone, belief=0.5)).mean, alone)
-    opposite = regress(*problem, Prior(answers=-problem[2], map=-alone, belief=0.5))
+        assert np.array_equal(regress(*problem, prior=Prior(answers=nothing, map=alone, belief=0.5)).mean, alone)
+    opposite = regress(*problem, prior=Prior(answers=-problem[2], map=-alone, belief=0.5))
     assert opposite.prior_share < 0.2
     assert np.corrcoef(opposite.mean, alone)[0, 1] > 0.95
 

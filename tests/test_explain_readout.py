@@ -1,6 +1,7 @@
 """The learnt read-out: what it reads against plain formulas, how it is kept, and that fitting it learns something."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def model():
     made = ResCBAM(18, 4).eval().requires_grad_(False)
     for name, module in made.named_modules():
         if name.endswith("spatial.bn"):  # gates that differ from place to place, as learnt ones do
-            torch.nn.init.ones_(module.weight)
+            torch.nn.init.ones_(module.get_parameter("weight"))
     return made
 
 
@@ -115,7 +116,7 @@ def test_it_comes_back_as_it_was_kept(run):
 def test_a_description_that_does_not_fit_is_refused(run, field):
     folder, student = run
     save_readout(folder, new_readout(student.model), student, {})
-    path = Folder(folder).local_path() / readouts.DESCRIPTION_FILE
+    path = Path(folder) / readouts.DESCRIPTION_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: 10**9}))
     with pytest.raises(ValueError, match="fit it again"):
         load_explained(folder)
