@@ -89,7 +89,7 @@ def read_part(uri: str, part: str, columns: Sequence[str] | None = None) -> "pa.
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise ValueError(f"{uri}/{part} has maps of schema version {version}, not {SCHEMA_VERSION}; explain again")
-    small = table.column_names.count("saliency") and table.schema.field("saliency").type.value_type == pa.float16()
+    small = "saliency" in table.column_names and table.schema.field("saliency").type == pa.list_(pa.float16())
     check_types(table, maps_schema({"map_cells": 1} if small else {}), f"{uri}/{part}")
     return table
 
