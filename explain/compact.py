@@ -32,7 +32,7 @@ def compact(saliency: np.ndarray, cells: int) -> np.ndarray:
     """
     height, width = saliency.shape
     small = (min(height, cells), min(width, cells))
-    places = _places(torch.from_numpy(np.ascontiguousarray(saliency))).view(1, 1, height, width)
+    places = _places(torch.from_numpy(np.array(saliency))).view(1, 1, height, width)
     least, most = -F.adaptive_max_pool2d(-places, small), F.adaptive_max_pool2d(places, small)
     grid = F.adaptive_avg_pool2d(places, small)
     for _ in range(CORRECTIONS):

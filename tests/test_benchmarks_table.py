@@ -1,10 +1,13 @@
 """The benchmarks' ratios and table by hand, and a run of tiny sizes that has every row."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 
 from benchmarks.bench import GROUPS, Settings, run
 from benchmarks.ratio import Row, Times, interleaved, speed_row
@@ -72,11 +75,20 @@ def test_an_unknown_group_is_refused():
         Settings(only=("speed",))
 
 
+@pytest.fixture
+def fresh_state() -> Iterator[None]:
+    """Leave no precision behind that accelerate would keep for the tests that follow, nor a number of threads."""
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+    AcceleratorState._reset_state(True)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the peers' own
-def test_a_short_run_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_short_run_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_state: None):
     monkeypatch.setenv("MALGRADCAM_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "benchmarks"
     run(Settings(out=out, data=None, short=True, rounds=1, threads=2, only=GROUPS))

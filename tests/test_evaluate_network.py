@@ -236,7 +236,7 @@ def make_subject(answer: Callable[[np.ndarray], np.ndarray]) -> Subject:
 def test_a_black_box_that_names_one_class_is_refused_where_a_second_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = SimpleNamespace(num_ranked=1, spec="http://x", num_classes=10)
     monkeypatch.setattr(evaluate.sanity_batch, "load_teacher", lambda _: judge)
-    monkeypatch.setattr(evaluate.sanity_batch, "load_student", lambda _: SimpleNamespace(shuffled=False))
+    monkeypatch.setattr(evaluate.sanity_batch, "load_explained", lambda _: SimpleNamespace(shuffled=False))
     monkeypatch.setattr(evaluate.sanity_batch, "check_pair", lambda *_: None)
     with pytest.raises(ValueError, match="names one class and no second choice"):
         check_maps("run", teacher="http://x", data="nowhere", out="nowhere")
