@@ -23,7 +23,7 @@ from cluster.shards import make_shards, run_shards
 from cluster.storage import Folder
 from distill.recipes import Recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
 
 NUM_ITEMS, SHARD = 140, 2
 EPOCHS, STEPS = 6, 4
@@ -102,7 +102,6 @@ def test_work_goes_on_when_a_node_goes_and_another_joins(nodes: Nodes, tmp_path:
     assert len(set(rows["node"].to_pylist())) == 3  # the two first ones, and the one that joined
 
 
-@pytest.mark.chaos
 def test_training_goes_on_with_fewer_workers_and_takes_the_node_that_joins(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

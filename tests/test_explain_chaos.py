@@ -29,9 +29,10 @@ else:
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")  # Ray's and MLflow's own, at their start and end
-@pytest.mark.parametrize("kills", [10, pytest.param(60, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("kills", [10, 60])
 def test_whatever_is_killed_every_image_has_its_row(
     kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
