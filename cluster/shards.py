@@ -269,6 +269,8 @@ def _set_up_ray_data() -> None:
 
     context = DataContext.get_current()
     context.max_consecutive_actor_init_deaths = MAX_INIT_DEATHS
+    # A shard of thousands of questions to a slow black box may take hours, and is then no job that hangs.
+    context.execution_no_progress_timeout_s = -1
     # Its bars flood a log that is no terminal; ours stands instead.
     context.enable_progress_bars = False
     context.print_on_execution_start = False

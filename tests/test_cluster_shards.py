@@ -19,7 +19,7 @@ from cluster.progress import Progress
 from cluster.rates import machine
 from cluster.session import WorkerResources, client_environment, ray_session, worker_resources
 from cluster.shard_progress import ShardProgress
-from cluster.shards import MAX_PARTS, Summary, make_shards, refuse_nothing, run_shards, shard_size
+from cluster.shards import MAX_PARTS, Summary, _set_up_ray_data, make_shards, refuse_nothing, run_shards, shard_size
 from cluster.storage import Folder
 
 # Ray Data makes its own context with options that it deprecates.
@@ -286,3 +286,15 @@ def test_shards_grow_where_there_would_be_too_many(number: int) -> None:
         assert size >= smallest
         assert -(-number // size) <= MAX_PARTS
         assert size == smallest or -(-number // (size - 1)) > MAX_PARTS
+
+
+def test_a_shard_may_take_as_long_as_it_takes():
+    """Ray Data would end a job of which no part was finished for half an hour."""
+    from ray.data import DataContext
+
+    before = DataContext.get_current().copy()
+    try:
+        _set_up_ray_data()
+        assert DataContext.get_current().execution_no_progress_timeout_s == -1
+    finally:
+        DataContext._set_current(before)
