@@ -1,7 +1,6 @@
 """`python -m explain auto`: whatever is best at a budget of questions (results/query_curve). Imports no torch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.storage import Folder
@@ -47,13 +46,6 @@ def resolve(job: Job[AutoOptions]) -> tuple[str, Job[Any]]:
     reads = job.student is not None and Folder(job.student).exists("readout.json")
     if not queries:
         name = "readout" if reads else "mal_grad_cam"
-        return name, _with(job, METHODS[name].options())
+        return name, replace(job, options=METHODS[name].options())
     options = GpRegressionOptions(num_samples=queries, prior="readout" if reads else "none")
-    return "gp_regression", _with(job, options)
-
-
-def _with(job: Job[AutoOptions], options: object) -> Job[Any]:
-    """Copy a job with another method's options."""
-    kept: dict[str, Any] = {field.name: getattr(job, field.name) for field in fields(job)}
-    make: Callable[..., Job[Any]] = Job
-    return make(**{**kept, "options": options})
+    return "gp_regression", replace(job, options=options)

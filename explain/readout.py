@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from explain.capture import activations, gradients, require_eval
 from explain.grad_cam import class_scores
 from explain.grids import grid_size
+from explain.layers import upsample
 from explain.matt import attention_maps
 
 LAYERS = ("layer2", "layer3", "layer4")
@@ -92,7 +93,7 @@ def look(model: nn.Module, images: Tensor, target: Tensor) -> Views:
             found.append((grads[name].mean(dim=(2, 3), keepdim=True) * kept[name]).sum(dim=1))
             found.append((grads[name] * kept[name]).sum(dim=1))
         size = grid_size(images.shape[2], images.shape[3])
-        maps = torch.stack([resized(each[:, None].float(), size)[:, 0] for each in found], dim=1)
+        maps = torch.stack([upsample(each.float(), size) for each in found], dim=1)
         places = _places(size, images.device).expand(len(images), -1, -1, -1)
         return Views(
             standardised(torch.cat([maps, places], dim=1)), tuple(kept[name].detach().float() for name in LAYERS)
