@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
@@ -263,7 +264,8 @@ def _rate(config: dict[str, Any], training: Worker, meter: Meter) -> Rate | None
 
 
 def _build_distillation(config: dict[str, Any]) -> Worker:
-    teacher = load_teacher(config["teacher"], num_threads=config["cpus"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    teacher = load_teacher(config["teacher"], num_threads=config["cpus"], device=device)
     train, val = (open_images(config["data"], split=split) for split in ("train", "val"))
     soft_labels = Folder(config["out"]).child("soft_labels")
     training = Training(Recipe.from_fields(config["recipe"]), teacher, train, val, soft_labels)

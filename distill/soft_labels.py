@@ -52,7 +52,7 @@ class SoftLabels:
         """
         missing = [i for i, image_id in enumerate(image_ids) if image_id not in self.known]
         if missing:
-            answers = ask(views[missing])
+            answers = ask(views if len(missing) == len(views) else views[missing])
             self.num_asked += len(missing)
             self.new.update((image_ids[i], row) for i, row in zip(missing, answers, strict=True))
             self.known.update((image_ids[i], row) for i, row in zip(missing, answers, strict=True))

@@ -69,7 +69,8 @@ class Training(Worker):
         if not valid:
             return valid, torch.zeros(0, self.teacher.num_classes, device=self.accelerator.device)
         ids = [batch["taught_id"][i] for i in valid]
-        probs = self.soft.probabilities(ids, batch["teacher"][valid], self.teacher.probabilities)
+        views = batch["teacher"] if len(valid) == len(batch["teacher"]) else batch["teacher"][valid]
+        probs = self.soft.probabilities(ids, views, self.teacher.probabilities)
         return valid, torch.as_tensor(probs, device=self.accelerator.device)
 
     def validate(self) -> dict[str, float]:

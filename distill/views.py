@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from distill.images.decode import ImageError, centre_crop
 from distill.recipes import Recipe, TrainingRecipe
 
 Size = tuple[int, int]
+Part = Literal["train", "val"]
 
 
 def view_generator(seed: int, image_id: str, view: int, purpose: str = "") -> np.random.Generator:
@@ -137,6 +139,18 @@ class Views(Dataset):
         if view < 0:
             return [centre_crop(image, size) for size in self.sizes]
         return training_view(image, self.sizes, self.recipe, image_id, view)
+
+
+class BothViews(Dataset):
+    """Give training and validation views by an index (part, image, view), so that the same processes decode both."""
+
+    def __init__(self, train: Views, val: Views) -> None:
+        self.parts: dict[Part, Views] = {"train": train, "val": val}
+
+    def __getitem__(self, index: tuple[Part, int, int]) -> dict:
+        """Return one row."""
+        part, number, view = index
+        return self.parts[part][number, view]
 
 
 def batches_of(num_images: int, recipe: TrainingRecipe, num_workers: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import platform
 import time
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.recipes import TrainingRecipe, lr_at
 from distill.student import normalise
-from distill.views import TrainingOrder, Views, collate, validation_order
+from distill.views import BothViews, Part, TrainingOrder, Views, collate, validation_order
 
 STATE_FILE = "state.pt"
 BROKEN_STATE = (
@@ -71,6 +71,7 @@ class Worker(ABC):
         self.model, self.optimiser = self.accelerator.prepare(self.network, optimiser)
         self.epoch, self.step = 0, 0  # the next step to take
         self.errors: dict[str, str] = {}
+        self._batches: list[list[tuple[Part, int, int]]] = []  # of what `_loader` goes through next
 
     @abstractmethod
     def _loss(self, batch: dict) -> dict[str, Tensor]:
@@ -109,22 +110,30 @@ class Worker(ABC):
             num_workers=self.num_workers,
         )
 
-    def _loader(self, views: Views, batches: TrainingOrder | list) -> DataLoader:
+    @cached_property
+    def _loader(self) -> DataLoader:
         workers = self.recipe.loader_workers
         return DataLoader(
-            views,
-            batch_sampler=batches,
+            BothViews(self.train_views, self.val_views),
+            batch_sampler=self._batches,
             collate_fn=collate,
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
+            persistent_workers=workers > 0,  # they take seconds to start, which is a whole epoch on a GPU
+            pin_memory=torch.cuda.is_available(),  # batches are received in a thread of their own
         )
+
+    def _load(self, part: Part, batches: Iterable[list[tuple[int, int]]]) -> Iterator[dict]:
+        """Yield the batches of (image, view) pairs of one part, decoded ahead by the recipe's processes."""
+        self._batches[:] = ([(part, *pair) for pair in batch] for batch in batches)
+        yield from self._loader
 
     def train_epoch(self) -> Iterator[dict[str, float]]:
         """Take the rest of the epoch's steps; after each, yield its loss terms, learning rate and images/s."""
         self.model.train()
         started_s = time.perf_counter()
-        for batch in self._loader(self.train_views, self._order(self.step)):
+        for batch in self._load("train", self._order(self.step)):
             terms = self._take_step(batch)
             self.step += 1
             seconds, started_s = time.perf_counter() - started_s, time.perf_counter()
@@ -164,9 +173,7 @@ class Worker(ABC):
         self.model.eval()
         totals = torch.zeros(1 + len(self.figures), dtype=torch.float64)
         num_images = len(self.val_views.images.image_ids)
-        for batch in self._loader(
-            self.val_views, validation_order(num_images, VALIDATION_BATCH, self.rank, self.num_workers)
-        ):
+        for batch in self._load("val", validation_order(num_images, VALIDATION_BATCH, self.rank, self.num_workers)):
             count, sums = self._judge(batch)
             totals += torch.tensor([count, *map(float, sums)], dtype=torch.float64)
         reduced: Any = self.accelerator.reduce(totals.float().to(self.accelerator.device), reduction="sum")

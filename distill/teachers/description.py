@@ -24,7 +24,7 @@ output = "logits"                  # or "probabilities"
 """
 
 Engine = Literal["auto", "onnxruntime", "openvino"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Output = Literal["logits", "probabilities", "labels", "top_k"]
 Described = TypeVar("Described", bound="Description")
 
@@ -46,7 +46,8 @@ class Description:
     engine: Engine = "auto"
     """what computes an ONNX file; auto measures once per machine and model file"""
     precision: Precision = "auto"
-    """number format inside an ONNX engine; auto takes bfloat16 where it is native, faster and close to float32"""
+    """number format; of an ONNX engine on a CPU, auto takes bfloat16 where it is native, faster and close to float32;
+    of a torch.export archive, auto is float32, and a shorter one counts on a GPU alone"""
 
     outputs: ClassVar[tuple[Output, ...]] = ("logits", "probabilities")
     """What such a model may return."""

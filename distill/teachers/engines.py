@@ -21,6 +21,7 @@ from distill.teachers.errors import TeacherError
 Run = Callable[[np.ndarray], np.ndarray]
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of them."""
+WITHOUT_CUDA = "this ONNX Runtime does not run on GPUs; pip install onnxruntime-gpu in its place"
 UNPINNED = {"ENABLE_CPU_PINNING": False}
 """OpenVINO pins its threads to the first cores: two workers of one core would share one, at half the rate."""
 
@@ -44,6 +45,13 @@ class Choice:
 def has_openvino() -> bool:
     """Say whether OpenVINO is installed, without importing it."""
     return importlib.util.find_spec("openvino") is not None
+
+
+def has_cuda() -> bool:
+    """Say whether the ONNX Runtime that is installed computes on GPUs."""
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def has_native_bfloat16() -> bool:
@@ -118,8 +126,8 @@ def _session(model: Path | bytes, num_threads: int | None, device: str, *, optim
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]
     if device != "cpu":
-        if not device.startswith("cuda") or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise ValueError(f"this ONNX Runtime does not run on {device!r}; pip install onnxruntime-gpu, or use cpu")
+        if not device.startswith("cuda") or not has_cuda():
+            raise ValueError(f"device {device!r}: {WITHOUT_CUDA}, or use cpu")
         providers.insert(0, "CUDAExecutionProvider")
     try:
         found = model if isinstance(model, bytes) else str(model)

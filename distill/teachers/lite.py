@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib
 import io
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SIZES_PX = {"0": 224, "1": 240, "2": 260}
 NUM_CALIBRATION = 64
+MAX_BATCH = 4096  # images that an archive takes at once
 # The packages' own preprocessing is (x * 255 - 127) / 128 for pixels x in [0, 1].
 MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
@@ -74,6 +76,44 @@ def make_lite(folder: str, version: str, *, int8: str | None = None) -> Path:
     return path
 
 
+def make_archive(folder: str, version: str) -> Path:
+    """Export EfficientNet-Lite `version` to `folder`/model.pt2 with its `teacher.toml`, each batch norm folded.
+
+    Raises:
+        ValueError: the version is unknown or a pip package is missing.
+    """
+    import torch
+
+    from distill.teachers.description import NAME, Description
+
+    model = fold_batch_norms(load_lite(version).eval())
+    size = (SIZES_PX[version], SIZES_PX[version])
+    batch = {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
+    program = torch.export.export(model, (torch.zeros(2, 3, *size),), dynamic_shapes=(batch,))
+    path = Path(folder) / "model.pt2"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program, path)
+    (path.parent / NAME).write_text(Description(input_size=size, mean=MEAN, std=STD, output="logits").to_toml())
+    return path
+
+
+def fold_batch_norms(model: torch.nn.Module) -> torch.nn.Module:
+    """Multiply each batch norm into the convolution before it; the logits change in their last bits.
+
+    Where a convolution and its norm are children of one module, the norm comes next, as in these networks.
+    """
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    for parent in list(model.modules()):
+        children = [(n, c) for n, c in parent.named_children() if isinstance(c, nn.Conv2d | nn.BatchNorm2d)]
+        for (first, conv), (second, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, first, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, second, nn.Identity())
+    return model
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m distill.teachers.lite", description=__doc__)
@@ -84,13 +124,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DATA",
         help="quantise it to 8 bits, as it is deployed on phones; calibrated on images of DATA",
     )
+    parser.add_argument(
+        "--archive", action="store_true", help="write a torch.export archive, for GPUs, not an ONNX file"
+    )
     options = parser.parse_args(arguments)
+    if options.archive and options.int8 is not None:
+        parser.error("--int8 quantises an ONNX file; leave --archive out")
+    kind = "torch" if options.archive else "onnx"
     try:
-        path = make_lite(options.out, options.version, int8=options.int8)
+        if options.archive:
+            path = make_archive(options.out, options.version)
+        else:
+            path = make_lite(options.out, options.version, int8=options.int8)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"onnx:{path}")
+    print(f"{kind}:{path}")
     return 0
 
 

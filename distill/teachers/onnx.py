@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from distill.teachers.base import Teacher
 from distill.teachers.choice import choose_engine
 from distill.teachers.description import Description, read_description
-from distill.teachers.engines import Run, open_engine
+from distill.teachers.engines import WITHOUT_CUDA, Run, has_cuda, open_engine
 
 
 class OnnxTeacher(Teacher):
@@ -40,6 +41,9 @@ def open_model(path: Path, described: Description, *, spec: str, num_threads: in
     """Load an ONNX file that is described; the other arguments are `load_teacher`'s."""
     beside = sorted(file for file in path.parent.glob(f"{path.name}*") if file.is_file() and file != path)
     fingerprint = described.fingerprint(path, *beside)
+    if device != "cpu" and not has_cuda():
+        logging.getLogger(__name__).warning("%s runs on the CPU: %s", path, WITHOUT_CUDA)
+        device = "cpu"
     choice = choose_engine(path, described, fingerprint, device=device)
     run = open_engine(path, described.input_size, choice, num_threads=num_threads, device=device)
     teacher = OnnxTeacher(

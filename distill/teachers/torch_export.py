@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,7 @@ import torch
 from distill.teachers.archive import check_archive
 from distill.teachers.base import Teacher
 from distill.teachers.description import Description, read_description
-from distill.teachers.eager import EagerTeacher, check_device
-
-BATCH_SIZE = 8  # images per call where the archive leaves it open
+from distill.teachers.eager import EagerTeacher, batch_images, check_device
 
 
 class ArchiveTeacher(EagerTeacher):
@@ -48,10 +47,14 @@ def open_model(path: Path, described: Description, *, spec: str, num_threads: in
     content = path.read_bytes()
     check_archive(content, str(path))
     try:
-        program = torch.export.load(io.BytesIO(content))  # the bytes that were checked, whatever happens to the file
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable")  # nobody writes to it
+            program = torch.export.load(
+                io.BytesIO(content)
+            )  # the bytes that were checked, whatever becomes of the file
     except (RuntimeError, ValueError, AssertionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"torch {torch.__version__} cannot load {path}: {error}; export it again with it") from error
-    batch_size = _batch_size(program, described.input_size, path)
+    batch_size = _batch_size(program, described.input_size, path, batch_images(device))
     if device != "cpu":
         from torch.export.passes import move_to_device_pass
 
@@ -59,6 +62,7 @@ def open_model(path: Path, described: Description, *, spec: str, num_threads: in
     teacher = ArchiveTeacher(
         program,
         device=device,
+        precision=described.precision,
         spec=spec,
         input_size=described.input_size,
         mean=described.mean,
@@ -71,8 +75,8 @@ def open_model(path: Path, described: Description, *, spec: str, num_threads: in
     return teacher.finish()
 
 
-def _batch_size(program: Any, input_size: tuple[int, int], path: Path) -> int:
-    """Check the program's input and return how many images it takes per call."""
+def _batch_size(program: Any, input_size: tuple[int, int], path: Path, wished: int) -> int:
+    """Check the program's input and return how many images it takes per call: as many as wished, where it is open."""
     names = program.graph_signature.user_inputs
     inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     shapes = [tuple(value.shape) for value in inputs if isinstance(value, torch.Tensor)]
@@ -87,5 +91,5 @@ def _batch_size(program: Any, input_size: tuple[int, int], path: Path) -> int:
     if isinstance(batch, int):
         return batch
     allowed = program.range_constraints.get(batch.node.expr)
-    lowest, highest = (1, BATCH_SIZE) if allowed is None else (allowed.lower, allowed.upper)
-    return int(max(lowest, min(BATCH_SIZE, highest)))
+    lowest, highest = (1, wished) if allowed is None else (allowed.lower, allowed.upper)
+    return int(max(lowest, min(wished, highest)))
