@@ -1,4 +1,4 @@
-"""Choose the engine of an ONNX file (or of a student's pass) by measurement, once per machine and model file.
+"""Choose the engine of a model file (or of a student's pass) by measurement, once per machine and model file.
 
 The decision is kept in the user's cache folder, so that every worker and every rerun computes with the same engine
 and gets the same bytes. Machines of one cluster that differ may decide differently; `engine` and `precision` in
@@ -16,9 +16,11 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from distill.teachers.cache import CACHE_VARIABLE, cache_folder
 from distill.teachers.description import Description
@@ -46,7 +48,29 @@ def choose_engine(path: Path, description: Description, fingerprint: str, *, dev
     batch = inspect(path, description.input_size)
     sizes = (batch,) if batch else BATCH_SIZES
     about = (fingerprint, description.engine, description.precision, device)
-    return remembered(about, lambda: _measure(path, description, candidates, sizes, device))
+    opened = partial(open_engine, path, description.input_size, num_threads=None, device=device)
+    return remembered(about, lambda: _measure(description, candidates, sizes, opened))
+
+
+def choose_archive_engine(
+    description: Description, fingerprint: str, batch_size: int, opened: Callable[[Choice], Run]
+) -> Choice:
+    """Return what computes an archive on this CPU, torch itself or OpenVINO, measuring them the first time.
+
+    Args:
+        description: its `teacher.toml`; float16 is for GPUs, and float32 here.
+        fingerprint: of the model.
+        batch_size: images per call.
+        opened: makes a choice's call; raises ValueError where it cannot.
+
+    Raises:
+        ValueError: `teacher.toml` demands what is not installed or does not go together.
+    """
+    wished = replace(description, precision="float32") if description.precision == "float16" else description
+    eager = Choice(engine="eager", precision="float32", batch_size=batch_size)
+    candidates = _allowed([eager, *_openvino_choices(wished, "cpu")], wished, "cpu")
+    about = (fingerprint, wished.engine, wished.precision, str(batch_size), f"torch {torch.__version__}")
+    return remembered(about, lambda: _measure(wished, candidates, (batch_size,), opened))
 
 
 def remembered(about: Sequence[str], measure: Callable[[], Choice]) -> Choice:
@@ -79,20 +103,26 @@ def is_close(reference: np.ndarray, other: np.ndarray, output: str) -> bool:
 
 def _candidates(description: Description, device: str) -> list[Choice]:
     """List what is allowed here, the simplest first."""
-    engine, precision = description.engine, description.precision
-    if engine == "openvino" and not has_openvino():
-        raise ValueError("teacher.toml asks for engine openvino, which is not installed; pip install openvino")
-    if engine == "onnxruntime" and precision == "bfloat16":
+    if description.engine == "onnxruntime" and description.precision == "bfloat16":
         raise ValueError('engine "onnxruntime" computes in float32 only; use precision "auto" or engine "openvino"')
-    if precision == "bfloat16" and not has_native_bfloat16():
+    simplest = Choice(engine="onnxruntime", precision="float32", batch_size=BATCH_SIZES[0])
+    return _allowed([simplest, *_openvino_choices(description, device)], description, device)
+
+
+def _openvino_choices(description: Description, device: str) -> list[Choice]:
+    if description.engine == "openvino" and not has_openvino():
+        raise ValueError("teacher.toml asks for engine openvino, which is not installed; pip install openvino")
+    if description.precision == "bfloat16" and not has_native_bfloat16():
         raise ValueError('precision "bfloat16" needs OpenVINO and a CPU with bfloat16 instructions; use "auto"')
-    openvino = has_openvino() and device == "cpu"
-    allowed = [
-        Choice(engine="onnxruntime", precision="float32", batch_size=BATCH_SIZES[0]),
-        *([Choice(engine="openvino", precision="float32", batch_size=BATCH_SIZES[0])] if openvino else []),
-        *([Choice(engine="openvino", precision="bfloat16", batch_size=BATCH_SIZES[0])] if openvino else []),
-    ]
-    kept = [c for c in allowed if engine in ("auto", c.engine) and precision in ("auto", c.precision)]
+    if not has_openvino() or device != "cpu":
+        return []
+    whole = Choice(engine="openvino", precision="float32", batch_size=BATCH_SIZES[0])
+    return [whole, replace(whole, precision="bfloat16")]
+
+
+def _allowed(choices: list[Choice], description: Description, device: str) -> list[Choice]:
+    engine, precision = description.engine, description.precision
+    kept = [c for c in choices if engine in ("auto", c.engine) and precision in ("auto", c.precision)]
     if not kept:
         raise ValueError(
             f'engine {engine!r} with precision {precision!r} does not run on device {device!r}; use "auto"'
@@ -101,7 +131,7 @@ def _candidates(description: Description, device: str) -> list[Choice]:
 
 
 def _measure(
-    path: Path, description: Description, candidates: list[Choice], sizes: tuple[int, ...], device: str
+    description: Description, candidates: list[Choice], sizes: tuple[int, ...], opened: Callable[[Choice], Run]
 ) -> Choice:
     """Time every usable candidate at the first batch size, then the winner at all of them."""
     images = probe(description.input_size, description.mean, description.std)
@@ -112,7 +142,7 @@ def _measure(
         if candidate.precision == "bfloat16" and not (wished or has_native_bfloat16()):
             continue
         try:
-            run = open_engine(path, description.input_size, candidate, num_threads=None, device=device)
+            run = opened(candidate)
         except ValueError:
             if wished:
                 raise
@@ -123,7 +153,7 @@ def _measure(
         reference = outputs if reference is None else reference
     best = fastest(usable, images)
     others = [replace(best, batch_size=size) for size in sizes if size != best.batch_size]
-    runs = {c: open_engine(path, description.input_size, c, num_threads=None, device=device) for c in others}
+    runs = {c: opened(c) for c in others}
     return fastest({best: usable[best], **runs}, images)
 
 

@@ -23,7 +23,7 @@ std = [0.229, 0.224, 0.225]
 output = "logits"                  # or "probabilities"
 """
 
-Engine = Literal["auto", "onnxruntime", "openvino"]
+Engine = Literal["auto", "eager", "onnxruntime", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Output = Literal["logits", "probabilities", "labels", "top_k"]
 Described = TypeVar("Described", bound="Description")
@@ -44,10 +44,11 @@ class Description:
     classes: tuple[str, ...] | None = None
     """one name per class, in the order of the model's outputs"""
     engine: Engine = "auto"
-    """what computes an ONNX file; auto measures once per machine and model file"""
+    """what computes an ONNX file (not eager), or an archive on a CPU (eager, which is torch itself, or openvino);
+    auto measures once per machine and model file"""
     precision: Precision = "auto"
-    """number format; of an ONNX engine on a CPU, auto takes bfloat16 where it is native, faster and close to float32;
-    of a torch.export archive, auto is float32, and a shorter one counts on a GPU alone"""
+    """number format; on a CPU, auto takes bfloat16 where it is native, faster and close to float32; on a GPU, where an
+    archive alone can have another one, auto is float32, and float16 counts there alone"""
 
     outputs: ClassVar[tuple[Output, ...]] = ("logits", "probabilities")
     """What such a model may return."""

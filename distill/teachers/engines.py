@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import queue
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from distill.teachers.errors import TeacherError
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 Run = Callable[[np.ndarray], np.ndarray]
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
@@ -31,7 +35,7 @@ class Choice:
     """What computes a model here."""
 
     engine: Literal["eager", "onnxruntime", "openvino"]
-    """the library; eager: torch itself, for a student only"""
+    """the library; eager: torch itself, for a student or an archive"""
     precision: Literal["float32", "bfloat16"]
     """number format of its kernels"""
     batch_size: int
@@ -68,7 +72,7 @@ def open_engine(path: Path, size: tuple[int, int], choice: Choice, *, num_thread
         ValueError: the file is no ONNX model with one image input (B, 3, H, W) of this size and one output.
     """
     if choice.engine == "openvino":
-        return _open_openvino(path, size, choice, num_threads)
+        return _open_openvino(path, str(path), size, choice, num_threads)
     return _open_onnxruntime(path, num_threads, device)
 
 
@@ -156,7 +160,52 @@ def _open_onnxruntime(path: Path, num_threads: int | None, device: str) -> Run:
     return run
 
 
-def _open_openvino(path: Path, size: tuple[int, int], choice: Choice, num_threads: int | None) -> Run:
+def open_program(
+    program: ExportedProgram, size: tuple[int, int], choice: Choice, *, num_threads: int | None, name: str
+) -> Run:
+    """Load an exported program into torch itself or OpenVINO, on the CPU.
+
+    Args:
+        program: from one float32 tensor of images (B, 3, H, W) to one of outputs.
+        size: height and width.
+        choice: engine, precision and the number of images, which is always the same.
+        num_threads: as in `open_engine`; torch has the process's own.
+        name: what to call the model in an error.
+
+    Raises:
+        ValueError: OpenVINO lacks an operation of it.
+    """
+    if choice.engine == "openvino":
+        return _open_openvino(program, name, size, choice, num_threads)
+    import torch
+
+    module = program.module()
+    return torch.inference_mode()(lambda pixels: module(torch.from_numpy(pixels)).numpy())
+
+
+def _convert(program: ExportedProgram) -> Any:
+    """Turn an exported program into OpenVINO's own graph. Raises: ValueError where it lacks an operation."""
+    _openvino()
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    front = FrontEndManager().load_by_framework("pytorch")
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it logs, with a traceback, what another version of torch calls otherwise
+    try:
+        decoder = TorchFXPythonDecoder.from_exported_program(program)  # has to live until it is converted
+        return front.convert(front.load(decoder))
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise ValueError(
+            f"OpenVINO cannot convert the program: {error!r}; set another engine in teacher.toml"
+        ) from error
+    finally:
+        logging.disable(before)
+
+
+def _open_openvino(
+    what: Path | ExportedProgram, name: str, size: tuple[int, int], choice: Choice, num_threads: int | None
+) -> Run:
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",  # measured 2.5 times the throughput hint's rate on 2 cores
         "INFERENCE_PRECISION_HINT": PRECISIONS[choice.precision],
@@ -165,17 +214,17 @@ def _open_openvino(path: Path, size: tuple[int, int], choice: Choice, num_thread
         config |= {"INFERENCE_NUM_THREADS": num_threads, **UNPINNED}
     core = _openvino().Core()
     try:
-        model = core.read_model(path)
+        model = core.read_model(what) if isinstance(what, Path) else _convert(what)
         model.reshape({model.input(0): [choice.batch_size, 3, *size]})
         request = core.compile_model(model, "CPU", config).create_infer_request()
     except RuntimeError as error:
-        raise ValueError(f'OpenVINO cannot load {path}: {error}; set engine = "onnxruntime" in teacher.toml') from error
+        raise ValueError(f"OpenVINO cannot load {name}: {error}; set another engine in teacher.toml") from error
 
     def run(pixels: np.ndarray) -> np.ndarray:
         try:
             request.infer({0: pixels}, share_inputs=True)
         except RuntimeError as error:
-            raise TeacherError(f"OpenVINO cannot compute {path}: {error}") from error
+            raise TeacherError(f"OpenVINO cannot compute {name}: {error}") from error
         return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request reuses its buffer
 
     return run

@@ -22,8 +22,8 @@ SIZES_PX = {"0": 224, "1": 240, "2": 260}
 NUM_CALIBRATION = 64
 MAX_BATCH = 4096  # images that an archive takes at once
 # The packages' own preprocessing is (x * 255 - 127) / 128 for pixels x in [0, 1].
-MEAN = (127 / 255,) * 3
-STD = (128 / 255,) * 3
+MEAN = (127 / 255, 127 / 255, 127 / 255)
+STD = (128 / 255, 128 / 255, 128 / 255)
 
 
 def load_lite(version: str) -> torch.nn.Module:

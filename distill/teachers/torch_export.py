@@ -1,4 +1,4 @@
-"""`torch:model.pt2`: a torch.export archive with its `teacher.toml`."""
+"""`torch:model.pt2`: a torch.export archive with its `teacher.toml`; without a GPU, OpenVINO where it is faster."""
 
 from __future__ import annotations
 
@@ -8,21 +8,35 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from distill.teachers.archive import check_archive
 from distill.teachers.base import Teacher
+from distill.teachers.choice import choose_archive_engine
 from distill.teachers.description import Description, read_description
 from distill.teachers.eager import EagerTeacher, batch_images, check_device
+from distill.teachers.engines import Run, open_program
 
 
 class ArchiveTeacher(EagerTeacher):
     """An exported program as a black box, which opens where it is to be looked into."""
 
-    def __init__(self, program: torch.export.ExportedProgram, **description: Any) -> None:
-        """Wrap the program, which is on the device already; the other arguments are `EagerTeacher`'s."""
+    def __init__(
+        self, program: torch.export.ExportedProgram, run: Run | None = None, engine: str = "", **description: Any
+    ) -> None:
+        """Wrap the program, which is on the device already, and what computes it in torch's place, if anything does.
+
+        The other arguments are `EagerTeacher`'s.
+        """
         super().__init__(program.module(), **description)
-        self._program = program
+        self._program, self._run = program, run
+        self.engine = engine or self.engine
+
+    def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self._run is None:
+            return super()._outputs(pixels)
+        return torch.from_numpy(self._run(np.ascontiguousarray(pixels.numpy())))
 
     @functools.cached_property
     def module(self) -> torch.nn.Module | None:
@@ -42,7 +56,6 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
 
 def open_model(path: Path, described: Description, *, spec: str, num_threads: int | None, device: str) -> Teacher:
     """Load a torch.export archive that is described; the other arguments are `load_teacher`'s."""
-    del num_threads
     check_device(device)
     content = path.read_bytes()
     check_archive(content, str(path))
@@ -55,19 +68,27 @@ def open_model(path: Path, described: Description, *, spec: str, num_threads: in
     except (RuntimeError, ValueError, AssertionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"torch {torch.__version__} cannot load {path}: {error}; export it again with it") from error
     batch_size = _batch_size(program, described.input_size, path, batch_images(device))
+    fingerprint, run, engine = described.fingerprint(path), None, ""
     if device != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
+    else:
+        opened = functools.partial(open_program, program, described.input_size, name=str(path))
+        choice = choose_archive_engine(described, fingerprint, batch_size, functools.partial(opened, num_threads=None))
+        if choice.engine != "eager":
+            run, engine = opened(choice, num_threads=num_threads), str(choice)
     teacher = ArchiveTeacher(
         program,
+        run,
+        engine,
         device=device,
         precision=described.precision,
         spec=spec,
         input_size=described.input_size,
         mean=described.mean,
         std=described.std,
-        fingerprint=described.fingerprint(path),
+        fingerprint=fingerprint,
         output=described.output,
         class_names=described.classes,
         batch_size=batch_size,
