@@ -3,21 +3,22 @@
     python -m benchmarks.bench --out results/benchmarks
 
 Each row is a ratio against a peer or against the raw limit, of interleaved rounds; `OUT.md` and `OUT.json` are written
-anew after each group, so that what was measured stays. On a machine that others use the ratios hold better than the
-rates, and the ratios by CPU time better still.
+anew after each group, so that what was measured stays; so do the rows that `--only` leaves out, if they were measured
+on this machine. On a machine that others use the ratios hold better than the rates, and the ratios by CPU time better
+still.
 """
 
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 import tyro
 
 from benchmarks.ratio import Row
-from benchmarks.table import write
+from benchmarks.table import earlier, write
 
 GROUPS = ("games", "asking", "mal_grad_cam", "maps", "adaptive", "training", "reading", "jobs", "commands")
 """Files here with a `measure`, in the order in which they run."""
@@ -55,7 +56,12 @@ def run(settings: Settings) -> list[Row]:
     """Measure, write and return the rows."""
     from benchmarks.world import World
 
-    rows: list[Row] = []
+    told = {
+        "threads": settings.threads,
+        "images": "photographs" if settings.data else "rendered",
+        "short": settings.short,
+    }
+    rows = earlier(settings.out, **told)
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         world = World(
@@ -69,8 +75,9 @@ def run(settings: Settings) -> list[Row]:
         )
         for group in settings.only:
             print(f"{(time.monotonic() - started_s) / 60:5.1f} min  {group}", flush=True)
-            rows += import_module(f"benchmarks.{group}").measure(world)
-            told = {"threads": settings.threads, "images": "photographs" if settings.data else "rendered"}
+            measured = import_module(f"benchmarks.{group}").measure(world)
+            rows = [row for row in rows if row.group != group] + [replace(row, group=group) for row in measured]
+            rows.sort(key=lambda row: GROUPS.index(row.group))
             minutes = round((time.monotonic() - started_s) / 60, 1)
             text = write(rows, settings.out, **told, minutes=minutes)
     print(text)

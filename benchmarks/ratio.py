@@ -45,6 +45,8 @@ class Row:
     """The figures by the CPU's time; empty where other processes do the work."""
     per_s: tuple[float, float] | None = None
     """Items a second of both, medians."""
+    group: str = ""
+    """Of rows that are measured together."""
     note: str = ""
     """Conditions of this row, and where it falls short, why."""
 
@@ -64,6 +66,7 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """Return the figures, rounds included."""
         return {
+            "group": self.group,
             "key": self.key,
             "what": self.what,
             "against": self.against,
@@ -77,6 +80,13 @@ class Row:
             "reached": self.is_reached,
             "note": self.note,
         }
+
+
+def row_of(content: dict[str, Any]) -> Row:
+    """Make a row of what `as_json` returned."""
+    same = {name: content[name] for name in ("group", "key", "what", "against", "unit", "at_least", "at_most", "note")}
+    rates = content["per_s"] and tuple(content["per_s"])
+    return Row(figures=content["rounds"], by_cpu_time=content["rounds_by_cpu_time"], per_s=rates, **same)
 
 
 def speed_row(work: Sequence[Times], other: Sequence[Times], **about: Any) -> Row:

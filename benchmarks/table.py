@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ratio import Row
+from benchmarks.ratio import Row, row_of
 
 PACKAGES = ("torch", "openvino", "onnxruntime", "numpy", "grad-cam", "quantus", "captum", "lime", "torchcam")
 """Whose versions are named where they are installed."""
@@ -47,6 +47,16 @@ def write(rows: Sequence[Row], out: Path, **settings: Any) -> str:
     out.with_suffix(".md").write_text(text, encoding="utf-8")
     out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return text
+
+
+def earlier(out: Path, **settings: Any) -> list[Row]:
+    """Return the rows that an earlier run with the same settings left on this machine, with the same packages."""
+    path = out.with_suffix(".json")
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    same = content["machine"] == machine() and all(content["settings"].get(k) == v for k, v in settings.items())
+    return [row_of(row) for row in content["rows"]] if same else []
 
 
 def markdown(rows: Sequence[Row], told: dict[str, Any]) -> str:

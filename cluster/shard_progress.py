@@ -40,12 +40,18 @@ class Teller:
     def __init__(self, board: Any, part: str) -> None:
         """Begin a part."""
         self._board, self._part, self._next_s = board, part, 0.0
+        self._latest = (0, 0)
 
     def __call__(self, rows: int, asked: int) -> None:
         """Tell how many rows are made and how many questions were asked since the part's start; waits for nothing."""
+        self._latest = rows, asked
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + POLL_S
-            self._board.put.remote(self._part, rows, asked)
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell the latest, however long ago the one before was told: the part is made."""
+        self._board.put.remote(self._part, *self._latest)
 
 
 class ShardProgress:
@@ -108,7 +114,9 @@ def _watch(board: Any, shown: ShardProgress, finished: threading.Event) -> None:
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
-    while not finished.wait(POLL_S):
+    last = False
+    while not last:
+        last = finished.wait(POLL_S)  # once more after the end, for what was told last
         try:
             shown.tell(ray.get(board.get.remote(), timeout=10 * POLL_S))
         except GetTimeoutError:  # the machine has more to do than this

@@ -233,7 +233,12 @@ class _PartWriter:
 
     def _write(self, part: str, worker: Worker, items: list[dict[str, Any]]) -> dict[str, Any]:
         started_s = time.monotonic()
-        table = worker(items) if self._job.board is None else worker(items, Teller(self._job.board, part))
+        if self._job.board is None:
+            table = worker(items)
+        else:
+            tell = Teller(self._job.board, part)
+            table = worker(items, tell)
+            tell.flush()
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
         data = parquet_bytes(table)
         self._job.folder.write_bytes(part + PART_SUFFIX, data)

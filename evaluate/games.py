@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from distill.threads import one_thread
 from explain.occlusion import patch_numbers
 
 
@@ -196,7 +197,8 @@ def play_points(
         done = 0
         while done < len(points):
             count = min(batch_size - filled, len(points) - done)
-            compose(game, points[done : done + count], out=frames[filled : filled + count])
+            with one_thread():
+                compose(game, points[done : done + count], out=frames[filled : filled + count])
             targets[filled : filled + count] = game.target
             filled, done = filled + count, done + count
             if filled == batch_size:

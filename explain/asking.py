@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from cluster.storage import Folder
 from distill.images.decode import resize
 from distill.teachers import RefusedImageError
+from distill.threads import one_thread
 from explain.answers import Known, read_answers, write_answers
 from explain.passes import Answer, Explainer, Request, Tell, silent
 from explain.queries import Queries
@@ -73,8 +75,9 @@ class Asker:
         started = time.perf_counter()
         prior, prior_passes = self._prior(request)
         try:
-            maps = self.function(queries, image, target, seeds=[request.seed], **self.options, **prior)
-            saliency = maps[0].cpu().numpy()
+            with one_thread() if self.teacher.own_threads else nullcontext():
+                maps = self.function(queries, image, target, seeds=[request.seed], **self.options, **prior)
+                saliency = maps[0].cpu().numpy()
         except RefusedImageError as error:
             return str(error)
         finally:

@@ -98,3 +98,7 @@ def test_a_short_run_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(row["rounds"] for row in rows if row["key"] != "demo")
     assert out.with_suffix(".md").read_text().count("\n| ") == len(rows) + 2
     assert content["machine"]["cores"] >= 1
+    run(Settings(out=out, data=None, short=True, rounds=1, threads=2, only=("commands",)))
+    again = json.loads(out.with_suffix(".json").read_text())["rows"]
+    assert [row["what"] for row in again] == [row["what"] for row in rows], "what --only leaves out stays"
+    assert all(now == before for now, before in zip(again, rows, strict=True) if now["group"] != "commands")

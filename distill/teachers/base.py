@@ -15,6 +15,7 @@ import torch
 from distill.teachers.description import Output
 from distill.teachers.errors import RefusedImageError, TeacherError
 from distill.teachers.patience import ask_patiently
+from distill.threads import one_thread
 
 SUM_TOLERANCE = 1e-3  # of a row of probabilities: room for float16 outputs, too little for a forgotten softmax
 RETRY_WAITS_S = (1.0, 4.0)  # where there was no reply: a lost connection passes at once, a busy server in seconds
@@ -32,6 +33,7 @@ class Teacher(ABC):
     num_ranked: int | None = None  # of the top classes, those that an answer tells apart; None: all of them
     costs_queries = False  # True where it lies elsewhere: what a job asks of it is stated before the work starts
     device = "cpu"  # where pixels are normalised
+    own_threads = False  # True where an engine computes, beside whose threads torch's should rest
     remembers = False  # True where it keeps its answers by content; whoever keeps them better may turn it off
     retry_waits_s: Sequence[float] = RETRY_WAITS_S
 
@@ -164,11 +166,12 @@ class Teacher(ABC):
     def _ask(self, pixels: torch.Tensor) -> torch.Tensor:
         """Ask for checked probabilities. Raises: TeacherError."""
         outputs = self._batches(pixels)
-        self._check(outputs, len(pixels))
-        if self.output == "logits":
-            return torch.softmax(outputs, dim=1)
-        self._check_probabilities(outputs)
-        return outputs
+        with one_thread():
+            self._check(outputs, len(pixels))
+            if self.output == "logits":
+                return torch.softmax(outputs, dim=1)
+            self._check_probabilities(outputs)
+            return outputs
 
     def _batches(self, pixels: torch.Tensor) -> torch.Tensor:
         size = self.batch_size or len(pixels)

@@ -18,6 +18,8 @@ from distill.teachers.engines import WITHOUT_CUDA, Run, has_cuda, open_engine
 class OnnxTeacher(Teacher):
     """An ONNX model, called in static batches."""
 
+    own_threads = True
+
     def __init__(self, run: Run, **description: Any) -> None:
         """Wrap an engine's call; the other arguments are `Teacher`'s."""
         super().__init__(**description)

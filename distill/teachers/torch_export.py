@@ -32,6 +32,7 @@ class ArchiveTeacher(EagerTeacher):
         super().__init__(program.module(), **description)
         self._program, self._run = program, run
         self.engine = engine or self.engine
+        self.own_threads = run is not None
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
         if self._run is None:
