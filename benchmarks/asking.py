@@ -8,12 +8,14 @@ from functools import partial
 import numpy as np
 import torch
 from lime.lime_image import LimeImageExplainer
+from torch import Tensor
 
 from benchmarks.engines import Engines
 from benchmarks.ratio import Row, interleaved, limit_note, speed_row
 from benchmarks.rise_memory import rise_memory
 from benchmarks.world import World
 from distill.teachers import Teacher
+from distill.threads import one_thread
 from explain.lime import lime
 from explain.queries import Queries
 from explain.rise import rise
@@ -33,7 +35,7 @@ def time_rise(world: World, frame: np.ndarray, target: np.ndarray) -> Row:
     image, chosen = teacher.normalise(frame), torch.from_numpy(target)
     times = interleaved(
         {
-            "ours": (lambda: rise(asked(teacher), image, chosen, seeds=[0], num_masks=num), num),
+            "ours": (lambda: alone(rise, teacher, image, chosen, num_masks=num), num),
             "raw": (partial(engines.alone, num), num),
         },
         rounds=world.rounds(2),
@@ -48,16 +50,18 @@ def time_rise(world: World, frame: np.ndarray, target: np.ndarray) -> Row:
     )
 
 
-def asked(teacher: Teacher) -> Queries:
-    """Make the questions to the black box as the job does."""
-    return Queries(teacher.forward, batch_size=teacher.batch_size or 64)
+def alone(method: Callable[..., Tensor], teacher: Teacher, image: Tensor, target: Tensor, **options: int) -> Tensor:
+    """Ask the black box about one image, as the job does."""
+    queries = Queries(teacher.forward, batch_size=teacher.batch_size or 64)
+    with one_thread() if teacher.own_threads else contextlib.nullcontext():
+        return method(queries, image, target, seeds=[0], **options)
 
 
 def time_lime(world: World, frame: np.ndarray, target: int) -> list[Row]:
     """Time LIME beside the package of its authors, on the same black box."""
     teacher, num = world.teacher, world.number(1000, 32)
     image, chosen = teacher.normalise(frame[None]), torch.tensor([target])
-    ours = (lambda: lime(asked(teacher), image, chosen, seeds=[0], num_samples=num), num)
+    ours = (lambda: alone(lime, teacher, image, chosen, num_samples=num), num)
     packaged = partial(package_lime, frame, target, num, teacher.batch_size or 64)
     engine = interleaved(
         {

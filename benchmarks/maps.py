@@ -22,7 +22,9 @@ from explain.passes import PASS_IMAGES
 from explain.schema import maps_table
 
 CELLS = 28
-NUM_IMAGES = 8
+NUM_IMAGES = 32
+STEPS = 56
+"""Of each game: what they cost must not keep the images few."""
 METHODS: dict[str, Callable] = {"mal_grad_cam": mal_grad_cam, "ml_grad_cam": ml_grad_cam}
 
 
@@ -31,15 +33,17 @@ def measure(world: World) -> list[Row]:
     torch.set_num_threads(world.threads)
     images, student = judged(world, world.number(NUM_IMAGES, 2)), world.taught
     whole = {name: student_maps(student, method, images) for name, method in METHODS.items()}
-    exact = {name: images.areas(maps, Protocol())[0] for name, maps in whole.items()}
+    height, width = images.teacher.input_size
+    protocol = Protocol(step_px=-(-height * width // STEPS))
+    exact = {name: images.areas(maps, protocol)[0] for name, maps in whole.items()}
     small = {name: [compact(one, CELLS) for one in maps] for name, maps in whole.items()}
     rows = [weigh(small["mal_grad_cam"], whole["mal_grad_cam"])]
-    about = f"the float32 map, {len(images.frames)} images"
-    moved = {name: images.areas(maps, Protocol())[0] - exact[name] for name, maps in small.items()}
+    about = f"the float32 map, {len(images.frames)} images, {STEPS} steps"
+    moved = {name: images.areas(maps, protocol)[0] - exact[name] for name, maps in small.items()}
     rows.append(area_row("maps", f"one stored map, {CELLS} x {CELLS}: how far the mean areas move", about, moved))
     if has_native_bfloat16():
         low = low_precision_maps(student, images, world.threads)
-        moved = {"mal_grad_cam": images.areas(low, Protocol())[0] - exact["mal_grad_cam"]}
+        moved = {"mal_grad_cam": images.areas(low, protocol)[0] - exact["mal_grad_cam"]}
         rows.append(area_row("maps", "MAL-Grad-CAM in bfloat16: how far the mean areas move", about, moved))
     return rows
 
