@@ -64,10 +64,10 @@ demo-steps:
 	  $(RUN) -m explain $$method --data $(DEMO)/data --student $(DEMO)/student --teacher $(TEACHER) --out $(DEMO)/maps/$$method; \
 	done
 	@echo "== 4/6 play insertion and deletion on the black box"
-	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 384
+	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 512
 	@echo "== 5/6 compare student and black box, and the maps with the object masks"
 	@$(RUN) -m evaluate similarity --student $(DEMO)/student --teacher $(TEACHER) --data $(DEMO)/data
-	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 12 --num-points 3
+	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 8 --num-points 3
 	@echo "== 6/6 report"
 	@$(RUN) -m evaluate report --scores $(DEMO)/scores --measures $(DEMO)/measures --out $(DEMO)/report.html --table $(DEMO)/report.md
 	@echo

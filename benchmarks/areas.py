@@ -27,19 +27,27 @@ class Judged:
 
     def areas(self, maps: Sequence[np.ndarray], protocol: Protocol) -> tuple[np.ndarray, int]:
         """Play a protocol's games of one map (h, w) for each image; return areas (N, games) and the forwards."""
+        areas, num_frames, _ = self.play(maps, protocol)
+        return areas, num_frames
+
+    def play(self, maps: Sequence[np.ndarray], protocol: Protocol) -> tuple[np.ndarray, int, float]:
+        """Play them; return areas (N, games), the forwards, and the curves' jitter, a standard deviation."""
         fractions: list[np.ndarray] = []
         score, batch_size = self.teacher.forward, self.teacher.batch_size or 64
         plays = self._plays(maps, protocol, fractions)
-        found, num_frames = [], 0
+        curves, num_frames = [], 0
         if protocol.points is None:
-            for k, curve in enumerate(play(score, plays, batch_size=batch_size)):
-                found.append(area_over(curve, fractions[k]))
+            for curve in play(score, plays, batch_size=batch_size):
+                curves.append(curve)
                 num_frames += len(curve)
         else:
-            for k, sampled in enumerate(play_sampled(score, plays, num_points=protocol.points, batch_size=batch_size)):
-                found.append(area_over(sampled.whole(fractions[k]), fractions[k]))
+            for sampled in play_sampled(score, plays, num_points=protocol.points, batch_size=batch_size):
+                curves.append(sampled.whole(fractions[len(curves)]))
                 num_frames += len(sampled.points)
-        return np.array(found).reshape(-1, len(protocol.games)), num_frames
+        areas = [area_over(curve, own) for curve, own in zip(curves, fractions, strict=True)]
+        # A line has no second difference; that of noise alone has six times the noise's variance.
+        jitter = np.sqrt(np.mean([np.mean(np.diff(curve, 2) ** 2) for curve in curves]) / 6)
+        return np.array(areas).reshape(-1, len(protocol.games)), num_frames, float(jitter)
 
     def _plays(self, maps: Sequence[np.ndarray], protocol: Protocol, fractions: list[np.ndarray]) -> Iterator[Play]:
         """Yield the plays of all maps; note the fractions of pixels that their curves' points stand at."""

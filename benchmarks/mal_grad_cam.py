@@ -14,7 +14,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-from benchmarks.ratio import Row, Times, interleaved, speed_row
+from benchmarks.ratio import Row, Times, interleaved, limit_note, speed_row
 from benchmarks.world import World
 from distill.student import ResCBAM
 from distill.teachers.engines import Choice, has_native_bfloat16, has_openvino
@@ -64,6 +64,7 @@ def rows_of(times: dict[str, list[Times]], batch: int, precision: Precision) -> 
             what=f"MAL-Grad-CAM, ResCBAM-50, {precision}, {images}",
             against="`grad-cam`, layers 2, 3 and 4",
             at_least=REACH[batch],
+            note=limit_note(times["grad-cam"], times[f"raw {precision}"], "forward and gradients alone are"),
         ),
         row(
             times[f"raw {precision}"],

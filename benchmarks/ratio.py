@@ -102,12 +102,12 @@ def speed_row(work: Sequence[Times], other: Sequence[Times], **about: Any) -> Ro
     return Row(figures=by_clock, by_cpu_time=by_cpu, per_s=(ours, theirs), **about)
 
 
-def limit_note(peer: Sequence[Times], raw: Sequence[Times]) -> str:
+def limit_note(peer: Sequence[Times], raw: Sequence[Times], what: str = "the engine alone is") -> str:
     """Say how many times as fast as a peer anything could be that asks the same engine as often."""
     ratios = [
         theirs.wall_s / theirs.items / (alone.wall_s / alone.items) for theirs, alone in zip(peer, raw, strict=True)
     ]
-    return f"the engine alone is {statistics.median(ratios):.2f} times as fast as this peer: the most there is"
+    return f"{what} {statistics.median(ratios):.2f} times as fast as this peer: the most there is"
 
 
 def timed(work: Callable[[], object], items: int = 1) -> Times:
