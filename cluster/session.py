@@ -17,8 +17,6 @@ ENV = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    # Ray Data starts its actors in a way that Ray calls an error, once a job; whatever fails is raised in Python too.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 # Asks a dashboard, which a Ray of this machine does not have, and complains every second that none answers.
 CLEANER = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
