@@ -17,7 +17,7 @@ from evaluate.figures import draw_map, draw_photographs
 from evaluate.findings import Findings
 from evaluate.results import Results
 from evaluate.scored import MAIN_METHOD, Scored
-from explain.schema import maps_of
+from explain.schema import STD, maps_of
 
 SHOWN = ("ml_grad_cam", "matt", MAIN_METHOD)  # in the order of the paper's figure 5
 LONG_SIDE_PX = 224
@@ -35,6 +35,8 @@ class Tile:
     """The method."""
     source: str | None
     """Data URI of the map; None where it cannot be shown."""
+    doubt: str | None
+    """Data URI of the standard deviation of the map's values; None where the method knows none."""
     note: str
     """AUCs of this map, or why there is no picture."""
     differs: bool | None
@@ -109,6 +111,7 @@ def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photogra
     rows = own.drop_duplicates("image_id").set_index("image_id")
     methods = side_by_side(findings)
     maps = {scored.label: maps_of(scored.maps, ids) for scored in methods}
+    stds = {scored.label: maps_of(scored.maps, ids, STD) for scored in methods}
     cards = []
     for image_id, place in picks:
         found = {label: drawn.get(image_id) for label, drawn in maps.items()}
@@ -116,7 +119,10 @@ def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photogra
         frame = _frame(images, image_id, size) if photographs else None
         over = frame is not None
         label, target = (class_name(images, findings.student, rows.at[image_id, key]) for key in ("label", "target"))
-        tiles = tuple(_tile(findings, scored, image_id, found[scored.label], over=over) for scored in methods)
+        tiles = tuple(
+            _tile(findings, scored, image_id, found[scored.label], stds[scored.label].get(image_id), over=over)
+            for scored in methods
+        )
         pictures = None if frame is None else draw_photographs(frame)
         differs = image_id in findings.disagreements.differing
         same = {"image_id": image_id, "place": place, "label": label, "target": target, "size": size}
@@ -140,7 +146,15 @@ def _frame(images: ImageSet | None, image_id: str, size: tuple[int, int]) -> np.
         return None
 
 
-def _tile(findings: Findings, scored: Scored, image_id: str, saliency: np.ndarray | None, *, over: bool) -> Tile:
+def _tile(
+    findings: Findings,
+    scored: Scored,
+    image_id: str,
+    saliency: np.ndarray | None,
+    std: np.ndarray | None,
+    *,
+    over: bool,
+) -> Tile:
     aucs = [findings.results.auc(game).at[image_id, scored.label] for game in ("deletion", "insertion")]
     source, note = None, "deletion {:.3f}, insertion {:.3f}".format(*aucs)
     if saliency is None:
@@ -153,6 +167,7 @@ def _tile(findings: Findings, scored: Scored, image_id: str, saliency: np.ndarra
     return Tile(
         scored=scored,
         source=source,
+        doubt=draw_map(std, over_photograph=False) if std is not None and np.isfinite(std).all() else None,
         note=note,
         differs=None if known is None else known.flagged(image_id, scored.label),
         on_frames=float("nan") if known is None else known.on_frames(image_id, scored.label),

@@ -30,8 +30,8 @@ BATCH_FRAMES = 64
 class Asker:
     """Run one query-based method over frames at the teacher's input size."""
 
-    function: Callable[..., Tensor]
-    """The method."""
+    function: Callable[..., Tensor | tuple[Tensor, Tensor]]
+    """The method; it may also return its values' standard deviations."""
     teacher: "Teacher"
     """The black box, or the student that stands in for it."""
     folder: Folder
@@ -76,8 +76,8 @@ class Asker:
         prior, prior_passes = self._prior(request)
         try:
             with one_thread() if self.teacher.own_threads else nullcontext():
-                maps = self.function(queries, image, target, seeds=[request.seed], **self.options, **prior)
-                saliency = maps[0].cpu().numpy()
+                found = self.function(queries, image, target, seeds=[request.seed], **self.options, **prior)
+                saliency, *std = (maps[0].cpu().numpy() for maps in (found if isinstance(found, tuple) else (found,)))
         except RefusedImageError as error:
             return str(error)
         finally:
@@ -92,6 +92,7 @@ class Asker:
             target=request.target,
             target_prob=None,
             seconds=took + seconds_before,
+            std=std[0] if std else None,
             passes=used,
             prior_passes=prior_passes + sum(one.used.get(0, 0) for one in prior.values() if isinstance(one, Queries)),
         )

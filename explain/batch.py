@@ -211,7 +211,8 @@ class MapWorker:
             return {**row, "error": "the map has values that are not finite numbers"}
         cells = self.config["stored"].get("map_cells")
         saliency = answer.saliency if cells is None else compact(answer.saliency, cells)
-        return {**row, "saliency": saliency, "map_height": saliency.shape[0], "map_width": saliency.shape[1]}
+        size = {"map_height": saliency.shape[0], "map_width": saliency.shape[1]}
+        return {**row, "saliency": saliency, "saliency_std": None if cells else answer.std, **size}
 
 
 def _further(tell: Tell, before: int, rows: int, asked: int) -> None:
@@ -255,7 +256,7 @@ def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
         read = load_explained(stored["student"], device=device)
         starts, size = explainer_of(find_method("readout"), read, {}, device), read.input_size
     return Asker(
-        function=method.load(),
+        function=method.load_with_std(),
         teacher=student if asks_student and student is not None else teacher,
         student=None if asks_student else student,
         starts=starts,

@@ -8,7 +8,7 @@ All questions follow from (seed, number), so a smaller budget's are the first of
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ MASKS_AT_ONCE = 64
 """Masks in memory: 13 MB at 224 px, whatever the budget."""
 
 
-def gp_regression(
+def gp_regression_with_std(
     model: Queries,
     images: Tensor,
     target: Tensor,
@@ -48,8 +48,8 @@ def gp_regression(
     substrate: Literal["blur", "mean", "both"] = "both",
     prior: Literal["none", "student", "readout"] = "none",
     prior_samples: int = 1000,
-) -> Tensor:
-    """Explain the target's probability by weights of cells, a Gaussian process, and return their posterior mean.
+) -> tuple[Tensor, Tensor]:
+    """Explain the target's probability by weights of cells, a Gaussian process: their posterior mean and deviation.
 
     Question n shows some superpixels of one scale, with soft edges, and the substrate elsewhere; the next one shows the
     others. Scales and substrates take turns from pair to pair, and of S superpixels 1 ... S - 1 are shown, each number
@@ -71,9 +71,10 @@ def gp_regression(
         prior_samples: Questions to the student for its map, per image; at least `num_samples` are asked.
 
     Returns:
-        (B, h, w) float32 at `LONGER_CELLS` along the longer side, of either sign, in units of probability per image.
+        The map, (B, h, w) float32 at `LONGER_CELLS` along the longer side, of either sign, in units of probability per
+        image; and the standard deviation of each of its values, likewise, given the answers.
     """
-    maps = []
+    maps, stds = [], []
     for i, image in enumerate(images):
         views = Views.of(image, num_segments, compactness, substrate, seeds[i])
         evidence = views.ask(model, i, num_samples, int(target[i]))
@@ -86,8 +87,15 @@ def gp_regression(
             assert start is not None, "Job.check lets no such job through"
             map_ = views.coarse(start[i])
             first = Prior(answers=evidence.masks @ map_, map=map_, belief=READOUT_BELIEF)
-        maps.append(views.grid_of(_regress(views, evidence, first).mean))
-    return torch.stack(maps)
+        found = _regress(views, evidence, first)
+        maps.append(views.grid_of(found.mean))
+        stds.append(views.grid_of(found.std))
+    return torch.stack(maps), torch.stack(stds)
+
+
+def gp_regression(model: Queries, images: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """Return the map of `gp_regression_with_std` alone, (B, h, w); it says what the options are."""
+    return gp_regression_with_std(model, images, target, **options)[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,8 @@ class Answer:
     """The method's share of one image, on one thread or the GPU; questions answered at an earlier start included."""
     passes: int = 0
     """Forward passes, of what is asked or looked into, that the map is made of; backward passes are not counted."""
+    std: np.ndarray | None = None
+    """Standard deviation of each value of the map, float32 (H, W); None from a method that knows none."""
     prior_passes: int = 0
     """Forward passes of the student that a map of the black box's answers starts from."""
 

@@ -53,6 +53,8 @@ class Method:
     """Of a query-based method: the option that says how often it asks for one image, at most."""
     reads_out: bool = False
     """Whether it needs the student's learnt read-out."""
+    with_std: str | None = None
+    """module:function of the same that returns two: the maps, and the standard deviations of their values."""
     version: int = 1
     """Raised where the same options come to mean other frames or maps; a job never goes on with another version's."""
 
@@ -63,8 +65,16 @@ class Method:
 
     def load(self) -> Callable[..., Any]:
         """Import the method's function."""
-        module, _, function = self.function.partition(":")
-        return getattr(import_module(module), function)
+        return _load(self.function)
+
+    def load_with_std(self) -> Callable[..., Any]:
+        """Import the function that also returns standard deviations, where there is one; else the method's own."""
+        return _load(self.with_std or self.function)
+
+
+def _load(where: str) -> Callable[..., Any]:
+    module, _, function = where.partition(":")
+    return getattr(import_module(module), function)
 
 
 METHODS: dict[str, Method] = {
@@ -204,6 +214,7 @@ METHODS: dict[str, Method] = {
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
             budget="num_samples",
+            with_std="explain.gp_regression:gp_regression_with_std",
             version=2,
         ),
         Method(

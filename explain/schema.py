@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.storage import Folder, config_hash
 from cluster.tables import check_size, check_types, read_parquet
+from explain.registry import METHODS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,16 +14,20 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 PART_SUFFIX = ".parquet"
+STD = "saliency_std"
+MAPS = {"saliency", STD}
+"""Columns that hold a value for each pixel or cell."""
 
 
 def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
     """Describe the columns; the metadata holds `schema_version`, `config` (JSON) and `config_hash`.
 
     `saliency` is the map row by row, `map_height` times `map_width` values, null where `error` says why there is none;
-    float16 where the configuration has `map_cells`. `target_prob` is what the model that chose the target gave it, null
-    where no model did. `teacher_queries`, `student_passes` and `seconds` are the method's own cost of this map, without
-    reading, target and storing. Passes are forward passes of one image; those of a teacher that is looked into count as
-    queries, a student's that stands in for the teacher as student passes.
+    float16 where the configuration has `map_cells`. `saliency_std`, of methods that know it (`explain.registry`) where
+    maps are whole, is the standard deviation of each of these values. `target_prob` is what the model that chose the
+    target gave it, null where no model did. `teacher_queries`, `student_passes` and `seconds` are the method's own cost
+    of this map, without reading, target and storing. Passes are forward passes of one image; those of a teacher that is
+    looked into count as queries, a student's that stands in for the teacher as student passes.
     """
     import pyarrow as pa
 
@@ -41,6 +46,9 @@ def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
         "seconds": pa.float32(),
         "error": pa.string(),
     }
+    method = METHODS.get(config.get("method", ""))
+    if method is not None and method.with_std and not config.get("map_cells"):
+        fields[STD] = pa.list_(pa.float32())
     metadata = {
         "schema_version": str(SCHEMA_VERSION),
         "config": json.dumps(config, sort_keys=True),
@@ -61,7 +69,8 @@ def maps_table(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> 
     schema = maps_schema(config)
     same = {"method": config["method"], "config_hash": config_hash(config)}
     columns = {name: [same.get(name, row.get(name)) for row in rows] for name in schema.names}
-    columns["saliency"] = [None if map_ is None else map_.ravel() for map_ in columns["saliency"]]
+    for name in MAPS & set(schema.names):
+        columns[name] = [None if map_ is None else map_.ravel() for map_ in columns[name]]
     return pa.table(columns, schema=schema)
 
 
@@ -90,7 +99,9 @@ def read_part(uri: str, part: str, columns: Sequence[str] | None = None) -> "pa.
     if version != str(SCHEMA_VERSION):
         raise ValueError(f"{uri}/{part} has maps of schema version {version}, not {SCHEMA_VERSION}; explain again")
     small = "saliency" in table.column_names and table.schema.field("saliency").type == pa.list_(pa.float16())
-    check_types(table, maps_schema({"map_cells": 1} if small else {}), f"{uri}/{part}")
+    schema = maps_schema({"map_cells": 1} if small else {})
+    schema = schema.append(pa.field(STD, pa.list_(pa.float32()))) if STD in table.column_names else schema
+    check_types(table, schema, f"{uri}/{part}")
     return table
 
 
@@ -98,29 +109,34 @@ def read_maps(uri: str, columns: Sequence[str] | None = None) -> "pa.Table":
     """Read a maps folder as one table, in the order of the images; name `columns` to leave the maps on disk."""
     import pyarrow as pa
 
-    return pa.concat_tables([read_part(uri, part, columns) for part in map_parts(uri)])
+    return pa.concat_tables([read_part(uri, part, columns) for part in map_parts(uri)], promote_options="default")
 
 
-def maps_of(uri: str, image_ids: Sequence[str]) -> "dict[str, np.ndarray]":
-    """Read only the maps of some images; none where an image has an error, or the folder is gone."""
+def maps_of(uri: str, image_ids: Sequence[str], column: str = "saliency") -> "dict[str, np.ndarray]":
+    """Read only the maps of some images, or their `saliency_std`.
+
+    None where an image has an error, the method knows no deviation, or the folder is gone.
+    """
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
     folder = Folder(uri)
-    columns = ["image_id", "map_height", "map_width", "saliency"]
+    columns = ["image_id", "map_height", "map_width", column]
     try:
         dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet")
         for fragment in dataset.get_fragments():
             check_size(fragment.metadata)  # pyright: ignore[reportAttributeAccessIssue]
+        if column not in dataset.schema.names:
+            return {}
         table = dataset.to_table(columns=columns, filter=pc.field("image_id").isin(list(image_ids)))
     except (OSError, ValueError):
         return {}
-    read = zip(table["image_id"].to_pylist(), saliency_maps(table), strict=True)
+    read = zip(table["image_id"].to_pylist(), saliency_maps(table, column), strict=True)
     return {image_id: saliency for image_id, saliency in read if saliency is not None}
 
 
-def saliency_maps(table: "pa.Table") -> "Iterator[np.ndarray | None]":
-    """Yield each row's map as float32 (map_height, map_width), None in a row with an error.
+def saliency_maps(table: "pa.Table", column: str = "saliency") -> "Iterator[np.ndarray | None]":
+    """Yield each row's map, or its `saliency_std`, as float32 (map_height, map_width), None where there is none.
 
     Raises:
         ValueError: If a map has another number of values than its size says.
@@ -128,7 +144,7 @@ def saliency_maps(table: "pa.Table") -> "Iterator[np.ndarray | None]":
     import numpy as np
 
     shapes = zip(table["map_height"].to_pylist(), table["map_width"].to_pylist(), strict=True)
-    for map_, (height, width) in zip(table["saliency"], shapes, strict=True):
+    for map_, (height, width) in zip(table[column], shapes, strict=True):
         if not map_.is_valid:
             yield None
             continue

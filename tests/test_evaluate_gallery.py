@@ -115,9 +115,25 @@ def test_large_maps_are_averaged_down_and_small_ones_stay(shape: tuple[int, int]
 
 def test_a_map_that_is_not_finite_is_said_to_be(found: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = np.array([[np.nan, 1.0]], np.float32)
-    monkeypatch.setattr("evaluate.gallery.maps_of", lambda uri, ids: dict.fromkeys(ids, broken))
+    monkeypatch.setattr("evaluate.gallery.maps_of", lambda uri, ids, column="saliency": dict.fromkeys(ids, broken))
     one = card(found, ranking(found.results, found.rows[0].scored)[0])
     assert {(tile.source, tile.note) for tile in one.tiles} == {(None, "The map holds values that are not finite.")}
+    assert {tile.doubt for tile in one.tiles} == {None}
+
+
+def test_what_a_method_knows_of_its_doubt_is_drawn_beside_its_map(
+    found: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = ranking(found.results, found.rows[0].scored)[0]
+    assert {tile.doubt for tile in card(found, best).tiles} == {None}
+    made = {"saliency": np.eye(4, dtype=np.float32), "saliency_std": 1 - np.eye(4, dtype=np.float32)}
+    monkeypatch.setattr(
+        "evaluate.gallery.maps_of", lambda uri, ids, column="saliency": dict.fromkeys(ids, made[column])
+    )
+    for tile in card(found, best).tiles:
+        assert tile.doubt is not None
+        assert picture(tile.doubt).size == (4, 4)
+        assert tile.doubt != tile.source
 
 
 def test_the_grey_photograph_is_dim() -> None:

@@ -37,7 +37,7 @@ from explain.random import image_seed
 from explain.readouts import new_readout, save_readout
 from explain.registry import METHODS
 from explain.rise import rise
-from explain.schema import read_maps, saliency_maps
+from explain.schema import maps_of, read_maps, saliency_maps
 from explain.stand_in import stand_in
 
 TEACHER = "python:explain_teacher:bright"
@@ -485,6 +485,26 @@ def test_a_prior_asks_the_student_beside_the_black_box_and_shares_its_answers(se
         assert (alone["teacher_queries"], alone["student_passes"]) == (24, 0)
         assert (started["teacher_queries"], started["student_passes"]) == (24, 40)
     assert len(list(tmp_path.glob("answers-gp_regression-*"))) == 1
+
+
+def test_a_method_that_knows_its_doubt_stores_it_and_older_maps_are_read_beside_it(serial, job, tmp_path):
+    options = METHODS["gp_regression"].options(num_samples=24)
+    run("gp_regression", job("gp_regression", "maps", limit=5, options=options))
+    for row in rows_of(str(tmp_path / "maps")):
+        made = row["error"] is None
+        assert (len(row["saliency_std"]) == len(row["saliency"])) if made else row["saliency_std"] is None
+        assert not made or min(row["saliency_std"]) > 0
+    folder = Folder(str(tmp_path / "maps"))
+    (part,) = (name for name in folder.names() if name.endswith(".parquet"))
+    known = maps_of(folder.uri, ["nothing.png", *(row["image_id"] for row in rows_of(folder.uri))], "saliency_std")
+    assert len(known) == 4
+    before = pq.read_table(tmp_path / "maps" / part).drop_columns(["saliency_std"])
+    pq.write_table(before, tmp_path / "maps" / "part-older.parquet")
+    assert read_maps(folder.uri)["saliency_std"].null_count == len(before) + 1
+    run("gp_regression", job("gp_regression", "small", limit=5, options=options, map_cells=4))
+    assert "saliency_std" not in read_maps(str(tmp_path / "small")).column_names
+    run("lime", job("lime", "lime", limit=5, options=METHODS["lime"].options(num_samples=8)))
+    assert "saliency_std" not in read_maps(str(tmp_path / "lime")).column_names
 
 
 def with_readout(student: str, to: Path, seed: int = 0) -> str:

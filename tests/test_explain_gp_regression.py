@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from explain.gaussian_process import LENGTHS, MIX, NOISES, STRENGTHS, Cells, Prior, regress
-from explain.gp_regression import EDGE_SIGMA, Views, gp_regression
+from explain.gp_regression import EDGE_SIGMA, Views, gp_regression, gp_regression_with_std
 from explain.grids import grid_size
 from explain.options import GpRegressionOptions
 from explain.queries import Queries
@@ -294,3 +294,13 @@ def test_a_read_out_that_agrees_helps_and_one_that_says_the_opposite_never_harms
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GpRegressionOptions(**wrong)
+
+
+def test_more_questions_leave_less_doubt_and_the_map_is_the_same_with_it(images):
+    options: dict[str, Any] = {"seeds": SEEDS, "num_samples": 40}
+    maps, few = gp_regression_with_std(Queries(black_box), images, TARGET, **options)
+    assert torch.equal(maps, gp_regression(Queries(black_box), images, TARGET, **options))
+    _, many = gp_regression_with_std(Queries(black_box), images, TARGET, **options | {"num_samples": 400})
+    assert few.shape == maps.shape
+    assert bool((few > 0).all())
+    assert bool((many.mean(dim=(1, 2)) < few.mean(dim=(1, 2))).all())

@@ -44,7 +44,7 @@ def test_a_map_is_the_same_for_all_classes_where_the_registry_says_so(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_options_and_signature_say_the_same(name):
     method = METHODS[name]
-    parameters = inspect.signature(method.load()).parameters
+    parameters = inspect.signature(method.load_with_std()).parameters
     assert list(parameters)[:3] == ["model", "images", "target"]
     keywords = {
         key: p.default
