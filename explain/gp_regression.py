@@ -6,6 +6,7 @@ All questions follow from (seed, number), so a smaller budget's are the first of
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from torch import Tensor
 from explain.gaussian_process import Cells, Posterior, Prior, regress
 from explain.grids import grid_size
 from explain.queries import Queries
+from explain.rise import rank_correlation
 from explain.superpixels import Substrate, blur, hidden, superpixels
 
 EDGE_SIGMA = 0.0134
@@ -29,6 +31,9 @@ CUT_PX = 112
 STUDENT_BELIEF, READOUT_BELIEF = 0.05, 0.5
 """Probability, before any answer, that a prior is right: a student may be unfaithful; a read-out was fitted to the
 black box's answers, and at its worst says where objects usually are."""
+
+FIRST_LOOK = 32
+"""Questions at which `settled` is looked at for the first time; then at each doubling."""
 
 MASKS_AT_ONCE = 64
 """Masks in memory: 13 MB at 224 px, whatever the budget."""
@@ -48,6 +53,7 @@ def gp_regression_with_std(
     substrate: Literal["blur", "mean", "both"] = "both",
     prior: Literal["none", "student", "readout"] = "none",
     prior_samples: int = 1000,
+    settled: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Explain the target's probability by weights of cells, a Gaussian process: their posterior mean and deviation.
 
@@ -69,6 +75,8 @@ def gp_regression_with_std(
         prior: Where the map starts from, as far as the answers agree: nothing, the student's map of the same kind,
             or `start`.
         prior_samples: Questions to the student for its map, per image; at least `num_samples` are asked.
+        settled: Stop, at 64 questions or a doubling, once the map's rank correlation with the map at half of the
+            questions is at least this; 0 never stops early.
 
     Returns:
         The map, (B, h, w) float32 at `LONGER_CELLS` along the longer side, of either sign, in units of probability per
@@ -77,20 +85,32 @@ def gp_regression_with_std(
     maps, stds = [], []
     for i, image in enumerate(images):
         views = Views.of(image, num_segments, compactness, substrate, seeds[i])
-        evidence = views.ask(model, i, num_samples, int(target[i]))
-        first = None
+        own, said = None, None
         if prior == "student":
             assert student is not None, "Job.check lets no such job through"
-            said = views.ask(student, i, max(num_samples, prior_samples), int(target[i]))
-            first = Prior(answers=said.answers[:num_samples], map=_regress(views, said).mean, belief=STUDENT_BELIEF)
+            asked = views.ask(student, i, max(num_samples, prior_samples), int(target[i]))
+            own, said = _regress(views, asked).mean, asked.answers
         elif prior == "readout":
             assert start is not None, "Job.check lets no such job through"
-            map_ = views.coarse(start[i])
-            first = Prior(answers=evidence.masks @ map_, map=map_, belief=READOUT_BELIEF)
-        found = _regress(views, evidence, first)
+            own = views.coarse(start[i])
+        found, before = None, None
+        for budget in _budgets(num_samples) if settled else (num_samples,):
+            evidence = views.ask(model, i, budget, int(target[i]))
+            found = _regress(views, evidence, None if own is None else _prior(own, said, evidence))
+            now = views.grid_of(found.mean)
+            if before is not None and rank_correlation(before, now) >= settled:
+                break
+            before = now
+        assert found is not None, "there is one budget at least"
         maps.append(views.grid_of(found.mean))
         stds.append(views.grid_of(found.std))
     return torch.stack(maps), torch.stack(stds)
+
+
+def _budgets(num_samples: int) -> list[int]:
+    """List the numbers of questions at which a ranking is looked at: `FIRST_LOOK`, its doublings, and all."""
+    doublings = itertools.takewhile(lambda num: num < num_samples, (FIRST_LOOK * 2**k for k in itertools.count()))
+    return [*doublings, num_samples]
 
 
 def gp_regression(model: Queries, images: Tensor, target: Tensor, **options: Any) -> Tensor:
@@ -198,6 +218,13 @@ class Views:
     def _pooled(self, maps: Tensor) -> np.ndarray:
         """Average maps (N, H, W) over the cells: (N, cells) float64."""
         return F.adaptive_avg_pool2d(maps[:, None], self.grid).flatten(1).double().cpu().numpy()
+
+
+def _prior(own: np.ndarray, said: np.ndarray | None, evidence: Evidence) -> Prior:
+    """Make the prior of a map (cells,): of the student that answered (N,), or of a read-out, which answers nothing."""
+    if said is None:
+        return Prior(answers=evidence.masks @ own, map=own, belief=READOUT_BELIEF)
+    return Prior(answers=said[: len(evidence.answers)], map=own, belief=STUDENT_BELIEF)
 
 
 def _regress(views: Views, evidence: Evidence, prior: Prior | None = None) -> Posterior:

@@ -246,8 +246,13 @@ class GpRegressionOptions:
     the same kind, or its learnt read-out, which asks nobody."""
     prior_samples: int = 1000
     """Questions to the student per image for its own map."""
+    settled: float = 0.0
+    """Stop once the ranking changes no more: rank correlation with the map at half the questions, looked at from 32 on
+    at each doubling; 0 never stops early."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.settled <= 1:
+            raise ValueError(f"settled {self.settled} is no rank correlation; give 0 (never stop early) to 1")
         for name, least in (("num_samples", 8), ("prior_samples", 8)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} is too small; give {least} or more")

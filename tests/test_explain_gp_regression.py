@@ -304,3 +304,17 @@ def test_more_questions_leave_less_doubt_and_the_map_is_the_same_with_it(images)
     assert few.shape == maps.shape
     assert bool((few > 0).all())
     assert bool((many.mean(dim=(1, 2)) < few.mean(dim=(1, 2))).all())
+
+
+def test_a_settled_ranking_asks_no_more_and_is_the_map_of_what_was_asked(images):
+    options: dict[str, Any] = {"seeds": SEEDS[:1]}
+    queries = Queries(black_box, batch_size=8)
+    found = gp_regression(queries, images[:1], TARGET[:1], num_samples=1000, settled=0.8, **options)
+    used = queries.used[0]
+    assert used in (64, 128, 256, 512)
+    assert len(queries.answers[0]) == used, "nothing is asked beyond"
+    same = gp_regression(Queries(black_box), images[:1], TARGET[:1], num_samples=used, **options)
+    assert torch.equal(found, same)
+    never = Queries(black_box)
+    gp_regression(never, images[:1], TARGET[:1], num_samples=100, settled=1.0, **options)
+    assert never.used[0] == 100
