@@ -300,7 +300,8 @@ def test_more_questions_leave_less_doubt_and_the_map_is_the_same_with_it(images)
     options: dict[str, Any] = {"seeds": SEEDS, "num_samples": 40}
     maps, few = gp_regression_with_std(Queries(black_box), images, TARGET, **options)
     assert torch.equal(maps, gp_regression(Queries(black_box), images, TARGET, **options))
-    _, many = gp_regression_with_std(Queries(black_box), images, TARGET, **options | {"num_samples": 400})
+    options["num_samples"] = 400
+    _, many = gp_regression_with_std(Queries(black_box), images, TARGET, **options)
     assert few.shape == maps.shape
     assert bool((few > 0).all())
     assert bool((many.mean(dim=(1, 2)) < few.mean(dim=(1, 2))).all())
