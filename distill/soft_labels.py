@@ -24,7 +24,7 @@ Ask = Callable[[np.ndarray], np.ndarray]
 
 def soft_labels_folder(folder: Folder, teacher_fingerprint: str, recipe: Recipe) -> Folder:
     """Return the folder for soft labels of one teacher on one way of cutting and changing views."""
-    cut = {"crop": recipe.crop, "crop_min_scale": recipe.crop_min_scale, "seed": recipe.seed}
+    cut = {"crop": recipe.crop, "crop_min_scale": recipe.crop_min_scale, "seed": recipe.seed, "resized": "torch"}
     changed = {name: getattr(recipe, name) for name in ("masked_share", "blurred_share", "mixup")}
     views = config_hash(cut | {name: value for name, value in changed.items() if value})
     return folder.child(f"{teacher_fingerprint}-{views}")

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from distill.images import ImageSet
 from distill.images.decode import ImageError, centre_crop
 from distill.recipes import Recipe, TrainingRecipe
+from distill.threads import one_thread
 
 Size = tuple[int, int]
 Part = Literal["train", "val"]
@@ -57,12 +60,24 @@ def training_view(
 ) -> list[np.ndarray]:
     """Cut one training view of an image, once for each size, each uint8 (height, width, 3)."""
     generator = view_generator(recipe.seed, image_id, view)
-    box, flip = (0.0, 0.0, float(image.width), float(image.height)), False
+    part, flip = np.array(image), False
     if recipe.crop == "random_resized":
-        box = random_box(generator, (image.height, image.width), recipe.crop_min_scale)
+        left, top, right, bottom = random_box(generator, (image.height, image.width), recipe.crop_min_scale)
+        part = part[int(top) : max(round(bottom), int(top) + 1), int(left) : max(round(right), int(left) + 1)]
         flip = bool(generator.integers(2))
-    views = [np.asarray(image.resize((w, h), Image.Resampling.BILINEAR, box=box)) for h, w in sizes]
+    views = [resize_fast(part, size) for size in sizes]
     return [np.ascontiguousarray(v[:, ::-1]) if flip else v for v in views]
+
+
+def resize_fast(pixels: np.ndarray, size: Size) -> np.ndarray:
+    """Resize uint8 (H, W, 3) to `size`, bilinear with antialiasing, by torch: a third of Pillow's time.
+
+    It is Pillow's result within a level or two. What is explained and scored is resized by Pillow.
+    """
+    with one_thread():
+        planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W), channels last in memory
+        resized = F.interpolate(planes, size=size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def taught_images(num_images: int, recipe: Recipe) -> np.ndarray:

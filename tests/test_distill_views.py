@@ -14,6 +14,7 @@ from distill.views import (
     batches_of,
     collate,
     random_box,
+    resize_fast,
     taught_images,
     training_view,
     validation_order,
@@ -41,6 +42,15 @@ def test_both_networks_see_the_same_part_of_the_image():
     small, large = training_view(smooth, ((32, 32), (64, 64)), Recipe(input_size=(32, 32)), "a.png", 0)
     halved = large.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
     assert np.abs(halved - small).max() < 4
+
+
+@pytest.mark.parametrize("size", [(32, 48), (224, 224), (61, 7), (150, 90)])
+def test_the_fast_resize_is_pillows_within_two_levels(size: tuple[int, int]):
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 91, 3), np.uint8)
+    wanted = np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    found = resize_fast(pixels[:, ::1], size)
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - wanted).max() <= 2
 
 
 def test_random_boxes_stay_inside_and_keep_the_smallest_share():

@@ -136,6 +136,7 @@ def _measure(
     """Time every usable candidate at the first batch size, then the winner at all of them."""
     images = probe(description.input_size, description.mean, description.std)
     usable: dict[Choice, Run] = {}
+    failures: list[ValueError] = []
     reference: np.ndarray | None = None
     for candidate in (replace(candidate, batch_size=sizes[0]) for candidate in candidates):
         wished = len(candidates) == 1
@@ -143,14 +144,15 @@ def _measure(
             continue
         try:
             run = opened(candidate)
-        except ValueError:
-            if wished:
-                raise
-            continue  # this engine lacks one of the model's operators; another one may have it
+        except ValueError as error:  # this engine lacks one of the model's operators; another one may have it
+            failures.append(error)
+            continue
         outputs = _run(run, images, candidate.batch_size)
         if reference is None or is_close(reference, outputs, description.output):
             usable[candidate] = run
         reference = outputs if reference is None else reference
+    if not usable:
+        raise failures[0]
     best = fastest(usable, images)
     others = [replace(best, batch_size=size) for size in sizes if size != best.batch_size]
     runs = {c: opened(c) for c in others}

@@ -186,16 +186,17 @@ def open_program(
 def _convert(program: ExportedProgram) -> Any:
     """Turn an exported program into OpenVINO's own graph. Raises: ValueError where it lacks an operation."""
     _openvino()
-    from openvino.frontend import FrontEndManager
+    from openvino import frontend
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
-    front = FrontEndManager().load_by_framework("pytorch")
+    failures = (frontend.OpConversionFailure, frontend.OpValidationFailure, frontend.NotImplementedFailure)
+    front = frontend.FrontEndManager().load_by_framework("pytorch")
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it logs, with a traceback, what another version of torch calls otherwise
     try:
         decoder = TorchFXPythonDecoder.from_exported_program(program)  # has to live until it is converted
         return front.convert(front.load(decoder))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (*failures, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"OpenVINO cannot convert the program: {error!r}; set another engine in teacher.toml"
         ) from error
