@@ -848,6 +848,8 @@ def test_lite_as_an_archive_answers_as_the_network_itself(tmp_path: Path, capsys
     from distill.teachers.lite import load_lite, main
 
     assert main([str(tmp_path), "--archive"]) == 0
+    described = (tmp_path / "teacher.toml").read_text()
+    (tmp_path / "teacher.toml").write_text(described.replace('engine = "auto"', 'engine = "eager"'))
     teacher = load_teacher(capsys.readouterr().out.strip())
     images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
     pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127) / 128  # the package's own preprocessing

@@ -1,5 +1,7 @@
 """One worker's share of a training with shuffled answers: what it teaches, in every place and after a restart."""
 
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -105,7 +107,17 @@ def test_it_validates_against_the_true_answers_and_the_student_says_what_it_was_
         assert one.validate() == plain.validate()
 
 
-def test_processes_that_live_on_decode_what_the_training_process_would(data: str, tmp_path: Any) -> None:
+@pytest.fixture
+def children_as_before() -> Iterator[None]:
+    """Take back torch's handler of ended children, which stays for good: other tests' children would end in it too."""
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+def test_processes_that_live_on_decode_what_the_training_process_would(
+    data: str, tmp_path: Any, children_as_before: None
+) -> None:
     here, elsewhere = (training(data, tmp_path, Recipe(**{**vars(RECIPE), "loader_workers": n})) for n in (0, 2))
     for epoch in range(2):
         for one in (here, elsewhere):
