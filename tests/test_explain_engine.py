@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -230,3 +232,35 @@ def test_a_difference_is_a_share_of_each_maps_own_range():
     assert difference(expected, expected + np.array([0.5, 0.0])[:, None, None]) == pytest.approx(0.1)
     assert difference(expected, expected + np.array([0.0, 0.7])[:, None, None]) == pytest.approx(0.1)
     assert difference(expected, expected * np.nan) == float("inf")
+
+
+FIRST_CALLS = """
+import sys, threading
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from distill.teachers.engines import Choice, open_graph
+
+images = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in ("images", "outputs")]
+graph = helper.make_graph([helper.make_node("Relu", ["images"], ["outputs"])], "relu", images[:1], images[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+choice = Choice(engine="openvino", precision="float32", batch_size=1)
+run = open_graph(model.SerializeToString(), choice, num_streams=4)
+sys.setswitchinterval(1e-6)
+together = threading.Barrier(4)
+
+def call():
+    together.wait()
+    run(np.ones((1, 3), np.float32))
+
+threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(30)
+sys.exit(any(thread.is_alive() for thread in threads))
+"""
+
+
+def test_the_first_calls_of_several_threads_do_not_wait_for_each_other():
+    assert subprocess.run([sys.executable, "-c", FIRST_CALLS], check=False, timeout=120).returncode == 0

@@ -262,4 +262,6 @@ def _openvino() -> Any:
     with warnings.catch_warnings():  # it warns about its own deprecations when imported
         warnings.simplefilter("ignore")
         import openvino
+    # The first array that it is given makes it look for NumPy: two threads at once would wait for each other for ever.
+    openvino.Tensor(np.zeros(1, np.float32))
     return openvino
