@@ -59,8 +59,11 @@ def test_what_is_asked_for_again_is_what_is_stored(found: Findings) -> None:
     for line, scored in zip(lines, found.results.methods, strict=False):
         name, job = parse(words(line, "explain"))
         assert name == scored.method
-        asked = {"data": job.data, "teacher": job.teacher, "split": job.split, "seed": job.seed, "student": job.student}
+        asked = {"teacher": job.teacher, "split": job.split, "seed": job.seed}
         assert asked == {key: scored.config[key] for key in asked}
+        for asked_place, place in ((job.data, scored.config["data"]), (job.student, scored.config["student"])):
+            # Near the working folder it is written from there.
+            assert (asked_place and Path(asked_place).resolve()) == (place and Path(place).resolve())
         assert (job.out, asdict(job.options)) == (scored.maps, asdict(METHODS[name].options()))
     asked = evaluated(lines[2])
     assert isinstance(asked, Games)
