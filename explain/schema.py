@@ -124,10 +124,10 @@ def maps_of(uri: str, image_ids: Sequence[str], column: str = "saliency") -> "di
     columns = ["image_id", "map_height", "map_width", column]
     try:
         dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet")
-        for fragment in dataset.get_fragments():
-            check_size(fragment.metadata)  # pyright: ignore[reportAttributeAccessIssue]
         if column not in dataset.schema.names:
             return {}
+        for fragment in dataset.get_fragments():
+            check_size(fragment.metadata)  # pyright: ignore[reportAttributeAccessIssue]
         table = dataset.to_table(columns=columns, filter=pc.field("image_id").isin(list(image_ids)))
     except (OSError, ValueError):
         return {}

@@ -185,7 +185,6 @@ def open_program(
 
 def _convert(program: ExportedProgram) -> Any:
     """Turn an exported program into OpenVINO's own graph. Raises: ValueError where it lacks an operation."""
-    _openvino()
     from openvino import frontend
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
