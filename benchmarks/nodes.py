@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from cluster.session import SEVERAL_MACHINES, guard_token
+from cluster.session import SEVERAL_MACHINES, guard_token, loopback
 
 AUTH = {"RAY_AUTH_MODE": "token", SEVERAL_MACHINES: "0"}  # on loopback, and for the owner of the token
 OBJECT_STORE_BYTES = 100 * 2**20  # of each node
@@ -50,14 +50,17 @@ def several_nodes(num_nodes: int) -> Iterator[Nodes]:
     """Run a head and so many nodes while the block runs; they ask for the token of this machine's owner."""
     guard_token()
     os.environ.update(AUTH)
+    from ray._raylet import Config
     from ray.cluster_utils import Cluster
 
+    Config.initialize("")  # reads the environment again: Ray may have been imported before
     head = {"num_cpus": 0, "node_ip_address": "127.0.0.1", "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": OBJECT_STORE_BYTES})
-    try:
-        yield Nodes(cluster, num_nodes)
-    finally:
-        cluster.shutdown()
+    with loopback():
+        cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": OBJECT_STORE_BYTES})
+        try:
+            yield Nodes(cluster, num_nodes)
+        finally:
+            cluster.shutdown()
 
 
 def _raylet(node: Any) -> psutil.Process | None:

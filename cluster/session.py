@@ -63,7 +63,7 @@ def ray_session() -> Iterator[None]:
     else:
         logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
         guard_token()
-        with _loopback():
+        with loopback():
             ray.init(address="local", include_dashboard=False, **options)
     try:
         yield
@@ -119,7 +119,7 @@ def guard_token(*, make: bool = True) -> None:
 
 
 @contextmanager
-def _loopback() -> Iterator[None]:
+def loopback() -> Iterator[None]:
     """Let a Ray that starts in the block listen on loopback alone, though it is imported already."""
     from ray._private import ray_constants
 

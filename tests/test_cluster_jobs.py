@@ -38,15 +38,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shell(world: Path) -> Iterator[dict[str, str]]:
     """Make a token and start a head as the README does; give the second shell's environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"SLOW_BOX_S": "0.01", "HOME": str(world / "home")}
+    environment |= {"SLOW_BOX_S": "0.01", "HOME": str(world / "home"), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment["PATH"] = f"{RAY.parent}:{environment['PATH']}"  # the environment is active, as the README has it
     (world / "home").mkdir()
     make = f"umask 077; {RAY} get-auth-token --generate > /dev/null"
     subprocess.run(["bash", "-c", make], env=environment, check=True, capture_output=True)
     environment["RAY_AUTH_MODE"] = "token"
     options = ["--node-ip-address", "127.0.0.1", "--port", "0", "--num-cpus", "2", "--block"]
     ports = ["--dashboard-port", str(PORT), "--dashboard-agent-listen-port", str(AGENT_PORT)]
-    log = (world / "head.log").open("w")
-    head = subprocess.Popen([str(RAY), "start", "--head", *options, *ports], env=environment, stdout=log, stderr=log)
+    with (world / "head.log").open("w") as log:
+        head = subprocess.Popen([str(RAY), "start", "--head", *options, *ports], env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 300
         while ray(environment, "job", "list", "--address", ADDRESS).returncode and time.monotonic() < deadline:
@@ -75,7 +76,8 @@ def test_a_job_is_stopped_and_resumes_and_its_log_and_exit_code_come_back(shell:
     assert submit(shell, world, "maps", "--no-wait", "--submission-id", "first").returncode == 0
     deadline = time.monotonic() + 600
     while sum(1 for _ in world.glob("targets-*/part-*")) < 3 and time.monotonic() < deadline:
-        time.sleep(0.2)
+        status = ray(shell, "job", "status", "--address", ADDRESS, "first").stdout
+        assert "FAILED" not in status, ray(shell, "job", "logs", "--address", ADDRESS, "first").stdout
     stopped = ray(shell, "job", "stop", "--address", ADDRESS, "first")
     assert stopped.returncode == 0, stopped.stderr
     parts = {path: path.stat().st_mtime_ns for path in world.glob("targets-*/part-*")}
