@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
@@ -22,6 +21,7 @@ from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
 from cluster.tracking import TRACKING, Tracker, tracking_uri
 from distill.checkpoints import committed, sweep
+from distill.device import own_device
 from distill.finetuning import FineTuning, check_labels
 from distill.images import ImageSet, open_images
 from distill.networks import load_network
@@ -264,7 +264,7 @@ def _rate(config: dict[str, Any], training: Worker, meter: Meter) -> Rate | None
 
 
 def _build_distillation(config: dict[str, Any]) -> Worker:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = own_device()
     teacher = load_teacher(config["teacher"], num_threads=config["cpus"], device=device)
     train, val = (open_images(config["data"], split=split) for split in ("train", "val"))
     soft_labels = Folder(config["out"]).child("soft_labels")

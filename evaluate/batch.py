@@ -12,6 +12,7 @@ import torch
 
 from cluster.shards import Summary, shard_size
 from cluster.storage import Folder, config_hash
+from distill.device import own_device
 from distill.images import ImageSet
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.budget import Share, check_budget
@@ -127,7 +128,7 @@ class GamesWorker:
         self.sources: list[Source] = config["sources"]
         self.images: ImageSet = config["images"]
         self.schema = scores_schema(config["stored"], config_hash(config["stored"]))
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = own_device()
         self.teacher = load_teacher(
             config["stored"]["teacher"], num_threads=torch.get_num_threads(), device=self.device
         )

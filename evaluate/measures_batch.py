@@ -15,6 +15,7 @@ import torch
 
 from cluster.shards import Summary, shard_size
 from cluster.storage import Folder, config_hash
+from distill.device import own_device
 from distill.images import ImageSet
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.budget import Share, check_budget
@@ -153,7 +154,7 @@ class MeasuresWorker:
         self.measures_of = measures_of(self.sources, self.measures)
         self.hashes = {name: settings_hash(fields) for name, fields in stored["measures"].items()}
         self.schema = measures_schema(stored, config_hash(stored))
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = own_device()
         self.teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=self.device)
         run = stored["student"]
         self.student = None if run is None else load_explained(run, device=self.device)

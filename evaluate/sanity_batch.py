@@ -16,6 +16,7 @@ import torch
 
 from cluster.shards import Summary
 from cluster.storage import Folder, config_hash
+from distill.device import own_device
 from distill.images import open_images
 from distill.student import ResCBAM, Student
 from distill.teachers import load_teacher
@@ -197,7 +198,7 @@ class SanityWorker:
         self.stored, self.images = config["stored"], config["images"]
         self.num_threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
         self.schema = sanity_schema(self.stored, config_hash(self.stored))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = own_device()
         self.teacher = load_teacher(self.stored["teacher"], num_threads=torch.get_num_threads(), device=device)
         self.student = load_explained(self.stored["student"], device=device)
         self.methods = [METHODS[name] for name in self.stored["methods"]]

@@ -14,6 +14,7 @@ import torch
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.shards import Summary, make_shards, refuse_nothing, run_shards, shard_size
 from cluster.storage import Folder
+from distill.device import own_device
 from distill.student import Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import check_budget
@@ -162,7 +163,7 @@ class MapWorker:
         """Load the model on this worker's cores or GPU, once."""
         self.config, stored = config, config["stored"]
         self.method = find_method(stored["method"])
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = own_device()
         make = make_asker if self.method.asks else make_explainer
         self.explainer = make(self.method, config, device)
 

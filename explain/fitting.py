@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cluster.progress import Progress
 from cluster.storage import Folder
+from distill.device import own_device
 from distill.images import open_images
 from distill.student import Student, load_student
 from explain.fit_settings import FitSettings
@@ -59,7 +60,7 @@ def fit(settings: FitSettings) -> dict[str, Any]:
     Raises:
         ValueError, FileNotFoundError: student, maps and images do not fit together; before any work starts.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(own_device())
     student = load_student(settings.student, device=str(device))
     config = label_config(settings, student)
     lessons = gather(settings, student, config, device)

@@ -70,8 +70,10 @@ class TargetWorker:
         """Load the teacher on this worker's cores or GPU. `config`: teacher (KIND:WHERE), images (an ImageSet)."""
         import torch
 
+        from distill.device import own_device
+
         self.images: ImageSet = config["images"]
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = own_device()
         self.teacher = load_teacher(config["teacher"], num_threads=torch.get_num_threads(), device=device)
 
     def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":

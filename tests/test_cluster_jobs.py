@@ -47,7 +47,8 @@ def shell(world: Path) -> Iterator[dict[str, str]]:
     options = ["--node-ip-address", "127.0.0.1", "--port", "0", "--num-cpus", "2", "--block"]
     ports = ["--dashboard-port", str(PORT), "--dashboard-agent-listen-port", str(AGENT_PORT)]
     with (world / "head.log").open("w") as log:
-        head = subprocess.Popen([str(RAY), "start", "--head", *options, *ports], env=environment, stdout=log, stderr=log)
+        start = [str(RAY), "start", "--head", *options, *ports]
+        head = subprocess.Popen(start, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 300
         while ray(environment, "job", "list", "--address", ADDRESS).returncode and time.monotonic() < deadline:
