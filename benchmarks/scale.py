@@ -79,7 +79,7 @@ def main() -> None:
     """Run the command line."""
     settings = tyro.cli(Settings, description=__doc__)
     found = {number: probes(number) for number in settings.images}
-    head = f"`python -m benchmarks.scale`, each piece once, in a process of its own, on {machine()}, beside other work."
+    head = f"`python -m benchmarks.scale`, each piece once, in a process of its own, on {machine()}."
     lines = ["# Jobs of many rows", "", head, "", *probes_table(found)]
     if settings.rows:
         lines += ["", "The engine with two workers beside a bare loop:", ""]
