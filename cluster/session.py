@@ -56,7 +56,7 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    options: Any = {"logging_level": logging.WARNING, "runtime_env": {"worker_process_setup_hook": quieten_worker}}
+    options: Any = {"logging_level": logging.WARNING, "runtime_env": {"worker_process_setup_hook": prepare_worker}}
     if os.environ.get("RAY_ADDRESS"):
         guard_token(make=False)
         ray.init(**options)
@@ -130,8 +130,15 @@ def loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def quieten_worker() -> None:
-    """Silence, in a worker of a Ray without a dashboard, what only complains about that."""
+def prepare_worker() -> None:
+    """Name to a worker the Ray that it is of, and silence what only complains about one without a dashboard.
+
+    What looks for a Ray from inside of a worker takes the newest on the machine else, and Ray Train's own watch over
+    its controller would take a controller for dead that another job's Ray does not know.
+    """
+    import ray
+
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     logging.getLogger(CLEANER).setLevel(logging.CRITICAL)
 
 

@@ -23,14 +23,16 @@ sys.exit(7)
 """
 
 
-# A job with a worker of its own: every socket that its Ray listens on, and how the token is kept.
+# A job with a worker of its own: every socket that its Ray listens on, how the token is kept, and where the worker
+# would look for a Ray (the newest on the machine otherwise, which may be another job's).
 SOCKETS = """
-import json, pathlib
+import json, os, pathlib
 import psutil
 from cluster.session import ray_session
 with ray_session():
     import ray
-    ray.get(ray.remote(lambda: None).remote())
+    known = ray.get(ray.remote(lambda: os.environ["RAY_ADDRESS"]).remote())
+    assert known == ray.get_runtime_context().gcs_address, known
     own = [psutil.Process(), *psutil.Process().children(recursive=True)]
     found = [c.laddr.ip for p in own for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
     token = pathlib.Path.home() / ".ray" / "auth_token"
