@@ -163,7 +163,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
             SMALL,
             depth=18,
             input_size=(64, 64),
-            epochs=6,
+            epochs=5,
             batch_size=64,
             lr=0.06,
             warmup_epochs=0.5,

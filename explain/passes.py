@@ -7,6 +7,7 @@ runs several passes side by side, each on a copy of the model that shares its we
 """
 
 import copy
+import functools
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,8 +90,8 @@ class Explainer:
         `tell` hears of every pass.
         """
         models: queue.SimpleQueue[nn.Module | None] = queue.SimpleQueue()
-        for _ in range(self.num_threads):
-            models.put(share_weights(self.model))
+        for copied in self._copies:
+            models.put(copied)
         starts = range(0, len(requests), PASS_IMAGES)
         with ThreadPoolExecutor(self.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             passes = [pool.submit(self._pass, models, requests[i : i + PASS_IMAGES]) for i in starts]
@@ -99,6 +100,11 @@ class Explainer:
                 answers += one.result()
                 tell(len(answers), 0)
             return answers
+
+    @functools.cached_property
+    def _copies(self) -> list[nn.Module | None]:
+        """Make a copy of the model for each pass at a time: tens of milliseconds each, so once."""
+        return [share_weights(self.model) for _ in range(self.num_threads)]
 
     def _pass(self, models: queue.SimpleQueue, requests: Sequence[Request | None]) -> list[Answer | None]:
         asked = [request for request in requests if request is not None]
