@@ -4,7 +4,7 @@ set -euo pipefail
 data=${DATA:-../shared/data/imagenette}
 run=runs/imagenette
 teacher=onnx:runs/lite0/model.onnx
-results=results/imagenette
+results=results/imagenette/rescbam50
 
 # The black box: EfficientNet-Lite0, 1000 classes, run by OpenVINO in bfloat16 on this machine, fixed for every step.
 python -m distill.teachers.lite runs/lite0
