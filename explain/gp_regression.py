@@ -16,10 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explain.centre_gaussian import centre_gaussian
 from explain.gaussian_process import Cells, Posterior, Prior, regress
 from explain.grids import grid_size
-from explain.options import Prior as PriorName
 from explain.queries import Queries
 from explain.rise import rank_correlation
 from explain.superpixels import Substrate, blur, hidden, superpixels
@@ -30,9 +28,9 @@ EDGE_SIGMA = 0.0134
 CUT_PX = 112
 """Longer side at which superpixels are cut: a quarter of the time of 224 px, and their edges are soft anyway."""
 
-STUDENT_BELIEF, MAP_BELIEF = 0.05, 0.5
+STUDENT_BELIEF, READOUT_BELIEF = 0.05, 0.5
 """Probability, before any answer, that a prior is right: a student may be unfaithful; a read-out was fitted to the
-black box's answers, and at its worst says where objects usually are, as a centre Gaussian does."""
+black box's answers, and at its worst says where objects usually are."""
 
 FIRST_LOOK = 32
 """Questions at which `settled` is looked at for the first time; then at each doubling."""
@@ -53,7 +51,7 @@ def gp_regression_with_std(
     num_segments: tuple[int, ...] = (20, 50, 100),
     compactness: float = 10.0,
     substrate: Literal["blur", "mean", "both"] = "both",
-    prior: PriorName = "none",
+    prior: Literal["none", "student", "readout"] = "none",
     prior_samples: int = 1000,
     settled: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
@@ -74,8 +72,8 @@ def gp_regression_with_std(
         num_segments: For each scale, about how many superpixels.
         compactness: Of the superpixels, weight of nearness against colour.
         substrate: What hidden superpixels become: a blurred image, the data's mean colour, or each for half of them.
-        prior: Where the map starts from, as far as the answers agree: nothing, a centre Gaussian, the student's map
-            of the same kind, or `start`.
+        prior: Where the map starts from, as far as the answers agree: nothing, the student's map of the same kind,
+            or `start`.
         prior_samples: Questions to the student for its map, per image; at least `num_samples` are asked.
         settled: Stop, at 64 questions or a doubling, once the map's rank correlation with the map at half of the
             questions is at least this; 0 never stops early.
@@ -95,8 +93,6 @@ def gp_regression_with_std(
         elif prior == "readout":
             assert start is not None, "Job.check lets no such job through"
             own = views.coarse(start[i])
-        elif prior == "centre":
-            own = views.coarse(centre_gaussian(None, image[None], target[i : i + 1])[0])
         found, before = None, None
         for budget in _budgets(num_samples) if settled else (num_samples,):
             evidence = views.ask(model, i, budget, int(target[i]))
@@ -225,9 +221,9 @@ class Views:
 
 
 def _prior(own: np.ndarray, said: np.ndarray | None, evidence: Evidence) -> Prior:
-    """Make the prior of a map (cells,): of the student that answered (N,), or of a map alone, which answers nothing."""
+    """Make the prior of a map (cells,): of the student that answered (N,), or of a read-out, which answers nothing."""
     if said is None:
-        return Prior(answers=evidence.masks @ own, map=own, belief=MAP_BELIEF)
+        return Prior(answers=evidence.masks @ own, map=own, belief=READOUT_BELIEF)
     return Prior(answers=said[: len(evidence.answers)], map=own, belief=STUDENT_BELIEF)
 
 

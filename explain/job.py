@@ -85,7 +85,7 @@ class Job(Generic[Options]):
         if self.ask == "student" and self.student is None:
             raise ValueError("--ask student needs the student; give --student RUN (python -m distill)")
         prior = getattr(self.options, "prior", "none")
-        if prior in ("student", "readout") and (self.student is None or self.ask == "student"):
+        if prior != "none" and (self.student is None or self.ask == "student"):
             raise ValueError(f"--prior {prior} needs --student RUN (python -m distill), and --ask teacher")
         if method.reads_out and self.student is None:
             raise ValueError(f"method {method.name!r} reads a student; give --student RUN (python -m distill)")

@@ -229,9 +229,6 @@ class LimeOptions(KernelShapOptions):
             raise ValueError(f"kernel_width {self.kernel_width} is not positive; 0.25 is the authors'")
 
 
-Prior = Literal["none", "centre", "student", "readout"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class GpRegressionOptions:
     """Options of `explain.gp_regression.gp_regression`."""
@@ -244,9 +241,9 @@ class GpRegressionOptions:
     """Of the superpixels, weight of nearness against colour."""
     substrate: Literal["blur", "mean", "both"] = "both"
     """What hidden superpixels become: a blurred image, the data's mean colour, or each for half of the questions."""
-    prior: Prior = "none"
-    """Where a map starts from, as far as the black box's answers agree: nothing, a centre Gaussian, or (give --student)
-    the student's map of the same kind, or its learnt read-out, which asks nobody."""
+    prior: Literal["none", "student", "readout"] = "none"
+    """Where a map starts from, as far as the black box's answers agree (give --student): nothing, the student's map of
+    the same kind, or its learnt read-out, which asks nobody."""
     prior_samples: int = 1000
     """Questions to the student per image for its own map."""
     settled: float = 0.0

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from explain.centre_gaussian import centre_gaussian
 from explain.gaussian_process import LENGTHS, MIX, NOISES, STRENGTHS, Cells, Prior, regress
 from explain.gp_regression import EDGE_SIGMA, Views, gp_regression, gp_regression_with_std
 from explain.grids import grid_size
@@ -280,8 +279,6 @@ def test_a_read_out_that_agrees_helps_and_one_that_says_the_opposite_never_harms
     assert agreement(started(inside)) > agreement(alone) + 0.1
     assert agreement(started(-inside)) > agreement(alone) - 0.02
     assert torch.equal(started(torch.zeros(1, 5, 5)), alone)
-    centre = gp_regression(Queries(black_box), images[:1], TARGET[:1], prior="centre", **options)[0]
-    assert torch.equal(centre, started(centre_gaussian(None, images[:1], TARGET[:1])))
 
 
 @pytest.mark.parametrize(
