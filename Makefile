@@ -26,7 +26,7 @@ BENCH :=
 PAPER := $(RUN) -m benchmarks.paper $(DATASET) --data $(DATA) $(OPTIONS)
 
 help:
-	@echo "make demo    render images, train a black box, distil, explain, score and report (five to six minutes, 2 cores)"
+	@echo "make demo    render images, train a black box, distil, explain, score and report (about five minutes, 2 cores)"
 	@echo "make paper DATASET=NAME DATA=DIR   the paper's experiments on a data set, or go on with them; paper-status says how far"
 	@echo "make bench   measure speeds against peers and the raw engine: results/benchmarks.md (half an hour, 2 quiet cores)"
 	@echo "make test    run the tests"
