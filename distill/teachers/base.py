@@ -114,7 +114,8 @@ class Teacher(ABC):
                 f"teacher {self.spec!r} takes uint8 images {('B', *self.input_size, 3)}, got {images.dtype} "
                 f"{images.shape}; resize them to its input_size (height, width)"
             )
-        levels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)  # a quarter of the pixels' bytes
+        own = np.require(images, requirements=["C", "W"])  # torch warns of an array that is read-only
+        levels = torch.from_numpy(own).to(self.device)  # a quarter of the pixels' bytes
         pixels = levels.permute(0, 3, 1, 2).contiguous().float()
         mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return pixels.div_(255).sub_(mean).div_(std)
