@@ -23,7 +23,7 @@ RAYLET = "raylet"  # a node's own process
 KINDS = {"actor": 4, "driver": 2, "raylet": 2, "node": 2}  # kind of victim -> how often, in relation
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 LONGEST_WAIT_S = 6.0  # from one kill to the next
-HANG_S = 900.0  # without an end or a kill: the job hangs
+HANG_S = 300.0  # without an end or a kill: the job hangs
 MAX_FAILED = 4
 POLL_S = 0.05
 

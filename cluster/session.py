@@ -4,12 +4,17 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 CORES_PER_WORKER = 4  # convolutions gain little from more threads in one worker
 # Ray warns about its own defaults otherwise, and prints a training worker's lines twice; the user's own settings win.
@@ -24,6 +29,7 @@ CLEANER = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
 ANNOUNCER = "ray._private.authentication.authentication_token_setup"
 # Whether Ray prefers the machine's own address to loopback; meant for other systems, read when Ray is imported.
 SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+WATCH_S = 2.0  # from one look at the Ray that has started here to the next
 OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # where users name their own, which is theirs to guard
 
 
@@ -60,15 +66,55 @@ def ray_session() -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         guard_token(make=False)
         ray.init(**options)
+        watch: AbstractContextManager[None] = nullcontext()
     else:
         logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
         guard_token()
         with loopback():
             ray.init(address="local", include_dashboard=False, **options)
+        watch = _watch_ray(ray.get_runtime_context().gcs_address)
+    try:
+        with watch:
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _watch_ray(gcs_address: str) -> Iterator[None]:
+    """End this process, and all that it has started, where its Ray takes no more connections within the block.
+
+    Ray sees to that itself where one of its processes dies, but not where both its head (GCS) and its raylet are told
+    to end at once, as by a machine that shuts down: they wait for each other then, and the job for both, for ever.
+    """
+    host, port = gcs_address.rsplit(":", 1)
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_S):
+            if not _listens(host, int(port)) and not over.is_set():
+                print("\nerror: the Ray of this job has ended; give the command again, it goes on", file=sys.stderr)
+                for process in psutil.Process().children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+                os._exit(1)
+
+    threading.Thread(target=watch, name="watch-ray", daemon=True).start()
     try:
         yield
     finally:
-        ray.shutdown()
+        over.set()
+
+
+def _listens(host: str, port: int) -> bool:
+    """Return False where nobody listens there; one that is too busy to answer does."""
+    try:
+        socket.create_connection((host, port), timeout=WATCH_S).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def run_with_ray(command: Sequence[str]) -> int:

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.session import WorkerResources, divide, divide_some, guard_token
@@ -37,6 +39,23 @@ with ray_session():
     found = [c.laddr.ip for p in own for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
     token = pathlib.Path.home() / ".ray" / "auth_token"
     print(json.dumps([found, oct(token.stat().st_mode), token.read_text()]))
+"""
+
+# A job that waits for its worker, whose Ray is told to end, and a command beside it.
+ENDED = """
+import subprocess, time
+import psutil
+from cluster.session import ray_session
+with ray_session():
+    import ray
+    waiting = ray.remote(lambda: time.sleep(600)).remote()
+    beside = subprocess.Popen(["sleep", "600"])
+    own = [process for process in psutil.Process().children() if process.name() in ("raylet", "gcs_server")]
+    assert len(own) == 2, own
+    for process in own:
+        process.terminate()
+    print(beside.pid, flush=True)
+    ray.get(waiting)
 """
 
 
@@ -155,6 +174,17 @@ def test_a_ray_of_this_machine_listens_on_loopback_and_its_token_is_the_owners(t
     assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert (mode, kept) == ("0o100600", "5" * 64)
     assert "5" * 64 not in done.stdout.replace(kept, "", 1) + done.stderr
+
+
+@pytest.mark.slow
+def test_a_job_ends_with_its_ray_and_leaves_nothing_behind() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", ENDED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: the Ray of this job has ended; give the command again, it goes on"
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(done.stdout)).wait(10)
 
 
 def test_a_token_is_made_once_whoever_else_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
