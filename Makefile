@@ -87,8 +87,9 @@ paper-status: $(VENV)/.installed
 bench: $(VENV)/.installed
 	@$(RUN) -m benchmarks.bench $(BENCH)
 
+# Side by side, as tests wait for Ray most of their time; a file's tests share what it has made.
 test: $(VENV)/.installed
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 chaos: $(VENV)/.installed
 	@$(RUN) -m pytest -m chaos

@@ -1,9 +1,17 @@
-"""One S3 server for all tests that need it: starting it takes seconds."""
+"""What all files of tests share: one S3 server, whose start takes seconds, and nothing of each other's trainings."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 from object_store import ObjectStore, object_store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_precision() -> None:
+    """Let a file's trainings choose their precision; accelerate keeps a process's first one, whoever chose it."""
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,6 @@ def here() -> Iterator[Execute]:
         shown = SimpleNamespace(show=lambda *_, **__: None)
         patch.setattr(distill.loop, "remote_progress", lambda *_: contextlib.nullcontext(shown))
         yield execute
-    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope="module")

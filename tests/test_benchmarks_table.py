@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from benchmarks.bench import GROUPS, Settings, run
 from benchmarks.ratio import Row, Times, interleaved, speed_row
@@ -76,19 +75,18 @@ def test_an_unknown_group_is_refused():
 
 
 @pytest.fixture
-def fresh_state() -> Iterator[None]:
-    """Leave no precision behind that accelerate would keep for the tests that follow, nor a number of threads."""
+def own_threads() -> Iterator[None]:
+    """Leave no number of threads behind."""
     num_threads = torch.get_num_threads()
     yield
     torch.set_num_threads(num_threads)
-    AcceleratorState._reset_state(True)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the peers' own
-def test_a_short_run_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_state: None):
+def test_a_short_run_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_threads: None):
     monkeypatch.setenv("MALGRADCAM_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "benchmarks"
     run(Settings(out=out, data=None, short=True, rounds=1, threads=2, only=GROUPS))
