@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -175,20 +176,26 @@ class GamesWorker:
 
         A row waits with the fractions of pixels that its curve's points stand at.
         """
-        for item in items:
-            found = self._map_row(item)
-            own = [{**self._row(found), "game": game} for game in self.protocol.games]
-            rows += own
-            try:
-                plays, tied_share = self._prepare(found)
-            except ValueError as error:
-                for row in own:
-                    row["error"] = str(error)
-                continue
-            for row, game in zip(own, plays, strict=True):
-                row["tied_share"] = tied_share
-                waiting.append((row, changed_fractions(game.steps, game.num_steps)))
-                yield game
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:  # beside the black box
+            for found, plays, tied_share, error in reader.map(self._prepared, items):
+                own = [{**self._row(found), "game": game} for game in self.protocol.games]
+                rows += own
+                if error is not None:
+                    for row in own:
+                        row["error"] = error
+                    continue
+                for row, game in zip(own, plays, strict=True):
+                    row["tied_share"] = tied_share
+                    waiting.append((row, changed_fractions(game.steps, game.num_steps)))
+                    yield game
+
+    def _prepared(self, item: dict[str, Any]) -> tuple[dict[str, Any], list[Play], float | None, str | None]:
+        """Read an item's map and image: the map's row, its plays and its tied share, or why there are none."""
+        found = self._map_row(item)
+        try:
+            return found, *self._prepare(found), None
+        except ValueError as error:
+            return found, [], None, str(error)
 
     def _map_row(self, item: dict[str, Any]) -> dict[str, Any]:
         return map_row(self._part(self.sources[item["source"]].uri, item["part"]), item["row"], item["image_id"])
