@@ -5,7 +5,9 @@ What happens once is left out: starting Ray, its workers and their models. That 
 
 import logging
 import os
+import statistics
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +17,14 @@ import numpy as np
 import ray
 import torch
 
-from benchmarks.ratio import Row, Times, speed_row, timed
+from benchmarks.ratio import Row, Times, interleaved, speed_row, timed
 from benchmarks.world import World
 from cluster.rates import rate_from
 from cluster.session import ENV, guard_token
 from cluster.storage import PART_SUFFIX, Folder
 from distill.images import ImageSet, open_images
 from distill.student import IMAGENET_MEAN, IMAGENET_STD, Student, load_student, save_student
+from distill.teachers import Teacher, load_teacher
 from distill.teachers.engines import Choice
 from evaluate.batch import play_games
 from evaluate.games import Play, play
@@ -219,11 +222,38 @@ class Jobs:
                 found.append(job_times(out))
         what = f"`evaluate games` with two workers of one core, {2 * (STEPS_SCALED + 1)} frames a map"
         reach = {(1, 2): ("one worker of two cores", 0.9), (1, 1): ("one worker of one core", 1.8)}
+        grown = f"the engine alone on each of two cores at once has {self.engines_at_once():.2f} times its rate on one"
         rows = [
-            speed_row(times[2, 2], times[peer], key="workers", what=what, against=against, at_least=least)
+            speed_row(
+                times[2, 2],
+                times[peer],
+                key="workers",
+                what=what,
+                against=against,
+                at_least=least,
+                note=grown if peer == (1, 1) else "",
+            )
             for peer, (against, least) in reach.items()
         ]
         return [replace(row, by_cpu_time=()) for row in rows]
+
+    def engines_at_once(self) -> float:
+        """Return the rate of two engines of one core, over that of one of them."""
+        engines = [load_teacher(self.world.spec, num_threads=1) for _ in range(2)]
+        frames = torch.zeros((engines[0].batch_size or 64, 3, *engines[0].input_size))
+        times = self.world.number(40, 2)
+
+        def answer(teacher: Teacher) -> None:
+            for _ in range(times):
+                teacher.forward(frames)
+
+        def both() -> None:
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(answer, engines))
+
+        works = {"one": (lambda: answer(engines[0]), 1), "two": (both, 1)}
+        found = interleaved(works, rounds=self.world.rounds(3))
+        return statistics.median(2 * one.wall_s / two.wall_s for one, two in zip(*found.values(), strict=True))
 
 
 def job_times(out: str) -> Times:
