@@ -7,7 +7,8 @@ Answers y to masks M, (N,) and (N, cells), are taken as linear in the masks, wit
 H are effects of no interest (how much is shown, for each substrate), w the cells' weights. C says which cells are
 alike: near ones, and those of one superpixel. The length over which they are and the noise l are those
 of a few with the highest restricted likelihood (Patterson and Thompson 1971; Rasmussen and Williams 2006, sections 2.7
-and 5.4.1), in which b and s take no part. All of it is linear algebra of N x N.
+and 5.4.1), in which b and s take no part. The map is the same process at finer places than the cells, pixels, of which
+each lies in one superpixel of a scale. All of it is linear algebra of N x N.
 """
 
 import functools
@@ -19,8 +20,11 @@ import numpy as np
 LENGTHS = (1 / 28, 1 / 14, 1 / 7, 2 / 7)
 """Distances over which near cells are alike, as shares of the longer side: 8, 16, 32 and 64 px at 224 px."""
 
-MIX = 0.5
+MIX = 1.0
 """Variance of what the cells of a superpixel have in common at all scales, over that of what near cells have."""
+
+ROWS_AT_ONCE = 64
+"""Rows over all pixels in memory: 6 MB at 112 x 112."""
 
 NOISES = tuple(10 ** (exponent / 4) for exponent in range(-20, 9))
 """Variance of the noise, over the mean variance of what the weights add to an answer."""
@@ -37,12 +41,14 @@ TINY = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """A grid over an image, and which superpixels its cells belong to."""
+    """A grid over an image, the pixels of its map, and which superpixels both belong to."""
 
     grid: tuple[int, int]
     """Rows, columns."""
     members: Sequence[np.ndarray]
     """For each scale the share of each cell that lies in each superpixel, (S, rows * columns)."""
+    segments: Sequence[np.ndarray]
+    """For each scale the superpixel in which each pixel lies, (h, w)."""
 
     def covariances(self, masks: np.ndarray) -> Iterator[np.ndarray]:
         """Yield M C, (N, cells), for masks M (N, cells) and each of `LENGTHS`.
@@ -52,22 +58,29 @@ class Cells:
         """
         same = sum(((masks @ scale.T) @ scale for scale in self.members), np.zeros_like(masks)) / len(self.members)
         for length in LENGTHS:
-            rows, columns = (_alike(side, max(self.grid), length) for side in self.grid)
-            yield (rows @ masks.reshape(-1, *self.grid) @ columns).reshape(masks.shape) + MIX * same
+            rows, columns = (_alike(side, side, max(self.grid), length) for side in self.grid)
+            yield (rows @ masks.reshape(-1, *self.grid) @ columns.T).reshape(masks.shape) + MIX * same
 
-    def variance(self) -> np.ndarray:
-        """Return the diagonal of C, (cells,), whatever the length."""
-        return 1 + MIX * np.mean([(scale**2).sum(axis=0) for scale in self.members], axis=0)
+    def at_pixels(self, masks: np.ndarray, length: float) -> np.ndarray:
+        """Return M C', (N, h * w), C' the covariances of cells and pixels, likewise; a pixel's variance is 1 + MIX."""
+        shape = self.segments[0].shape
+        rows, columns = (
+            _alike(pixels, side, max(self.grid), length) for pixels, side in zip(shape, self.grid, strict=True)
+        )
+        near = rows @ masks.reshape(-1, *self.grid) @ columns.T
+        for scale, segments in zip(self.members, self.segments, strict=True):
+            near += MIX / len(self.members) * (masks @ scale.T)[:, segments]
+        return near.reshape(len(masks), -1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """What the answers say of the cells' weights."""
+    """What the answers say of the pixels' weights."""
 
     mean: np.ndarray
-    """(cells,), in the units of the answers; the prior's part included."""
+    """(h * w,), in the units of the answers; the prior's part included."""
     std: np.ndarray
-    """(cells,), of the weights beside the prior's."""
+    """(h * w,), of the weights beside the prior's."""
     prior_share: float
     """Probability that the prior is right; 0 without one."""
     likelihood: float
@@ -81,7 +94,7 @@ class Prior:
     answers: np.ndarray
     """What it says to the same masks, (N,)."""
     map: np.ndarray
-    """Its own map, (cells,)."""
+    """Its own map, (h * w,)."""
     belief: float
     """Probability beforehand that it is right."""
 
@@ -89,7 +102,7 @@ class Prior:
 def regress(
     cells: Cells, masks: np.ndarray, answers: np.ndarray, effects: np.ndarray, prior: Prior | None = None
 ) -> Posterior:
-    """Find the cells' weights, and how much of the prior's map to start from.
+    """Find the pixels' weights, and how much of the prior's map to start from.
 
     With a prior the weights are w ~ N(g m, s C), and the answers y = g p + H b + M (w - g m) + e: m is the prior's map,
     p what it says to the same masks, g = sqrt(s) times one of `STRENGTHS`, in units that give g p the size of what the
@@ -97,7 +110,7 @@ def regress(
     their likelihoods (Hoeting et al. 1999) and what was believed beforehand; a share below `LEAST_SHARE` is none.
 
     Args:
-        cells: The grid.
+        cells: The grid and the pixels.
         masks: (N, cells), 1 where shown.
         answers: (N,).
         effects: H, (N, E).
@@ -105,16 +118,16 @@ def regress(
     """
     rest = _complement(effects)
     kernels = list(cells.covariances(masks))
-    alone, kernel = _best(rest, kernels, masks, answers)
-    without = _posterior(cells, kernel, alone)
+    alone, length = _best(rest, kernels, masks, answers)
+    without = _posterior(cells, masks, length, alone)
     if prior is None or np.abs(rest.T @ prior.answers).max(initial=0) <= TINY * np.abs(prior.answers).max():
         return without
-    fit, kernel = _best(rest, kernels, masks, answers, prior.answers)
+    fit, length = _best(rest, kernels, masks, answers, prior.answers)
     against = alone.evidence - fit.evidence + np.log(1 / prior.belief - 1)
     share = float(1 / (1 + np.exp(np.clip(against, -50, 50))))
     if share < LEAST_SHARE or fit.weight <= 0:
         return without
-    found = _posterior(cells, kernel, fit, prior.map)
+    found = _posterior(cells, masks, length, fit, prior.map)
     mean = share * found.mean + (1 - share) * without.mean
     spread = (
         share * found.std**2 + (1 - share) * without.std**2 + share * (1 - share) * (found.mean - without.mean) ** 2
@@ -146,10 +159,10 @@ def _best(
     masks: np.ndarray,
     answers: np.ndarray,
     said: np.ndarray | None = None,
-) -> tuple[_Fit, np.ndarray]:
-    """Return the fit whose C is likeliest, and its M C."""
-    fits = [(_fit(rest, kernel @ masks.T, answers, said), kernel) for kernel in kernels]
-    return max(fits, key=lambda found: found[0].evidence)
+) -> tuple[_Fit, float]:
+    """Return the fit whose C is likeliest, and its length."""
+    fits = [_fit(rest, kernel @ masks.T, answers, said) for kernel in kernels]
+    return max(zip(fits, LENGTHS, strict=True), key=lambda found: found[0].evidence)
 
 
 def _fit(rest: np.ndarray, gram: np.ndarray, answers: np.ndarray, said: np.ndarray | None = None) -> _Fit:
@@ -183,10 +196,12 @@ def _fit(rest: np.ndarray, gram: np.ndarray, answers: np.ndarray, said: np.ndarr
     return _Fit(alpha=alpha, root=root, signal=signal, weight=weight, likelihood=likelihood, evidence=evidence)
 
 
-def _posterior(cells: Cells, kernel: np.ndarray, fit: _Fit, start: np.ndarray | float = 0.0) -> Posterior:
-    left = cells.variance() - ((fit.root.T @ kernel) ** 2).sum(axis=0)
-    std = np.sqrt(fit.signal * np.maximum(left, 0))
-    mean = fit.weight * start + fit.alpha @ kernel
+def _posterior(cells: Cells, masks: np.ndarray, length: float, fit: _Fit, start: np.ndarray | float = 0.0) -> Posterior:
+    mean = fit.weight * start + cells.at_pixels(fit.alpha[None] @ masks, length)[0]
+    known, rows = np.zeros_like(mean), fit.root.T @ masks
+    for i in range(0, len(rows), ROWS_AT_ONCE):
+        known += (cells.at_pixels(rows[i : i + ROWS_AT_ONCE], length) ** 2).sum(axis=0)
+    std = np.sqrt(fit.signal * np.maximum(1 + MIX - known, 0))
     return Posterior(mean=mean, std=std, prior_share=0.0, likelihood=fit.likelihood)
 
 
@@ -198,6 +213,7 @@ def _complement(effects: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _alike(side: int, longer: int, length: float) -> np.ndarray:
-    places = np.arange(side) / longer
-    return np.exp(-(((places[:, None] - places) / length) ** 2) / 2)
+def _alike(places: int, cells: int, longer: int, length: float) -> np.ndarray:
+    """Return how alike places along a side and its cells are, (places, cells); `longer` are the longer side's cells."""
+    at = (np.arange(places) + 0.5) * cells / places - 0.5
+    return np.exp(-(((at[:, None] - np.arange(cells)) / longer / length) ** 2) / 2)

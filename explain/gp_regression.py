@@ -7,7 +7,7 @@ All questions follow from (seed, number), so a smaller budget's are the first of
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +26,8 @@ EDGE_SIGMA = 0.0134
 """Standard deviation of the masks' soft edges, as a share of the longer side: 3 px at 224 px."""
 
 CUT_PX = 112
-"""Longer side at which superpixels are cut: a quarter of the time of 224 px, and their edges are soft anyway."""
+"""Longer side at which superpixels are cut, and of the map: a quarter of the time of 224 px, and their edges are soft
+anyway."""
 
 STUDENT_BELIEF, READOUT_BELIEF = 0.05, 0.5
 """Probability, before any answer, that a prior is right: a student may be unfaithful; a read-out was fitted to the
@@ -79,31 +80,31 @@ def gp_regression_with_std(
             questions is at least this; 0 never stops early.
 
     Returns:
-        The map, (B, h, w) float32 at `LONGER_CELLS` along the longer side, of either sign, in units of probability per
-        image; and the standard deviation of each of its values, likewise, given the answers.
+        The map, (B, h, w) float32 at `CUT_PX` along the longer side (or the image's own size, if that is smaller), of
+        either sign, in units of probability per image, with edges as soft as the masks'; and the standard deviation of
+        each of its values, likewise, given the answers, at most: the softened one of single pixels.
     """
     maps, stds = [], []
     for i, image in enumerate(images):
         views = Views.of(image, num_segments, compactness, substrate, seeds[i])
-        own, said = None, None
+        made: Callable[[Evidence], Prior] | None = None
         if prior == "student":
             assert student is not None, "Job.check lets no such job through"
-            asked = views.ask(student, i, max(num_samples, prior_samples), int(target[i]))
-            own, said = _regress(views, asked).mean, asked.answers
+            made = views.prior_of(views.ask(student, i, max(num_samples, prior_samples), int(target[i])))
         elif prior == "readout":
             assert start is not None, "Job.check lets no such job through"
-            own = views.coarse(start[i])
+            made = views.prior_at(start[i])
         found, before = None, None
         for budget in _budgets(num_samples) if settled else (num_samples,):
             evidence = views.ask(model, i, budget, int(target[i]))
-            found = _regress(views, evidence, None if own is None else _prior(own, said, evidence))
-            now = views.grid_of(found.mean)
+            found = _regress(views, evidence, made and made(evidence))
+            now = views.map_of(found.mean)
             if before is not None and rank_correlation(before, now) >= settled:
                 break
             before = now
         assert found is not None, "there is one budget at least"
-        maps.append(views.grid_of(found.mean))
-        stds.append(views.grid_of(found.std))
+        maps.append(views.map_of(found.mean))
+        stds.append(views.map_of(found.std))
     return torch.stack(maps), torch.stack(stds)
 
 
@@ -166,11 +167,25 @@ class Views:
         """Rows and columns of cells."""
         return grid_size(self.image.shape[1], self.image.shape[2])
 
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the map."""
+        height, width = self.image.shape[1:]
+        shrunk = min(1, CUT_PX / max(height, width))
+        return max(1, round(height * shrunk)), max(1, round(width * shrunk))
+
     @functools.cached_property
     def cells(self) -> Cells:
-        """The grid, with the superpixels that its cells lie in."""
+        """The grid and the map's pixels, with the superpixels that they lie in."""
         members = (F.one_hot(scale).permute(2, 0, 1).float() for scale in self.scales)  # (S, H, W)
-        return Cells(grid=self.grid, members=[self._pooled(scale) for scale in members])
+        segments = (
+            F.interpolate(s[None, None].double(), size=self.map_size, mode="nearest-exact") for s in self.scales
+        )
+        return Cells(
+            grid=self.grid,
+            members=[self._pooled(scale) for scale in members],
+            segments=[one[0, 0].long().cpu().numpy() for one in segments],
+        )
 
     def ask(self, model: Queries, place: int, num_samples: int, target: int) -> Evidence:
         """Ask for the frames 0 ... num_samples - 1 of the image at `place` in the batch."""
@@ -190,14 +205,27 @@ class Views:
         """Make the masks of some frames, (len, H, W) in [0, 1], 1 where the image is shown."""
         return blur(torch.stack([self._mask(number) for number in numbers]), EDGE_SIGMA)
 
-    def grid_of(self, weights: np.ndarray) -> Tensor:
-        """Lay out the cells' weights (cells,): (h, w) float32."""
-        return torch.from_numpy(weights).to(self.image.device).float().view(self.grid)
+    def map_of(self, weights: np.ndarray) -> Tensor:
+        """Lay out the pixels' weights (h * w,) with soft edges: (h, w) float32."""
+        laid = torch.from_numpy(weights).to(self.image.device).float().view(1, *self.map_size)
+        return blur(laid, EDGE_SIGMA)[0]
 
-    def coarse(self, saliency: Tensor) -> np.ndarray:
-        """Bring a map (h', w') of any size to the cells, (cells,) float64."""
-        resized = F.interpolate(saliency[None, None], size=self.grid, mode="bilinear", antialias=True)
-        return resized.flatten().double().cpu().numpy()
+    def prior_of(self, evidence: "Evidence") -> "Callable[[Evidence], Prior]":
+        """Make the prior of a student from what it answered; a black box is asked for the first of the same frames."""
+        own = _regress(self, evidence).mean
+        return lambda asked: Prior(answers=evidence.answers[: len(asked.answers)], map=own, belief=STUDENT_BELIEF)
+
+    def prior_at(self, saliency: Tensor) -> "Callable[[Evidence], Prior]":
+        """Make the prior of a read-out's map (h', w') of any size; it answers a mask by what the mask shows of it."""
+        coarse, own = (
+            F.interpolate(saliency[None, None], size=size, mode="bilinear", antialias=True)
+            .flatten()
+            .double()
+            .cpu()
+            .numpy()
+            for size in (self.grid, self.map_size)
+        )
+        return lambda asked: Prior(answers=asked.masks @ coarse, map=own, belief=READOUT_BELIEF)
 
     def _turn(self, number: int) -> tuple[int, int]:
         """Tell whose turn it is: a scale and a substrate, the same for both frames of a pair."""
@@ -218,13 +246,6 @@ class Views:
     def _pooled(self, maps: Tensor) -> np.ndarray:
         """Average maps (N, H, W) over the cells: (N, cells) float64."""
         return F.adaptive_avg_pool2d(maps[:, None], self.grid).flatten(1).double().cpu().numpy()
-
-
-def _prior(own: np.ndarray, said: np.ndarray | None, evidence: Evidence) -> Prior:
-    """Make the prior of a map (cells,): of the student that answered (N,), or of a read-out, which answers nothing."""
-    if said is None:
-        return Prior(answers=evidence.masks @ own, map=own, belief=READOUT_BELIEF)
-    return Prior(answers=said[: len(evidence.answers)], map=own, belief=STUDENT_BELIEF)
 
 
 def _regress(views: Views, evidence: Evidence, prior: Prior | None = None) -> Posterior:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from explain.gaussian_process import LENGTHS, MIX, NOISES, STRENGTHS, Cells, Prior, regress
 from explain.gp_regression import EDGE_SIGMA, Views, gp_regression, gp_regression_with_std
-from explain.grids import grid_size
 from explain.options import GpRegressionOptions
 from explain.queries import Queries
 from explain.rise import rise
@@ -46,12 +45,27 @@ def dense(cells, length):
     return found
 
 
+def dense_at_pixels(cells, length):
+    """Write C' down, pixel by cell: a cell of 2 x 2 pixels has its centre between them."""
+    height, width = cells.segments[0].shape
+    found = np.zeros((height * width, cells.grid[0] * cells.grid[1]))
+    for i, (row, column) in enumerate(np.ndindex(height, width)):
+        for j, other in enumerate(np.ndindex(*cells.grid)):
+            distance = np.hypot(row / 2 - 0.25 - other[0], column / 2 - 0.25 - other[1]) / max(cells.grid)
+            pairs = zip(cells.members, cells.segments, strict=True)
+            shared = np.mean([scale[segments[row, column], j] for scale, segments in pairs])
+            found[i, j] = np.exp(-(distance**2) / (2 * length**2)) + MIX * shared
+    return found
+
+
 @pytest.fixture
 def problem():
-    """Masks of a grid of 5 x 7 cells, answers with a signal and noise, and effects, one of them without a frame."""
+    """Masks of a grid of 5 x 7 cells, answers with a signal and noise, and effects, one of them without a frame; a map
+    of 10 x 14 pixels."""
     rng = np.random.default_rng(0)
     members = [np.eye(num)[rng.integers(0, num, 35)].T for num in (3, 6)]
-    cells = Cells(grid=(5, 7), members=members)
+    segments = [np.kron(scale.argmax(axis=0).reshape(5, 7), np.ones((2, 2), int)) for scale in members]
+    cells = Cells(grid=(5, 7), members=members, segments=segments)
     masks = rng.random((24, 35)).round()
     effects = np.stack([np.ones(24), masks.mean(axis=1), np.zeros(24)], axis=1)
     truth = np.linalg.cholesky(dense(cells, LENGTHS[2])) @ rng.normal(size=35)
@@ -63,8 +77,8 @@ def textbook(cells, masks, answers, effects):
     H, best = effects[:, :2], None
     Q = np.linalg.qr(H, mode="complete")[0][:, 2:]
     for length in LENGTHS:
-        C = dense(cells, length)
-        G = masks @ C @ masks.T
+        across = dense_at_pixels(cells, length) @ masks.T
+        G = masks @ dense(cells, length) @ masks.T
         for ratio in NOISES:
             V = G + ratio * np.trace(Q.T @ G @ Q) / Q.shape[1] * np.eye(len(G))
             inverse = np.linalg.inv(V)
@@ -74,9 +88,9 @@ def textbook(cells, masks, answers, effects):
             logs = np.linalg.slogdet(V)[1] + np.linalg.slogdet(H.T @ inverse @ H)[1] - np.linalg.slogdet(H.T @ H)[1]
             likelihood = -(logs + (len(G) - 2) * np.log(signal)) / 2
             if best is None or likelihood > best[0]:
-                cross = C @ masks.T
                 P = inverse - inverse @ H @ np.linalg.solve(H.T @ inverse @ H, H.T @ inverse)
-                best = likelihood, cross @ inverse @ left, np.sqrt(signal * np.diag(C - cross @ P @ cross.T))
+                variance = 1 + MIX - np.diag(across @ P @ across.T)
+                best = likelihood, across @ inverse @ left, np.sqrt(signal * variance)
     assert best is not None
     return best
 
@@ -96,18 +110,20 @@ def with_prior(problem, prior):
     Q = np.linalg.qr(effects[:, :2], mode="complete")[0][:, 2:]
     y, p, best = Q.T @ answers, Q.T @ prior.answers, None
     for length in LENGTHS:
-        C = dense(cells, length)
-        G = Q.T @ masks @ C @ masks.T @ Q
+        cross = dense_at_pixels(cells, length) @ masks.T @ Q
+        G = Q.T @ masks @ dense(cells, length) @ masks.T @ Q
         for ratio in NOISES:
             V = G + ratio * np.trace(G) / len(y) * np.eye(len(y))
             inverse, logdet = np.linalg.inv(V), np.linalg.slogdet(V)[1]
             for strength in STRENGTHS:
                 k = strength * np.sqrt(np.trace(G) / (p @ p))
-                for A in np.exp(np.linspace(-3, 5, 400)):
-                    left = y / A - k * p
-                    likelihood = -(2 * len(y) * np.log(A) + logdet + left @ inverse @ left - len(y)) / 2
-                    if best is None or likelihood > best[0]:
-                        best = likelihood, A * k * prior.map + C @ masks.T @ Q @ inverse @ (y - A * k * p)
+                A = np.exp(np.linspace(-3, 5, 8000))
+                left = y[:, None] / A - k * p[:, None]
+                fits = (left * (inverse @ left)).sum(axis=0)
+                likelihoods = -(2 * len(y) * np.log(A) + logdet + fits - len(y)) / 2
+                top = int(likelihoods.argmax())
+                if best is None or likelihoods[top] > best[0]:
+                    best = likelihoods[top], A[top] * k * prior.map + cross @ inverse @ (y - A[top] * k * p)
     assert best is not None
     return best
 
@@ -115,8 +131,9 @@ def with_prior(problem, prior):
 def test_with_a_prior_the_posterior_is_the_textbooks(problem):
     cells, masks, answers, effects = problem
     rng = np.random.default_rng(1)
-    start = rng.normal(size=35)
-    said = masks @ start + rng.normal(size=24)
+    coarse = rng.normal(size=(5, 7))
+    start = np.kron(coarse, np.ones((2, 2))).ravel()
+    said = masks @ coarse.ravel() + rng.normal(size=24)
     told = (cells, masks, answers + 8 * said, effects)
     found = regress(*told, prior=Prior(answers=said, map=start, belief=1 - 1e-12))
     likelihood, mean = with_prior(told, Prior(answers=said, map=start, belief=1.0))
@@ -128,16 +145,16 @@ def test_with_a_prior_the_posterior_is_the_textbooks(problem):
 
 
 def test_what_is_believed_beforehand_weighs_the_prior_against_none(problem):
-    said = problem[1] @ np.linspace(-1, 1, 35)
+    said, start = problem[1] @ np.linspace(-1, 1, 35), np.linspace(-1, 1, 140)
     shares, ends = [], []
     for belief in (0.2, 0.5, 0.8):
-        found = regress(*problem, prior=Prior(answers=said, map=np.linspace(-1, 1, 35), belief=belief))
+        found = regress(*problem, prior=Prior(answers=said, map=start, belief=belief))
         shares.append(np.log(found.prior_share / (1 - found.prior_share)) - np.log(belief / (1 - belief)))
         ends.append(found)
     assert np.ptp(shares) < 1e-6
     alone, whole = (
         regress(*problem),
-        regress(*problem, prior=Prior(answers=said, map=np.linspace(-1, 1, 35), belief=1 - 1e-15)),
+        regress(*problem, prior=Prior(answers=said, map=start, belief=1 - 1e-15)),
     )
     for found in ends:
         mixed = found.prior_share * whole.mean + (1 - found.prior_share) * alone.mean
@@ -189,6 +206,7 @@ def test_frames_are_the_image_over_each_substrate_in_turn(images):
 def test_cells_hold_the_shares_of_superpixels_and_of_masks(images):
     views = views_of(F.interpolate(images, size=(56, 28))[0])
     assert views.grid == (28, 14)
+    assert views.map_size == (56, 28)
     for scale, segments in zip(views.cells.members, views.scales, strict=True):
         there = segments.reshape(28, 2, 14, 2)
         for number in (0, len(scale) - 1):
@@ -202,11 +220,24 @@ def test_cells_hold_the_shares_of_superpixels_and_of_masks(images):
         assert np.abs(evidence.effects[:, 2 * degree : 2 * degree + 2] - expected).max() < 1e-6
 
 
+def test_the_map_has_the_pixels_at_which_superpixels_are_cut_and_their_soft_edges(images):
+    views = views_of(F.interpolate(images, size=(224, 448))[0])
+    assert views.map_size == (56, 112)
+    small = F.interpolate(views.image[None], size=(56, 112), mode="area")[0]
+    for segments, num in zip(views.cells.segments, (4, 12), strict=True):
+        assert np.array_equal(segments, superpixels(small, num_segments=num).numpy())
+    shown = (views.cells.segments[1] == 3).astype(float)
+    mask = views.masks(range(1))[0]  # edges as soft as those of masks, which are made at the image's own size
+    soft = F.interpolate(views.map_of(shown.ravel())[None, None], size=(224, 448), mode="bilinear")[0, 0]
+    assert ((soft > 0.01) & (soft < 0.99)).float().mean() > 0
+    assert soft.diff(dim=1).abs().max() < 1.5 * mask.diff(dim=1).abs().max()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (20, 20)])
 def test_an_even_image_gives_a_constant_map(shape):
     queries = Queries(lambda frames: torch.full((len(frames), 2), 0.5))
     saliency = gp_regression(queries, torch.full((1, 3, *shape), 0.3), TARGET[:1], seeds=[0], num_samples=20)
-    assert saliency.shape == (1, *grid_size(*shape))
+    assert saliency.shape == (1, *shape)
     assert saliency.unique().numel() == 1
 
 
