@@ -8,7 +8,7 @@ All questions follow from (seed, number), so a smaller budget's are the first of
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,9 @@ anyway."""
 STUDENT_BELIEF, READOUT_BELIEF = 0.05, 0.5
 """Probability, before any answer, that a prior is right: a student may be unfaithful; a read-out was fitted to the
 black box's answers, and at its worst says where objects usually are."""
+
+LEAST_ODDS = 0.01
+"""Added to a probability and to its complement, so that those of 0 and 1 have odds that are a number."""
 
 FIRST_LOOK = 32
 """Questions at which `settled` is looked at for the first time; then at each doubling."""
@@ -61,6 +64,8 @@ def gp_regression_with_std(
     Question n shows some superpixels of one scale, with soft edges, and the substrate elsewhere; the next one shows the
     others. Scales and substrates take turns from pair to pair, and of S superpixels 1 ... S - 1 are shown, each number
     as likely as another. The regression, its choices by restricted likelihood, and the prior are `gaussian_process`'s.
+    It is done twice, of the probabilities and of their log-odds, which tell small ones apart, and the maps are averaged
+    in units of their spread.
 
     Args:
         model: The black box.
@@ -87,24 +92,26 @@ def gp_regression_with_std(
     maps, stds = [], []
     for i, image in enumerate(images):
         views = Views.of(image, num_segments, compactness, substrate, seeds[i])
-        made: Callable[[Evidence], Prior] | None = None
+        makers: Sequence[Callable[[Evidence], Prior] | None] = [None] * len(LINKS)
         if prior == "student":
             assert student is not None, "Job.check lets no such job through"
-            made = views.prior_of(views.ask(student, i, max(num_samples, prior_samples), int(target[i])))
+            asked = views.ask(student, i, max(num_samples, prior_samples), int(target[i]))
+            makers = [views.prior_of(asked.linked(link)) for link in LINKS]
         elif prior == "readout":
             assert start is not None, "Job.check lets no such job through"
-            made = views.prior_at(start[i])
+            makers = [views.prior_at(start[i])] * len(LINKS)
         found, before = None, None
         for budget in _budgets(num_samples) if settled else (num_samples,):
             evidence = views.ask(model, i, budget, int(target[i]))
-            found = _regress(views, evidence, made and made(evidence))
-            now = views.map_of(found.mean)
-            if before is not None and rank_correlation(before, now) >= settled:
+            found = views.averaged(
+                [views.regress(evidence.linked(link), make) for link, make in zip(LINKS, makers, strict=True)]
+            )
+            if before is not None and rank_correlation(before, found[0]) >= settled:
                 break
-            before = now
+            before = found[0]
         assert found is not None, "there is one budget at least"
-        maps.append(views.map_of(found.mean))
-        stds.append(views.map_of(found.std))
+        maps.append(found[0])
+        stds.append(found[1])
     return torch.stack(maps), torch.stack(stds)
 
 
@@ -129,6 +136,10 @@ class Evidence:
     """The target's probabilities, (N,)."""
     effects: np.ndarray
     """For each substrate its level, the share that was shown on it and this share's square, (N, E)."""
+
+    def linked(self, link: "Link") -> "Evidence":
+        """Return the same with the answers on another scale."""
+        return replace(self, answers=link(self.answers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +216,21 @@ class Views:
         """Make the masks of some frames, (len, H, W) in [0, 1], 1 where the image is shown."""
         return blur(torch.stack([self._mask(number) for number in numbers]), EDGE_SIGMA)
 
+    def regress(self, evidence: "Evidence", make: "Callable[[Evidence], Prior] | None" = None) -> Posterior:
+        """Find the weights of the map's pixels."""
+        prior = None if make is None else make(evidence)
+        return regress(self.cells, evidence.masks, evidence.answers, evidence.effects, prior)
+
+    def averaged(self, found: Sequence[Posterior]) -> tuple[Tensor, Tensor]:
+        """Average maps in units of their spread, the first one's; and their deviations, as if they erred alike."""
+        spreads = [float(one.mean.std()) for one in found]
+        factors = [spreads[0] / spread if spread > 0 else 1.0 for spread in spreads]
+        mean, std = (
+            np.mean([factor * getattr(one, what) for factor, one in zip(factors, found, strict=True)], axis=0)
+            for what in ("mean", "std")
+        )
+        return self.map_of(mean), self.map_of(std)
+
     def map_of(self, weights: np.ndarray) -> Tensor:
         """Lay out the pixels' weights (h * w,) with soft edges: (h, w) float32."""
         laid = torch.from_numpy(weights).to(self.image.device).float().view(1, *self.map_size)
@@ -212,7 +238,7 @@ class Views:
 
     def prior_of(self, evidence: "Evidence") -> "Callable[[Evidence], Prior]":
         """Make the prior of a student from what it answered; a black box is asked for the first of the same frames."""
-        own = _regress(self, evidence).mean
+        own = self.regress(evidence).mean
         return lambda asked: Prior(answers=evidence.answers[: len(asked.answers)], map=own, belief=STUDENT_BELIEF)
 
     def prior_at(self, saliency: Tensor) -> "Callable[[Evidence], Prior]":
@@ -248,5 +274,11 @@ class Views:
         return F.adaptive_avg_pool2d(maps[:, None], self.grid).flatten(1).double().cpu().numpy()
 
 
-def _regress(views: Views, evidence: Evidence, prior: Prior | None = None) -> Posterior:
-    return regress(views.cells, evidence.masks, evidence.answers, evidence.effects, prior)
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """Return log((p + e) / (1 - p + e)), e being `LEAST_ODDS`."""
+    return np.log((probabilities + LEAST_ODDS) / (1 - probabilities + LEAST_ODDS))
+
+
+Link = Callable[[np.ndarray], np.ndarray]
+LINKS: tuple[Link, ...] = (np.asarray, log_odds)
+"""Scales on which answers are explained: as they are, and as log-odds."""

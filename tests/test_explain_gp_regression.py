@@ -227,10 +227,26 @@ def test_the_map_has_the_pixels_at_which_superpixels_are_cut_and_their_soft_edge
     for segments, num in zip(views.cells.segments, (4, 12), strict=True):
         assert np.array_equal(segments, superpixels(small, num_segments=num).numpy())
     shown = (views.cells.segments[1] == 3).astype(float)
-    mask = views.masks(range(1))[0]  # edges as soft as those of masks, which are made at the image's own size
+    mask = views.masks(range(3))[2]  # edges as soft as those of masks, which are made at the image's own size
     soft = F.interpolate(views.map_of(shown.ravel())[None, None], size=(224, 448), mode="bilinear")[0, 0]
-    assert ((soft > 0.01) & (soft < 0.99)).float().mean() > 0
+    assert ((mask > 0.01) & (mask < 0.99)).any()
     assert soft.diff(dim=1).abs().max() < 1.5 * mask.diff(dim=1).abs().max()
+
+
+def test_the_map_is_of_probabilities_and_of_log_odds_alike(images):
+    options: dict[str, Any] = {"num_segments": (4, 12), "num_samples": 40}
+    found, std = gp_regression_with_std(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], **options)
+    views = views_of(images[0], seed=SEEDS[0])
+    evidence = views.ask(Queries(black_box), 0, 40, 1)
+    p = evidence.answers
+    maps = [
+        regress(views.cells, evidence.masks, answers, evidence.effects)
+        for answers in (p, np.log(p + 0.01) - np.log(1.01 - p))
+    ]
+    scale = maps[0].mean.std() / maps[1].mean.std()
+    for mine, name in ((found, "mean"), (std, "std")):
+        expected = (getattr(maps[0], name) + scale * getattr(maps[1], name)) / 2
+        assert torch.allclose(mine[0], views.map_of(expected), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (20, 20)])
@@ -269,8 +285,8 @@ def agreement(saliency):
 
 
 def test_the_square_is_found_from_few_questions_better_than_rise_finds_it_from_ten_times_as_many(images):
-    few = gp_regression(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=48)[0]
-    many = rise(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], num_masks=480)[0]
+    few = gp_regression(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=96)[0]
+    many = rise(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], num_masks=960)[0]
     assert agreement(few) > 0.6
     assert agreement(few) > agreement(many)
 
