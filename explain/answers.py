@@ -17,9 +17,8 @@ from explain.registry import Method
 
 # What decides the frames besides the method and its own options, as named in the maps' configuration.
 SHARED = ("data", "data_fingerprint", "split", "limit", "teacher", "teacher_fingerprint", "target", "seed")
-# The same, where the student answered, and where the method is not in its first version.
+# The same, where the student answered.
 SHARED_OF_STUDENT = ("explains", "student_fingerprint")
-SHARED_LATER = ("version",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +38,10 @@ def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folde
         ValueError: If it holds something else.
     """
     of_student = SHARED_OF_STUDENT if config.get("explains") == "student" else ()
-    later = [key for key in SHARED_LATER if key in config]
+    later = {"version": method.frames_version} if method.frames_version > 1 else {}
     shown = {
-        **{key: config[key] for key in (*SHARED, *of_student, *later)},
+        **{key: config[key] for key in (*SHARED, *of_student)},
+        **later,
         "method": method.name,
         "options": {name: config["options"][name] for name in method.frame_options},
     }

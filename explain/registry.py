@@ -56,7 +56,9 @@ class Method:
     with_std: str | None = None
     """module:function of the same that returns two: the maps, and the standard deviations of their values."""
     version: int = 1
-    """Raised where the same options come to mean other frames or maps; a job never goes on with another version's."""
+    """Raised where the same options come to mean other maps; a job never goes on with another version's."""
+    frames_version: int = 1
+    """Of a query-based method, likewise: raised where they come to mean other frames, which have other answers."""
 
     @property
     def asks(self) -> bool:
@@ -204,6 +206,7 @@ METHODS: dict[str, Method] = {
             frame_options=("num_segments", "compactness", "substrate"),
             budget="num_samples",
             version=2,
+            frames_version=2,
         ),
         Method(
             "gp_regression",
@@ -215,7 +218,8 @@ METHODS: dict[str, Method] = {
             frame_options=("num_segments", "compactness", "substrate"),
             budget="num_samples",
             with_std="explain.gp_regression:gp_regression_with_std",
-            version=2,
+            version=3,
+            frames_version=2,
         ),
         Method(
             "oracle",

@@ -435,13 +435,17 @@ def test_a_larger_budget_and_another_estimator_ask_only_what_is_new(serial, job,
     assert len(list(tmp_path.glob("answers-rise-*"))) == 1
 
 
-def test_another_version_of_a_method_asks_anew_into_another_folder(serial, job, monkeypatch, tmp_path):
+@pytest.mark.parametrize("frames_version", [1, 2])
+def test_another_version_of_a_method_goes_into_another_folder_and_asks_anew_if_its_frames_are_others(
+    serial, job, monkeypatch, tmp_path, frames_version
+):
     run("rise", asked_rise(job, "before"))
-    monkeypatch.setitem(METHODS, "rise", replace(METHODS["rise"], version=2))
+    later = replace(METHODS["rise"], version=2, frames_version=frames_version)
+    monkeypatch.setitem(METHODS, "rise", later)
     with pytest.raises(ValueError, match=r"another configuration.*version: got 2, stored nothing"):
         run("rise", asked_rise(job, "before"))
     run("rise", asked_rise(job, "after"))
-    assert len(list(tmp_path.glob("answers-rise-*"))) == 2
+    assert len(list(tmp_path.glob("answers-rise-*"))) == frames_version
 
 
 def test_the_student_is_asked_in_the_black_boxs_place(serial, job, data, student, tmp_path):
