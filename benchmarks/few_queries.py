@@ -1,6 +1,6 @@
 """Measure maps from few questions against RISE with thousands, on training images: how `gp_regression` was chosen.
 
-    python benchmarks/few_queries.py --data DIR --teacher TEACHER --out results/query_curve
+    python benchmarks/few_queries.py --data DIR --teacher TEACHER --out runs/few_queries
 
 Plays both games on the black box with the maps of each choice at each budget, one choice changed at a time, and writes
 a Markdown and a CSV table with the differences to RISE on the same images. Scores are kept per image, in `scores.csv`,
