@@ -87,9 +87,9 @@ paper-status: $(VENV)/.installed
 bench: $(VENV)/.installed
 	@$(RUN) -m benchmarks.bench $(BENCH)
 
-# Side by side, as tests wait for Ray most of their time; a file's tests share what it has made.
+# Side by side, as tests wait for Ray most of their time; a file's tests share what it has made, and files keep their order.
 test: $(VENV)/.installed
-	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 chaos: $(VENV)/.installed
 	@$(RUN) -m pytest -m chaos

@@ -8,10 +8,12 @@ from object_store import ObjectStore, object_store
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_precision() -> None:
-    """Let a file's trainings choose their precision; accelerate keeps a process's first one, whoever chose it."""
+def own_choices() -> None:
+    """Let a file choose what is kept for a whole process: accelerate's precision (its first), MLflow's store."""
     if state := sys.modules.get("accelerate.state"):
         state.AcceleratorState._reset_state(True)
+    if mlflow := sys.modules.get("mlflow"):
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="session")

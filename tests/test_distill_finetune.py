@@ -286,7 +286,7 @@ def test_the_command_leaves_a_black_box_and_a_killed_one_goes_on_exactly(data, t
     assert manifest == {"metrics": metrics, "errors": {}}
     with pytest.raises(ValueError, match="finished black box"):
         finetune(RECIPE, name="folder", data=data, network=NETWORK, out=str(tmp_path / "undisturbed"), resume=True)
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
     (tracked,) = client.search_runs([experiment.experiment_id])
     assert tracked.data.params["network"] == NETWORK

@@ -99,7 +99,7 @@ def test_the_job_leaves_a_student_its_curves_and_its_errors(world, undisturbed):
     rate = rate_from(manifest["rate"])
     assert (rate.kind, rate.items, rate.num_workers) == ("training", (NUM_STEPS - 1) * 8, 2)  # all but the first step
     assert rate.settings == {"depth": 18, "input_size": [32, 32], "compile": False}
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
     (tracked,) = client.search_runs([experiment.experiment_id])
     losses = client.get_metric_history(tracked.info.run_id, "train_loss")
