@@ -99,8 +99,33 @@ class Prior:
     """Probability beforehand that it is right."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spectra:
+    """What follows from masks and effects alone, whatever was answered: half of the work at 500 questions."""
+
+    rest: np.ndarray
+    """Z, orthonormal columns that span all that the effects do not, (N, N - rank)."""
+    eigen: Sequence[tuple[np.ndarray, np.ndarray]]
+    """For each of `LENGTHS` the eigenvalues and eigenvectors of Z^T M C M^T Z."""
+
+    @classmethod
+    def of(cls, cells: Cells, masks: np.ndarray, effects: np.ndarray) -> "Spectra":
+        """Decompose: cubic in N."""
+        rest = _complement(effects)
+        return cls(
+            rest=rest,
+            eigen=[np.linalg.eigh(rest.T @ (kernel @ masks.T) @ rest) for kernel in cells.covariances(masks)],
+        )
+
+
 def regress(
-    cells: Cells, masks: np.ndarray, answers: np.ndarray, effects: np.ndarray, prior: Prior | None = None
+    cells: Cells,
+    masks: np.ndarray,
+    answers: np.ndarray,
+    effects: np.ndarray,
+    prior: Prior | None = None,
+    *,
+    spectra: Spectra | None = None,
 ) -> Posterior:
     """Find the pixels' weights, and how much of the prior's map to start from.
 
@@ -115,14 +140,15 @@ def regress(
         answers: (N,).
         effects: H, (N, E).
         prior: Another model's answers and map.
+        spectra: Of these cells, masks and effects, where they are known from other answers to the same masks.
     """
-    rest = _complement(effects)
-    kernels = list(cells.covariances(masks))
-    alone, length = _best(rest, kernels, masks, answers)
+    spectra = spectra or Spectra.of(cells, masks, effects)
+    rest = spectra.rest
+    alone, length = _best(spectra, answers)
     without = _posterior(cells, masks, length, alone)
     if prior is None or np.abs(rest.T @ prior.answers).max(initial=0) <= TINY * np.abs(prior.answers).max():
         return without
-    fit, length = _best(rest, kernels, masks, answers, prior.answers)
+    fit, length = _best(spectra, answers, prior.answers)
     against = alone.evidence - fit.evidence + np.log(1 / prior.belief - 1)
     share = float(1 / (1 + np.exp(np.clip(against, -50, 50))))
     if share < LEAST_SHARE or fit.weight <= 0:
@@ -153,25 +179,20 @@ class _Fit:
     """Logarithm of the likelihood's mean over the strengths."""
 
 
-def _best(
-    rest: np.ndarray,
-    kernels: Sequence[np.ndarray],
-    masks: np.ndarray,
-    answers: np.ndarray,
-    said: np.ndarray | None = None,
-) -> tuple[_Fit, float]:
+def _best(spectra: Spectra, answers: np.ndarray, said: np.ndarray | None = None) -> tuple[_Fit, float]:
     """Return the fit whose C is likeliest, and its length."""
-    fits = [_fit(rest, kernel @ masks.T, answers, said) for kernel in kernels]
+    fits = [_fit(spectra.rest, values, vectors, answers, said) for values, vectors in spectra.eigen]
     return max(zip(fits, LENGTHS, strict=True), key=lambda found: found[0].evidence)
 
 
-def _fit(rest: np.ndarray, gram: np.ndarray, answers: np.ndarray, said: np.ndarray | None = None) -> _Fit:
-    """Solve for y on Z, the part that the effects do not reach; G = M C M^T, (N, N).
+def _fit(
+    rest: np.ndarray, values: np.ndarray, vectors: np.ndarray, answers: np.ndarray, said: np.ndarray | None
+) -> _Fit:
+    """Solve for y on Z, the part that the effects do not reach, where Z^T M C M^T Z has these values and vectors.
 
     Of n numbers y with mean sqrt(s) k p and covariance s V, u = 1 / sqrt(s) is likeliest where
     q u^2 - k c u - n = 0, with q = y^T V^-1 y and c = p^T V^-1 y.
     """
-    values, vectors = np.linalg.eigh(rest.T @ gram @ rest)
     values = np.maximum(values, 0)
     num, scale = len(values), float(values.mean()) if len(values) else 0.0
     along = vectors.T @ (rest.T @ answers)

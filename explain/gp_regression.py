@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explain.gaussian_process import Cells, Posterior, Prior, regress
+from explain.gaussian_process import Cells, Posterior, Prior, Spectra, regress
 from explain.grids import grid_size
 from explain.queries import Queries
 from explain.rise import rank_correlation
@@ -96,16 +96,17 @@ def gp_regression_with_std(
         if prior == "student":
             assert student is not None, "Job.check lets no such job through"
             asked = views.ask(student, i, max(num_samples, prior_samples), int(target[i]))
-            makers = [views.prior_of(asked.linked(link)) for link in LINKS]
+            spectra = Spectra.of(views.cells, asked.masks, asked.effects)
+            makers = [views.prior_of(asked.linked(link), spectra) for link in LINKS]
         elif prior == "readout":
             assert start is not None, "Job.check lets no such job through"
             makers = [views.prior_at(start[i])] * len(LINKS)
         found, before = None, None
         for budget in _budgets(num_samples) if settled else (num_samples,):
             evidence = views.ask(model, i, budget, int(target[i]))
-            found = views.averaged(
-                [views.regress(evidence.linked(link), make) for link, make in zip(LINKS, makers, strict=True)]
-            )
+            spectra = Spectra.of(views.cells, evidence.masks, evidence.effects)
+            pairs = zip(LINKS, makers, strict=True)
+            found = views.averaged([views.regress(evidence.linked(link), spectra, make) for link, make in pairs])
             if before is not None and rank_correlation(before, found[0]) >= settled:
                 break
             before = found[0]
@@ -216,10 +217,12 @@ class Views:
         """Make the masks of some frames, (len, H, W) in [0, 1], 1 where the image is shown."""
         return blur(torch.stack([self._mask(number) for number in numbers]), EDGE_SIGMA)
 
-    def regress(self, evidence: "Evidence", make: "Callable[[Evidence], Prior] | None" = None) -> Posterior:
+    def regress(
+        self, evidence: "Evidence", spectra: Spectra, make: "Callable[[Evidence], Prior] | None" = None
+    ) -> Posterior:
         """Find the weights of the map's pixels."""
         prior = None if make is None else make(evidence)
-        return regress(self.cells, evidence.masks, evidence.answers, evidence.effects, prior)
+        return regress(self.cells, evidence.masks, evidence.answers, evidence.effects, prior, spectra=spectra)
 
     def averaged(self, found: Sequence[Posterior]) -> tuple[Tensor, Tensor]:
         """Average maps in units of their spread, the first one's; and their deviations, as if they erred alike."""
@@ -236,9 +239,9 @@ class Views:
         laid = torch.from_numpy(weights).to(self.image.device).float().view(1, *self.map_size)
         return blur(laid, EDGE_SIGMA)[0]
 
-    def prior_of(self, evidence: "Evidence") -> "Callable[[Evidence], Prior]":
+    def prior_of(self, evidence: "Evidence", spectra: Spectra) -> "Callable[[Evidence], Prior]":
         """Make the prior of a student from what it answered; a black box is asked for the first of the same frames."""
-        own = self.regress(evidence).mean
+        own = self.regress(evidence, spectra).mean
         return lambda asked: Prior(answers=evidence.answers[: len(asked.answers)], map=own, belief=STUDENT_BELIEF)
 
     def prior_at(self, saliency: Tensor) -> "Callable[[Evidence], Prior]":
