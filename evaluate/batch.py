@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,10 @@ from explain.schema import read_part
 if TYPE_CHECKING:
     from distill.teachers import Teacher
 
-SHARD_MAPS = 16  # 16 maps are 7,200 forward passes at 224 px: seconds to redo, long enough to fill batches
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+SHARD_FRAMES = 7200  # 16 maps of 450 frames: seconds to redo, and long beside what a shard costs besides
+MAPS_AHEAD = 8  # read and ranked while the black box works; megabytes each
 BATCH_FRAMES = 64  # where the teacher does not say how many it takes at once
 # The scores' columns of what a map cost, and where the maps have it.
 MAP_COSTS = {
@@ -109,7 +113,7 @@ def play_games(
         folder,
         what="scores",
         job="games",
-        shard_items=shard_size(num_items, SHARD_MAPS),
+        shard_items=shard_size(num_items, max(1, SHARD_FRAMES // each)),
         rows_per_item=len(protocol.games),
         items_per_image=len(sources),
         queries="teacher_queries",
@@ -177,7 +181,7 @@ class GamesWorker:
         A row waits with the fractions of pixels that its curve's points stand at.
         """
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:  # beside the black box
-            for found, plays, tied_share, error in reader.map(self._prepared, items):
+            for found, plays, tied_share, error in _ahead(reader, self._read, items):
                 own = [{**self._row(found), "game": game} for game in self.protocol.games]
                 rows += own
                 if error is not None:
@@ -189,11 +193,11 @@ class GamesWorker:
                     waiting.append((row, changed_fractions(game.steps, game.num_steps)))
                     yield game
 
-    def _prepared(self, item: dict[str, Any]) -> tuple[dict[str, Any], list[Play], float | None, str | None]:
+    def _read(self, item: dict[str, Any]) -> tuple[dict[str, Any], list[Play], float | None, str | None]:
         """Read an item's map and image: the map's row, its plays and its tied share, or why there are none."""
         found = self._map_row(item)
         try:
-            return found, *self._prepare(found), None
+            return found, *self._make_plays(found), None
         except ValueError as error:
             return found, [], None, str(error)
 
@@ -205,7 +209,7 @@ class GamesWorker:
         costs = {name: found[of] for name, of in MAP_COSTS.items()}
         return {**same, **costs, "protocol_hash": self.protocol.hash, "teacher_queries": 0}
 
-    def _prepare(self, found: dict[str, Any]) -> tuple[list[Play], float]:
+    def _make_plays(self, found: dict[str, Any]) -> tuple[list[Play], float]:
         """Make the plays of a map and its tied share. Raises: ValueError that says why there are none."""
         if found["error"] is not None:
             raise ValueError(found["error"])
@@ -217,6 +221,17 @@ class GamesWorker:
         saliency = torch.from_numpy(np.array(found["saliency"], dtype=np.float32)).to(self.device)
         options = {"image_id": found["image_id"], "mean": self.teacher.mean, "std": self.teacher.std}
         return make_plays(image, saliency, target=target, protocol=self.protocol, **options)
+
+
+def _ahead(pool: Executor, function: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
+    """Yield `function` of every item, in their order; the pool is `MAPS_AHEAD` items ahead, no more."""
+    waiting: deque[Future[Found]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > MAPS_AHEAD:
+            yield waiting.popleft().result()
+    for one in waiting:
+        yield one.result()
 
 
 def _score(curve: np.ndarray, fractions: np.ndarray) -> dict[str, Any]:

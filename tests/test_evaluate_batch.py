@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from distill.images import open_images
 from distill.images.decode import decode, resize
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
-from evaluate.batch import GamesWorker, play_games
+from evaluate.batch import GamesWorker, _ahead, play_games
 from evaluate.job import RUNS_FILE
 from evaluate.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Protocol, Substrate
 from evaluate.schema import read_scores
@@ -130,6 +131,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def ray_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import the black box too
+        patch.setattr("evaluate.batch.SHARD_FRAMES", 16 * 2 * 13)  # 16 maps, with 13 points a game on 12 x 18 pixels
         with ray_session():
             yield
 
@@ -261,6 +263,16 @@ def test_a_rerun_restores_what_is_missing_and_makes_no_second_run(played, monkey
     assert result.summary.skipped_rows == result.summary.rows - 2 * 16
     assert len(runs_of(played)[1]) == 2
     assert Folder(played.scores).read_json(RUNS_FILE) == runs
+
+
+def test_maps_are_read_a_few_ahead_of_the_black_box_and_in_their_order(monkeypatch):
+    monkeypatch.setattr("evaluate.batch.MAPS_AHEAD", 3)
+    read = []
+    with ThreadPoolExecutor(1) as pool:
+        for place, found in enumerate(_ahead(pool, lambda item: read.append(item) or item, range(20))):
+            assert found == place
+            assert len(read) <= place + 1 + 3
+    assert read == list(range(20))
 
 
 def test_another_protocol_needs_another_folder(played):
