@@ -19,7 +19,7 @@ from distill.student import Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import check_budget
 from distill.teachers.engines import Choice, has_native_bfloat16
-from explain.answers import answers_folder
+from explain.answers import answers_folder, gather_answers
 from explain.asking import Asker
 from explain.compact import compact
 from explain.engine import EAGER, GRAPH_IMAGES, choose, in_engine
@@ -71,8 +71,11 @@ def explain(name: str, job: Job) -> Summary:
             "engine": asdict(choice),
             "answers": answers_folder(job.out, plan.method, plan.config) if plan.method.asks else None,
         }
-        smallest = SHARD_ASKED if plan.method.asks else SHARD_IMAGES
-        shards = make_shards(items, shard_size(len(plan.images.image_ids), smallest))
+        image_ids = plan.images.image_ids
+        size = shard_size(len(image_ids), SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
+        shards = make_shards(items, size)
+        if config["answers"] is not None:
+            gather_answers(config["answers"], [image_ids[k : k + size] for k in range(0, len(image_ids), size)])
         summary = run_shards(
             MapWorker,
             config,

@@ -435,6 +435,26 @@ def test_a_larger_budget_and_another_estimator_ask_only_what_is_new(serial, job,
     assert len(list(tmp_path.glob("answers-rise-*"))) == 1
 
 
+@pytest.mark.parametrize("target", [None, "label"])
+def test_more_images_ask_only_for_those_that_are_new(serial, job, tmp_path, monkeypatch, target):
+    monkeypatch.setattr(explain.batch, "SHARD_ASKED", 2)
+    asked = []
+    forward = Teacher.forward
+    run("rise", replace(asked_rise(job, "few"), limit=3, target=target))
+    monkeypatch.setattr(Teacher, "forward", lambda self, pixels: asked.append(len(pixels)) or forward(self, pixels))
+    run("rise", replace(asked_rise(job, "all"), target=target))
+    before, after = (
+        {row["image_id"]: row for row in rows_of(str(tmp_path / name)) if row["error"] is None}
+        for name in ("few", "all")
+    )
+    assert 0 < len(before) < len(after)
+    kept = len(before) if target is None else 0  # a class's number may be another one among other images
+    assert sum(asked) >= 32 * (len(after) - kept)
+    assert sum(asked) < 32 * (len(after) - kept) + 32
+    for image_id, row in before.items():
+        assert np.array_equal(row["saliency"], after[image_id]["saliency"])
+
+
 @pytest.mark.parametrize("frames_version", [1, 2])
 def test_another_version_of_a_method_goes_into_another_folder_and_asks_anew_if_its_frames_are_others(
     serial, job, monkeypatch, tmp_path, frames_version
