@@ -48,7 +48,7 @@ def measure(world: World) -> list[Row]:
         what=f"insertion and deletion, {num} frames an image, {teacher.engine}",
         against=f"the engine alone, batches of {engines.choice.batch_size}, as many forwards",
         at_least=0.95,
-        note=f"ranking pixels, composing frames and adding up curves take {besides:.0%} of the time, timed without forwards",
+        note=f"ranking pixels, composing frames and adding up curves: {besides:.0%} of the time, without forwards",
     )
     eager = make_peers(lambda _batch: world.network, image, saliency, target)
     slow = interleaved({**works, **eager}, rounds=world.rounds(2), warm_up=False)
