@@ -62,15 +62,32 @@ class Cells:
             yield (rows @ masks.reshape(-1, *self.grid) @ columns.T).reshape(masks.shape) + MIX * same
 
     def at_pixels(self, masks: np.ndarray, length: float) -> np.ndarray:
-        """Return M C', (N, h * w), C' the covariances of cells and pixels, likewise; a pixel's variance is 1 + MIX."""
-        shape = self.segments[0].shape
+        """Return M C', (N, h * w), C' the covariances of cells and pixels, likewise; a pixel's variance is 1 + MIX.
+
+        As precise as the masks are.
+        """
+        shape, dtype = self.segments[0].shape, masks.dtype
         rows, columns = (
-            _alike(pixels, side, max(self.grid), length) for pixels, side in zip(shape, self.grid, strict=True)
+            _alike(pixels, side, max(self.grid), length).astype(dtype)
+            for pixels, side in zip(shape, self.grid, strict=True)
         )
-        near = rows @ masks.reshape(-1, *self.grid) @ columns.T
-        for scale, segments in zip(self.members, self.segments, strict=True):
-            near += MIX / len(self.members) * (masks @ scale.T)[:, segments]
-        return near.reshape(len(masks), -1)
+        near = (rows @ masks.reshape(-1, *self.grid) @ columns.T).reshape(len(masks), -1)
+        examples, patches = self.patches
+        same = sum(
+            (masks @ scale.T.astype(dtype))[:, segments.flat[examples]]
+            for scale, segments in zip(self.members, self.segments, strict=True)
+        )
+        near += np.take(MIX / len(self.members) * same, patches, axis=1)
+        return near
+
+    @functools.cached_property
+    def patches(self) -> tuple[np.ndarray, np.ndarray]:
+        """A pixel of each patch of pixels that no scale tells apart, (P,), and the patch of each pixel, (h * w,)."""
+        codes = np.zeros(self.segments[0].size, dtype=np.int64)
+        for segments in self.segments:
+            codes = codes * (int(segments.max()) + 1) + segments.ravel()
+        _, examples, patches = np.unique(codes, return_index=True, return_inverse=True)
+        return examples, patches.ravel()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +236,7 @@ def _fit(
 
 def _posterior(cells: Cells, masks: np.ndarray, length: float, fit: _Fit, start: np.ndarray | float = 0.0) -> Posterior:
     mean = fit.weight * start + cells.at_pixels(fit.alpha[None] @ masks, length)[0]
-    known, rows = np.zeros_like(mean), fit.root.T @ masks
+    known, rows = np.zeros_like(mean), (fit.root.T @ masks).astype(np.float32)  # enough for a deviation
     for i in range(0, len(rows), ROWS_AT_ONCE):
         known += (cells.at_pixels(rows[i : i + ROWS_AT_ONCE], length) ** 2).sum(axis=0)
     std = np.sqrt(fit.signal * np.maximum(1 + MIX - known, 0))

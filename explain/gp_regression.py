@@ -265,7 +265,7 @@ class Views:
         num = int(segments.max()) + 1
         rng = np.random.default_rng((self.seed, number // 2))
         shown = rng.permutation(num) < rng.integers(1, max(num, 2))
-        return torch.from_numpy(shown != bool(number % 2)).to(segments.device)[segments].float()
+        return torch.from_numpy(np.float32(shown != bool(number % 2))).to(segments.device)[segments]
 
     def _frames(self, masks: Tensor, first: int, numbers: range) -> Tensor:
         shown = masks[numbers.start - first : numbers.stop - first, None]
