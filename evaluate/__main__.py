@@ -227,6 +227,9 @@ class Report:
     beside: str | None = None
     """Data set of the paper's with whose order of methods to compare ours, such as imagenet. Default: that of the same
     name, if it has one."""
+    against: str | None = None
+    """Method that the others are tested against: its folder of maps, such as rise_4000, or its name in the table.
+    Default: mal_grad_cam."""
 
     def run(self) -> None:
         """Write the page, then print what it found."""
@@ -240,6 +243,7 @@ class Report:
             num_gallery=self.num_gallery,
             tables=self.table,
             beside=self.beside,
+            against=self.against,
         )
         print(summary)
 

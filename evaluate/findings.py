@@ -53,18 +53,21 @@ class Findings:
         return stored or (self.images.name if self.images else data_name(self.results.config))
 
 
-def gather(scores: Sequence[str], measures: Sequence[str] = (), *, beside: str | None = None) -> Findings:
+def gather(
+    scores: Sequence[str], measures: Sequence[str] = (), *, beside: str | None = None, against: str | None = None
+) -> Findings:
     """Read score folders, and measures of the same maps, and compute everything that a report shows.
 
     Args:
         scores: folders of `python -m evaluate games`.
         measures: folders of `python -m evaluate measures`.
         beside: the paper's data set with whose order of methods ours is compared; by default the one of the same name.
+        against: the method that the others are tested against, as `load_results` takes it.
 
     Raises:
         ValueError: the scores cannot stand in one report, there are none, or the measures are not of their maps.
     """
-    results = load_results(scores)
+    results = load_results(scores, against=against)
     measured = read_measured(measures)
     configs = {folder.uri: measures_config(folder) for folder in map(Folder, measures)}
     _refuse_unfit(results, configs, measured)

@@ -1,4 +1,4 @@
-"""What came out, in a few plain sentences made from the numbers: who is first; does MAL-Grad-CAM beat controls."""
+"""What came out, in a few plain sentences made from the numbers: who is first; does the main method beat controls."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from evaluate.results import Results
 from evaluate.statistics import Interval
 
 EXTREME = {"deletion": "lowest", "insertion": "highest"}
-# What MAL-Grad-CAM does where another method's verdict is this.
+# What the main method does where another method's verdict is this.
 VERBS: dict[Verdict, str] = {"better": "loses to", "worse": "beats", "unclear": "is not clearly different from"}
 
 
 def sentences(results: Results, rows: Sequence[MethodRow]) -> list[str]:
-    """Say which method is first in each game, ceilings apart, then how MAL-Grad-CAM does against each control."""
+    """Say which method is first in each game, ceilings apart, then how the main method does against each control."""
     return [*(_winner(results, rows, game) for game in GAMES), *against_controls(results, rows)]
 
 
@@ -36,11 +36,11 @@ def _winner(results: Results, rows: Sequence[MethodRow], game: str) -> str:
 
 
 def against_controls(results: Results, rows: Sequence[MethodRow]) -> list[str]:
-    """Say for each control whether MAL-Grad-CAM beats it, with the paired difference in each game."""
+    """Say for each control whether the main method beats it, with the paired difference in each game."""
     main = results.main
     if main is None:
         return ["mal_grad_cam was not scored, so nothing is said about it here."]
-    controls = [row for row in rows if row.scored.is_control]
+    controls = [row for row in rows if row.scored.is_control and row.scored.label != main.label]
     if not controls:
         return ["No control was scored, so nothing here says that any map is better than chance."]
     return [_against(main.label, row) for row in controls]

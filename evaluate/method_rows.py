@@ -1,4 +1,4 @@
-"""The report's one table: methods by measures with intervals and cost, each number tested against MAL-Grad-CAM's."""
+"""The report's one table: methods by measures with intervals and cost, each number tested against one method's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ Tables = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One method against MAL-Grad-CAM in one column, paired on the images that both have."""
+    """One method against the main one in one column, paired on the images that both have."""
 
     difference: Interval
-    """The method minus MAL-Grad-CAM."""
+    """The method minus the main one."""
     win_rate: float
     """Share of the images on which the method is better, ties half."""
     p_value: float
@@ -55,7 +55,7 @@ class MethodRow:
     values: Mapping[str, Interval]
     """By column name; without the columns that were not measured for it."""
     against: Mapping[str, Comparison]
-    """By column name; empty for MAL-Grad-CAM itself, and where that was not scored."""
+    """By column name; empty for the main one itself, and where that was not scored."""
     num_flat: int
     """Images with a score whose insertion curve ends too near its start for normalised insertion."""
     tied_share: float
@@ -132,7 +132,7 @@ def _method_row(
 
 
 def comparisons(results: Results, columns: Sequence[Column], tables: Tables) -> dict[str, dict[str, Comparison]]:
-    """Compare each method with MAL-Grad-CAM, by label and column; empty where it was not scored."""
+    """Compare each method with the main one, by label and column; empty where that was not scored."""
     main = results.main
     if main is None:
         return {}

@@ -23,6 +23,7 @@ def write_report(
     num_gallery: int = 8,
     tables: str | None = None,
     beside: str | None = None,
+    against: str | None = None,
 ) -> str:
     """Write the page, and the tables where asked for; keep both as artifacts of an MLflow run `report`.
 
@@ -34,6 +35,7 @@ def write_report(
         num_gallery: images in the gallery, 0 or more.
         tables: file name ending in .md or .csv; both are written beside each other.
         beside: as `gather` takes it.
+        against: likewise.
 
     Returns:
         The summary for the console.
@@ -42,7 +44,7 @@ def write_report(
         ValueError: the scores cannot stand in one report, or an argument is out of range.
     """
     (folder, name), stem = _check(out, num_gallery, tables)
-    findings = gather(scores, measures, beside=beside)
+    findings = gather(scores, measures, beside=beside, against=against)
     folder.write_bytes(name, render(findings, photographs=photographs, num_gallery=num_gallery).encode())
     page = folder.child(name).uri
     written = [page]

@@ -54,6 +54,8 @@ class Results:
     column `name` holds the method's label."""
     curves: dict[tuple[str, str], MeanCurve]
     """Mean curves by (label, game)."""
+    against: str | None = None
+    """Label of the method that the others are tested against; None for MAL-Grad-CAM."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -67,7 +69,12 @@ class Results:
 
     @property
     def main(self) -> Scored | None:
-        """Return MAL-Grad-CAM, the first configuration of it, or None where it was not scored."""
+        """Return the method that the others are tested against: the one that was named, else MAL-Grad-CAM.
+
+        That is the first configuration of it, or None where it was not scored.
+        """
+        if self.against is not None:
+            return next(scored for scored in self.methods if scored.label == self.against)
         return next((scored for scored in self.methods if scored.method == MAIN_METHOD), None)
 
     @functools.cached_property
@@ -119,16 +126,19 @@ class Results:
         }
 
 
-def load_results(uris: Sequence[str], *, cross_teacher: bool = False) -> Results:
+def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: str | None = None) -> Results:
     """Read score folders.
 
     Args:
         uris: the folders.
         cross_teacher: let them hold scores of maps that were made for another black box.
+        against: the method that the others are tested against, by its label, the name of its folder of maps, or its
+            own name; without it MAL-Grad-CAM.
 
     Raises:
         ValueError: a folder has no scores, two were made under different protocols, teachers or data sets, an image
-            was scored twice for the same maps, or the maps were made for another black box.
+            was scored twice for the same maps, the maps were made for another black box, or none or several methods
+            are `against`.
     """
     if not uris:
         raise ValueError("no scores given; give one or more --out folders of `python -m evaluate games`")
@@ -149,13 +159,25 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False) -> Results
     _refuse_doubles(rows)
     _refuse_other_hashes(rows, configs[0]["protocol_hash"])
     found = set(rows["name"].unique())
+    scored = tuple(scored for scored in methods if scored.label in found)
     return Results(
         uris=tuple(folder.uri for folder in folders),
         configs=configs,
-        methods=tuple(scored for scored in methods if scored.label in found),
+        methods=scored,
         rows=rows,
         curves=curves,
+        against=None if against is None else _label_of(against, scored),
     )
+
+
+def _label_of(name: str, methods: Sequence[Scored]) -> str:
+    """Find a method by its label, its folder of maps or its own name."""
+    for named in (lambda one: one.label, lambda one: Folder(one.maps).name, lambda one: one.method):
+        found = [one.label for one in methods if named(one) == name]
+        if len(found) == 1:
+            return found[0]
+    known = ", ".join(f"{one.label!r} in {one.maps}" for one in methods)
+    raise ValueError(f"against {name!r}: no method, or several; give a label or the name of a folder of maps: {known}")
 
 
 def _refuse_crossed(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:

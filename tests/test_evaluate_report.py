@@ -687,6 +687,25 @@ def test_tables_agree(full: Findings) -> None:
     assert len(lines) == 8 + 2 + 5 + 2 + len(full.student.agreements)
 
 
+def test_any_method_may_be_the_one_that_the_others_are_tested_against(world, found):
+    usual = {row.scored.label: row for row in found.rows}
+    other = gather([world.scores], against="matt")
+    rows = {row.scored.label: row for row in other.rows}
+    assert not rows["matt"].against
+    for game in ("deletion", "insertion"):
+        own, theirs = rows["mal_grad_cam"].against[game], usual["matt"].against[game]
+        assert own.difference.mean == pytest.approx(-theirs.difference.mean)
+        assert own.win_rate == pytest.approx(1 - theirs.win_rate)
+        assert own.p_value == pytest.approx(theirs.p_value)
+    assert "Each method minus matt, " in markdown(other)
+    assert any(line.startswith(("matt ", "Against the control random, matt ")) for line in other.headline)
+    assert {row.scored.label for row in other.rows} == set(usual)
+    folder = Folder(rows["grad_cam"].scored.maps).name
+    assert gather([world.scores], against=folder).results.main == rows["grad_cam"].scored
+    with pytest.raises(ValueError, match=r"against 'rise': no method, or several; .*'matt' in "):
+        gather([world.scores], against="rise")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
