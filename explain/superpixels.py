@@ -76,8 +76,8 @@ def compose(image: Tensor, other: Tensor, segments: Tensor, presence: Tensor) ->
     Returns:
         (B, 3, H, W).
     """
-    shown = presence.to(segments.device)[:, segments]  # (B, H, W)
-    return torch.where(shown[:, None], image, other)
+    shown = presence.to(segments.device).float().index_select(1, segments.flatten())  # (B, H * W) of 0 and 1
+    return torch.lerp(other, image, shown.view(-1, 1, *segments.shape))  # which gives either as it is, to the last bit
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
