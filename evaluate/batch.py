@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-SHARD_FRAMES = 7200  # 16 maps of 450 frames: seconds to redo, and long beside what a shard costs besides
+SHARD_MAPS = 16  # 16 maps are 7,200 forward passes at 224 px: seconds to redo, long enough to fill batches
+SHARD_FRAMES = 2000  # of shorter games a shard has more maps, for it costs a tenth of a second besides
 MAPS_AHEAD = 8  # read and ranked while the black box works; megabytes each
 BATCH_FRAMES = 64  # where the teacher does not say how many it takes at once
 # The scores' columns of what a map cost, and where the maps have it.
@@ -113,7 +114,7 @@ def play_games(
         folder,
         what="scores",
         job="games",
-        shard_items=shard_size(num_items, max(1, SHARD_FRAMES // each)),
+        shard_items=shard_size(num_items, max(SHARD_MAPS, SHARD_FRAMES // each)),
         rows_per_item=len(protocol.games),
         items_per_image=len(sources),
         queries="teacher_queries",
