@@ -1,4 +1,4 @@
-"""`python -m explain auto`: whatever is best at a budget of questions (results/query_curve). Imports no torch."""
+"""`python -m explain auto`: whatever is best at a budget of questions (results/imagenette). Imports no torch."""
 
 from dataclasses import dataclass, replace
 from typing import Any
