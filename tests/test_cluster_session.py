@@ -55,7 +55,10 @@ with ray_session():
     for process in own:
         process.terminate()
     print(beside.pid, flush=True)
-    ray.get(waiting)
+    try:
+        ray.get(waiting)
+    except ray.exceptions.RayError:  # where Ray sees its own end, before it is looked at from here
+        time.sleep(600)
 """
 
 
