@@ -99,6 +99,7 @@ python -m evaluate similarity --student $student --teacher $teacher --data "$dat
 report="python -m evaluate report --no-photographs"
 $report --scores $run/scores/*/ --out results/imagenette/report.html --table results/imagenette/methods.md
 $report --scores $run/scores/*/ --out $run/against_rise.html --table results/imagenette/against_rise.md --against rise_4000
+$report --scores $run/scores_swapped --out $run/swapped.html --table results/imagenette/swapped.md --against rise_4000
 python -c '
 import sys, pandas as pd
 from evaluate.results import load_results
