@@ -40,10 +40,10 @@ def against_controls(results: Results, rows: Sequence[MethodRow]) -> list[str]:
     main = results.main
     if main is None:
         return ["mal_grad_cam was not scored, so nothing is said about it here."]
-    controls = [row for row in rows if row.scored.is_control and row.scored.label != main.label]
+    controls = [row for row in rows if row.scored.is_control]
     if not controls:
         return ["No control was scored, so nothing here says that any map is better than chance."]
-    return [_against(main.label, row) for row in controls]
+    return [_against(main.label, row) for row in controls if row.scored is not main]
 
 
 def _against(main: str, row: MethodRow) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What made the files beside this one and those of ../query_curve. From the project's folder, with the environment active:
+# What made the files beside this one. From the project's folder, with the environment active:
 #     python -m cluster run -- bash results/imagenette/run.sh
 # Every step goes on where it was stopped, so a second start repeats nothing. About six hours on two cores with bfloat16 units.
 set -euo pipefail
@@ -22,17 +22,14 @@ if [ ! -f $student/student.json ]; then
         --compile --epochs 10 --batch-size 64 --lr 0.08 --resume
 fi
 
-explain() { # NAME METHOD [OPTIONS]: maps of the first 30 val images of each class
-    local name=$1 method=$2
-    shift 2
-    [ -f "$run/maps/$name/_manifest.json" ] || python -m explain "$method" --data "$data" --per-class "$per_class" \
-        --teacher $teacher --student $student --out "$run/maps/$name" --num-workers "$workers" "$@"
-}
-ask() { # NAME METHOD [OPTIONS]: the same for methods that need no student
+ask() { # NAME METHOD [OPTIONS]: maps of the first 30 val images of each class
     local name=$1 method=$2
     shift 2
     [ -f "$run/maps/$name/_manifest.json" ] || python -m explain "$method" --data "$data" --per-class "$per_class" \
         --teacher $teacher --out "$run/maps/$name" --num-workers "$workers" "$@"
+}
+explain() { # NAME METHOD [OPTIONS]: the same for what needs the student
+    ask "$@" --student $student
 }
 games() { # FOLDER "MAPS" [OPTIONS]: both games on the black box
     local folder=$1 maps=$2
