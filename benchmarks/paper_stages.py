@@ -146,13 +146,12 @@ def _black_box(name: str, settings: Settings) -> tuple[str, Stage | None]:
     title = f"{name}: black box"
     if data_set.network is None:
         out = settings.place("lite0")
-        return f"onnx:{out}/model.onnx", Stage(
-            name=title, command=("distill.teachers.lite", out), out=out, proof="teacher.toml"
-        )
+        command = ("distill.teachers.lite", out, "--archive")
+        return f"torch:{out}/model.pt2", Stage(name=title, command=command, out=out, proof="model.pt2")
     network, out = (settings.network if named else None) or data_set.network, settings.place(name, "teacher")
     command = ("distill", "finetune", name, "--data", settings.images(name), "--network", network, "--out", out)
     command = (*command, "--resume", *shlex.split(settings.finetune))
-    return f"onnx:{out}/model.onnx", Stage(name=title, command=command, out=out, made_with={"network": network})
+    return f"torch:{out}/model.pt2", Stage(name=title, command=command, out=out, made_with={"network": network})
 
 
 def _student(name: str, settings: Settings) -> Iterator[Stage]:

@@ -61,7 +61,7 @@ class FineTune:
     network: str
     """What to start from, KIND:WHERE: torchvision:resnet50, lite:efficientnet-lite0, python:module:factory."""
     out: str
-    """Run folder for the black box (model.onnx, teacher.toml) and its checkpoints; a path or URI."""
+    """Run folder for the black box (model.onnx, model.pt2, teacher.toml) and its checkpoints; a path or URI."""
     num_workers: int | None = None
     """Training workers; one per GPU by default, else one for every four cores."""
     min_workers: int | None = None
@@ -76,7 +76,7 @@ class FineTune:
 
         options = {"num_workers": self.num_workers, "min_workers": self.min_workers, "resume": self.resume}
         metrics = finetune(self.recipe, name=name, data=self.data, network=self.network, out=self.out, **options)
-        return f"black box onnx:{self.out}/model.onnx: {_shown(metrics)}"
+        return f"black box onnx:{self.out}/model.onnx, torch:{self.out}/model.pt2: {_shown(metrics)}"
 
 
 def main() -> int:

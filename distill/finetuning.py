@@ -13,7 +13,7 @@ from distill.images import ImageSet
 from distill.losses import cross_entropy
 from distill.networks import Network
 from distill.recipes import TrainingRecipe
-from distill.teachers.export import export_onnx
+from distill.teachers.export import export_archive, export_onnx
 from distill.views import Views
 from distill.worker import Worker
 
@@ -45,10 +45,11 @@ class FineTuning(Worker):
         return len(valid), [(logits.argmax(dim=1) == labels).sum(), cross_entropy(logits, labels) * len(valid)]
 
     def store(self, folder: Folder) -> None:
-        """Write the network as a black box: `model.onnx` in float32 and its `teacher.toml`."""
+        """Write the network as a black box in float32: `model.onnx`, `model.pt2` and their `teacher.toml`."""
         plain = copy.deepcopy(self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False))
         plain.to(device="cpu", memory_format=torch.contiguous_format)
-        export_onnx(plain, folder.uri, self.recipe.input_size, self.mean, self.std, classes=self.class_names)
+        for export in (export_onnx, export_archive):
+            export(plain, folder.uri, self.recipe.input_size, self.mean, self.std, classes=self.class_names)
 
 
 def check_labels(train: ImageSet, val: ImageSet) -> None:

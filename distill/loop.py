@@ -100,7 +100,7 @@ def finetune(
         name: the recipe's name, for the records.
         data: folder or URI with training and validation images that have labels.
         network: what to start from, KIND:WHERE, as `load_network` takes it.
-        out: run folder: `model.onnx` with its `teacher.toml`, checkpoints.
+        out: run folder: `model.onnx` and `model.pt2` with their `teacher.toml`, checkpoints.
         num_workers: DDP workers; None takes one per GPU, else one for every four cores.
         min_workers: fewest to go on with where nodes go away; `num_workers` are the most then, when nodes join.
         resume: go on with the work in `out`, from its last checkpoint.

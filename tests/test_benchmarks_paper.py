@@ -165,7 +165,7 @@ def test_each_link_holds(made, data, name):
     student, config = folder.read_json("student.json"), folder.config()
     source = f"{data}/{name}" if "aircraft" not in name else f"{data}/aircraft#{name.removeprefix('aircraft-')}"
     images = open_images(source)
-    teacher = TEACHERS.get(name, f"onnx:{made}/{name}/teacher/model.onnx")
+    teacher = TEACHERS.get(name, f"torch:{made}/{name}/teacher/model.pt2")
     assert (student["teacher"], student["num_classes"]) == (teacher, len(images.class_names))
     started_from = Folder(str(made / "imagenet/student")).read_json("student.json")["fingerprint"]
     assert config.get("init") == (None if name in TEACHERS else started_from)

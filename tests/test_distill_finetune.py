@@ -1,6 +1,7 @@
 """Fine-tune a tiny network on rendered images: steps by hand, what it learns, what is exported, exact resume."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -160,11 +161,11 @@ def test_a_run_goes_on_exactly_where_it_was_saved(data, tmp_path):
     assert not torch.equal(without.network.state_dict()["12.weight"], undisturbed.network.state_dict()["12.weight"])
 
 
-def in_float32(folder: Path) -> Teacher:
+def in_float32(folder: Path, kind: str = "onnx", name: str = "model.onnx", engine: str = "onnxruntime") -> Teacher:
     description = folder / "teacher.toml"
-    text = description.read_text().replace('engine = "auto"', 'engine = "onnxruntime"')
+    text = re.sub('engine = ".*"', f'engine = "{engine}"', description.read_text())
     description.write_text(text.replace('precision = "auto"', 'precision = "float32"'))
-    return load_teacher(f"onnx:{folder}/model.onnx")
+    return load_teacher(f"{kind}:{folder}/{name}")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -173,12 +174,12 @@ def test_the_black_box_answers_as_the_network_does_in_float32(data, tmp_path, pr
     tuned = tuning(data, replace(RECIPE, precision=precision, epochs=1))
     train(tuned)
     tuned.store(Folder(str(tmp_path)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "teacher.toml"]
-    box = in_float32(tmp_path)
-    assert (box.num_classes, box.input_size, box.class_names) == (3, (48, 40), CLASSES)
-    assert box.mean == (0.4, 0.5, 0.6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.pt2", "teacher.toml"]
     pixels = np.random.default_rng(0).integers(0, 256, (5, 48, 40, 3), dtype=np.uint8)
-    np.testing.assert_allclose(box.probabilities(pixels), probabilities(tuned, pixels), atol=2e-5)
+    for box in (in_float32(tmp_path), in_float32(tmp_path, "torch", "model.pt2", "eager")):
+        assert (box.num_classes, box.input_size, box.class_names) == (3, (48, 40), CLASSES)
+        assert box.mean == (0.4, 0.5, 0.6)
+        np.testing.assert_allclose(box.probabilities(pixels), probabilities(tuned, pixels), atol=2e-5)
 
 
 def test_a_broken_image_is_counted_and_left_out(data, tmp_path):
@@ -301,7 +302,7 @@ def test_the_command_leaves_a_black_box_and_a_killed_one_goes_on_exactly(data, t
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (refused.returncode, "--resume" in refused.stderr) == (2, True)
     done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"onnx:{killed}/model.onnx: accuracy {metrics['val_accuracy']:.4f}" in done.stdout
+    assert f"torch:{killed}/model.pt2: accuracy {metrics['val_accuracy']:.4f}" in done.stdout
     box, other = in_float32(tmp_path / "undisturbed"), in_float32(killed)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 48, 40, 3), dtype=np.uint8)
     np.testing.assert_allclose(box.probabilities(pixels), other.probabilities(pixels), atol=1e-6)

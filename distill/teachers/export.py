@@ -1,9 +1,11 @@
-"""Make an ONNX black box from a torch module: one file, any batch size, its `teacher.toml` beside it."""
+"""Make a black box from a torch module, as an ONNX file or a torch.export archive, its `teacher.toml` beside it."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
+import itertools
 import logging
 import os
 import tempfile
@@ -13,15 +15,19 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cluster.storage import Folder
 from distill.teachers.description import NAME, Description
 
 MODEL_NAME = "model.onnx"
+ARCHIVE_NAME = "model.pt2"
+MAX_BATCH = 4096  # images that an archive takes at once
 
 
 def export_onnx(
-    module: torch.nn.Module,
+    module: nn.Module,
     folder: str | os.PathLike[str],
     input_size: Sequence[int],
     mean: Sequence[float],
@@ -48,21 +54,80 @@ def export_onnx(
         ValueError: the ONNX exporter is not installed, or a value is out of range.
         WorkError: the folder cannot be written.
     """
+    description = _describe(input_size, mean, std, output, classes)
+    with tempfile.TemporaryDirectory() as here:
+        path = Path(here) / MODEL_NAME
+        _export(module, path, description.input_size)
+        content = path.read_bytes()
+    return _write(Folder(os.fspath(folder)), description, MODEL_NAME, content)
+
+
+def export_archive(
+    module: nn.Module,
+    folder: str | os.PathLike[str],
+    input_size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    output: Literal["logits", "probabilities"] = "logits",
+    classes: Sequence[str] | None = None,
+) -> str:
+    """Write `model.pt2` and `teacher.toml` into a folder, ready for `torch:FOLDER/model.pt2` on a GPU or on cores.
+
+    Each batch norm is folded into the convolution before it, so that the logits change in their last bits. The
+    arguments are `export_onnx`'s.
+
+    Returns:
+        The path or URI of `model.pt2`.
+
+    Raises:
+        ValueError: a value is out of range.
+        WorkError: the folder cannot be written.
+    """
+    description = _describe(input_size, mean, std, output, classes)
+    folded = fold_batch_norms(copy.deepcopy(module).eval())
+    batch = {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
+    program = torch.export.export(folded, (torch.zeros(2, 3, *description.input_size),), dynamic_shapes=(batch,))
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    return _write(Folder(os.fspath(folder)), description, ARCHIVE_NAME, content.getvalue())
+
+
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """Multiply each batch norm of a module in eval mode into the convolution before it, in place; return the module.
+
+    Where a convolution and its norm are children of one module, the norm has to come next.
+    """
+    for parent in list(module.modules()):
+        children = [(n, c) for n, c in parent.named_children() if isinstance(c, nn.Conv2d | nn.BatchNorm2d)]
+        for (first, conv), (second, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, first, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, second, nn.Identity())
+    return module
+
+
+def _describe(
+    input_size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    output: Literal["logits", "probabilities"],
+    classes: Sequence[str] | None,
+) -> Description:
     height, width = input_size
-    description = Description(
+    return Description(
         input_size=(height, width),
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         output=output,
         classes=None if classes is None else tuple(classes),
     )
-    out = Folder(os.fspath(folder))
-    with tempfile.TemporaryDirectory() as here:
-        path = Path(here) / MODEL_NAME
-        _export(module, path, description.input_size)
-        out.write_bytes(NAME, description.to_toml().encode())
-        out.write_bytes(MODEL_NAME, path.read_bytes())
-    return out.child(MODEL_NAME).uri
+
+
+def _write(folder: Folder, description: Description, name: str, content: bytes) -> str:
+    folder.write_bytes(NAME, description.to_toml().encode())
+    folder.write_bytes(name, content)
+    return folder.child(name).uri
 
 
 def require_exporter() -> None:
@@ -73,7 +138,7 @@ def require_exporter() -> None:
         raise ValueError("exporting to ONNX needs onnx and onnxscript; pip install onnx onnxscript") from error
 
 
-def _export(module: torch.nn.Module, path: Path, input_size: tuple[int, int]) -> None:
+def _export(module: nn.Module, path: Path, input_size: tuple[int, int]) -> None:
     require_exporter()
     was_training = module.training
     with _quiet():

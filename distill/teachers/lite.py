@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import importlib
 import io
-import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 SIZES_PX = {"0": 224, "1": 240, "2": 260}
 NUM_CALIBRATION = 64
-MAX_BATCH = 4096  # images that an archive takes at once
 # The packages' own preprocessing is (x * 255 - 127) / 128 for pixels x in [0, 1].
 MEAN = (127 / 255, 127 / 255, 127 / 255)
 STD = (128 / 255, 128 / 255, 128 / 255)
@@ -59,7 +57,7 @@ def make_lite(folder: str, version: str, *, int8: str | None = None) -> Path:
     model = load_lite(version)
     from distill.teachers.export import export_onnx
 
-    size = (SIZES_PX[version], SIZES_PX[version])
+    size = (SIZES_PX[version],) * 2
     path = Path(export_onnx(model, folder, size, MEAN, STD))
     if int8 is not None:
         import numpy as np
@@ -82,36 +80,10 @@ def make_archive(folder: str, version: str) -> Path:
     Raises:
         ValueError: the version is unknown or a pip package is missing.
     """
-    import torch
+    model = load_lite(version)
+    from distill.teachers.export import export_archive
 
-    from distill.teachers.description import NAME, Description
-
-    model = fold_batch_norms(load_lite(version).eval())
-    size = (SIZES_PX[version], SIZES_PX[version])
-    batch = {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
-    program = torch.export.export(model, (torch.zeros(2, 3, *size),), dynamic_shapes=(batch,))
-    path = Path(folder) / "model.pt2"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.export.save(program, path)
-    (path.parent / NAME).write_text(Description(input_size=size, mean=MEAN, std=STD, output="logits").to_toml())
-    return path
-
-
-def fold_batch_norms(model: torch.nn.Module) -> torch.nn.Module:
-    """Multiply each batch norm into the convolution before it; the logits change in their last bits.
-
-    Where a convolution and its norm are children of one module, the norm comes next, as in these networks.
-    """
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    for parent in list(model.modules()):
-        children = [(n, c) for n, c in parent.named_children() if isinstance(c, nn.Conv2d | nn.BatchNorm2d)]
-        for (first, conv), (second, norm) in itertools.pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, first, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, second, nn.Identity())
-    return model
+    return Path(export_archive(model, folder, (SIZES_PX[version],) * 2, MEAN, STD))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
