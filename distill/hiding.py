@@ -36,10 +36,10 @@ def masked(view: np.ndarray, generator: np.random.Generator, mean: Sequence[floa
         num_cells, keep_probability = FAMILIES[generator.integers(2)]
         seed = int(generator.integers(2**63))
         masks = rise_masks(range(1), seed=seed, size=size, num_cells=num_cells, keep_probability=keep_probability)
-        return blend(view, hidden, masks[0, :, :, None].numpy())
+        return blend(view, hidden, masks[0].numpy())
     order = random_order(generator, size)
     shown = order >= np.quantile(order, generator.random())
-    return blend(view, blurred(view, generator) if generator.integers(2) else hidden, shown[:, :, None])
+    return blend(view, blurred(view, generator) if generator.integers(2) else hidden, shown)
 
 
 def random_order(generator: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
@@ -59,5 +59,21 @@ def blurred(view: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def blend(view: np.ndarray, other: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """Compute `share * view + (1 - share) * other`, rounded to uint8 levels; all broadcast to (H, W, 3)."""
-    return np.rint(share * view + (1 - share) * other).astype(np.uint8)
+    """Compute `share * view + (1 - share) * other`, rounded to uint8 levels.
+
+    Args:
+        view: uint8 (H, W, 3).
+        other: (H, W, 3), or one colour (3,), in levels from 0 to 255.
+        share: in [0, 1], one number or (H, W).
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    height, width, _ = view.shape
+    rows = (height, width * 3)  # numpy is slow where the innermost axis is three long
+    other = np.tile(other, width) if other.ndim == 1 else other.reshape(rows)
+    other = other.astype(np.float32)
+    mixed = view.reshape(rows) - other
+    mixed *= share if isinstance(share, float) else np.repeat(share.astype(np.float32), 3, axis=1)
+    mixed += other
+    return np.rint(mixed, out=mixed).astype(np.uint8).reshape(view.shape)

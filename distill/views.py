@@ -60,13 +60,12 @@ def training_view(
 ) -> list[np.ndarray]:
     """Cut one training view of an image, once for each size, each uint8 (height, width, 3)."""
     generator = view_generator(recipe.seed, image_id, view)
-    part, flip = np.array(image), False
+    part = np.array(image)
     if recipe.crop == "random_resized":
         left, top, right, bottom = random_box(generator, (image.height, image.width), recipe.crop_min_scale)
         part = part[int(top) : max(round(bottom), int(top) + 1), int(left) : max(round(right), int(left) + 1)]
-        flip = bool(generator.integers(2))
-    views = [resize_fast(part, size) for size in sizes]
-    return [np.ascontiguousarray(v[:, ::-1]) if flip else v for v in views]
+        part = part[:, ::-1].copy() if generator.integers(2) else part
+    return [resize_fast(part, size) for size in sizes]
 
 
 def resize_fast(pixels: np.ndarray, size: Size) -> np.ndarray:
