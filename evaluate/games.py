@@ -226,7 +226,8 @@ def compose(game: Play, points: Sequence[int], *, out: torch.Tensor) -> None:
         assert points[i - 1] <= points[i], points
         changed = game.order[game.num_changed[points[i - 1]] : game.num_changed[points[i]]]
         out[i].copy_(out[i - 1])
-        out[i].view(len(finish), -1)[:, changed] = finish[:, changed]
+        # a quarter of the time of `[:, changed] = `
+        out[i].view(len(finish), -1).index_copy_(1, changed, finish.index_select(1, changed))
 
 
 def _target_scores(
