@@ -146,8 +146,8 @@ def _black_box(name: str, settings: Settings) -> tuple[str, Stage | None]:
     title = f"{name}: black box"
     if data_set.network is None:
         out = settings.place("lite0")
-        command = ("distill.teachers.lite", out, "--archive")
-        return f"torch:{out}/model.pt2", Stage(name=title, command=command, out=out, proof="model.pt2")
+        making = Stage(name=title, command=("distill.teachers.lite", out), out=out, proof="model.pt2")
+        return f"torch:{out}/model.pt2", making
     network, out = (settings.network if named else None) or data_set.network, settings.place(name, "teacher")
     command = ("distill", "finetune", name, "--data", settings.images(name), "--network", network, "--out", out)
     command = (*command, "--resume", *shlex.split(settings.finetune))

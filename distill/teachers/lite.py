@@ -43,75 +43,59 @@ def load_lite(version: str) -> torch.nn.Module:
         return network.from_pretrained(f"efficientnet-lite{version}", weights_path=file)
 
 
-def make_lite(folder: str, version: str, *, int8: str | None = None) -> Path:
-    """Export EfficientNet-Lite `version` to `folder`/model.onnx with its `teacher.toml` (ImageNet logits).
+def make_lite(folder: str, version: str, *, int8: str | None = None) -> list[str]:
+    """Export EfficientNet-Lite `version` to `folder`, with its `teacher.toml` (ImageNet logits).
 
     Args:
-        folder: made if it is not there; the two files are replaced.
+        folder: made if it is not there; the files are replaced.
         version: network size.
-        int8: a data set; the network is quantised to 8 bits, calibrated on training images of it.
+        int8: a data set; the network is quantised to 8 bits, calibrated on training images of it, which an ONNX file
+            alone can hold.
+
+    Returns:
+        KIND:WHERE of `model.onnx` and, unless it is quantised, of `model.pt2`.
 
     Raises:
         ValueError: the version is unknown or a pip package is missing.
     """
     model = load_lite(version)
-    from distill.teachers.export import export_onnx
+    from distill.teachers.export import export_archive, export_onnx
 
     size = (SIZES_PX[version],) * 2
-    path = Path(export_onnx(model, folder, size, MEAN, STD))
-    if int8 is not None:
-        import numpy as np
+    path = export_onnx(model, folder, size, MEAN, STD)
+    if int8 is None:
+        return [f"onnx:{path}", f"torch:{export_archive(model, folder, size, MEAN, STD)}"]
+    import numpy as np
 
-        from distill.images import open_images
-        from distill.images.decode import resize
-        from distill.teachers.quantise import quantise_onnx
+    from distill.images import open_images
+    from distill.images.decode import resize
+    from distill.teachers.quantise import quantise_onnx
 
-        images = open_images(int8, split="train")
-        chosen = images.image_ids[:: -(-len(images.image_ids) // NUM_CALIBRATION)]  # spread over the classes
-        views = [resize(images.image(image_id), size) for image_id in chosen]
-        pixels = [(view / 255 - MEAN) / STD for view in views]
-        quantise_onnx(path, [view.transpose(2, 0, 1)[None].astype(np.float32) for view in pixels])
-    return path
-
-
-def make_archive(folder: str, version: str) -> Path:
-    """Export EfficientNet-Lite `version` to `folder`/model.pt2 with its `teacher.toml`, each batch norm folded.
-
-    Raises:
-        ValueError: the version is unknown or a pip package is missing.
-    """
-    model = load_lite(version)
-    from distill.teachers.export import export_archive
-
-    return Path(export_archive(model, folder, (SIZES_PX[version],) * 2, MEAN, STD))
+    images = open_images(int8, split="train")
+    chosen = images.image_ids[:: -(-len(images.image_ids) // NUM_CALIBRATION)]  # spread over the classes
+    views = [resize(images.image(image_id), size) for image_id in chosen]
+    pixels = [(view / 255 - MEAN) / STD for view in views]
+    quantise_onnx(Path(path), [view.transpose(2, 0, 1)[None].astype(np.float32) for view in pixels])
+    return [f"onnx:{path}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m distill.teachers.lite", description=__doc__)
-    parser.add_argument("out", metavar="OUT_FOLDER", help="folder for model.onnx and teacher.toml")
+    parser.add_argument("out", metavar="OUT_FOLDER", help="folder for model.onnx, model.pt2 and teacher.toml")
     parser.add_argument("--version", choices=list(SIZES_PX), default="0", help="network size (default 0: 224 px)")
     parser.add_argument(
         "--int8",
         metavar="DATA",
-        help="quantise it to 8 bits, as it is deployed on phones; calibrated on images of DATA",
-    )
-    parser.add_argument(
-        "--archive", action="store_true", help="write a torch.export archive, for GPUs, not an ONNX file"
+        help="quantise it to 8 bits, as it is deployed on phones; calibrated on images of DATA; model.onnx alone",
     )
     options = parser.parse_args(arguments)
-    if options.archive and options.int8 is not None:
-        parser.error("--int8 quantises an ONNX file; leave --archive out")
-    kind = "torch" if options.archive else "onnx"
     try:
-        if options.archive:
-            path = make_archive(options.out, options.version)
-        else:
-            path = make_lite(options.out, options.version, int8=options.int8)
+        specs = make_lite(options.out, options.version, int8=options.int8)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{kind}:{path}")
+    print("\n".join(specs))
     return 0
 
 

@@ -13,7 +13,7 @@ per_class=${PER_CLASS:-30}
 
 # The black box: EfficientNet-Lite0, 1000 classes; one engine and precision for every step.
 if [ ! -f runs/lite0/model.pt2 ]; then
-    python -m distill.teachers.lite runs/lite0 --archive
+    python -m distill.teachers.lite runs/lite0
     sed -i 's/engine = "auto"/engine = "openvino"/; s/precision = "auto"/precision = "bfloat16"/' runs/lite0/teacher.toml
 fi
 
