@@ -9,6 +9,7 @@ import torch
 from cluster.progress import Progress
 from cluster.storage import Folder, config_hash
 from cluster.tracking import Tracker
+from distill.device import own_device
 from distill.images import ImageSet, open_images
 from distill.images.decode import ImageError, centre_crop, resize
 from distill.similarity import sim_n
@@ -58,7 +59,8 @@ def measure(
         FileNotFoundError: the student, the teacher or the images are missing.
     """
     images = open_images(data, split=split, limit=limit, per_class=per_class)
-    student, judge = load_student(run), load_teacher(teacher)
+    device = own_device()
+    student, judge = load_student(run, device=device), load_teacher(teacher, device=device)
     check_pair(run, student, judge)
     check_budget(judge, [Share(what="similarity", each=1, number=len(images.image_ids))], max_queries)
     settings = {
@@ -97,6 +99,7 @@ def check_pair(run: str, student: Student, teacher: "Teacher") -> None:
 def agreements(student: Student, teacher: "Teacher", images: ImageSet, view: View) -> tuple[dict[int, np.ndarray], int]:
     """Compare both on every image that can be read: n -> agreement, float (N,), and the number unreadable."""
     last = min(MAX_N, teacher.num_ranked or teacher.num_classes)
+    device = next(student.model.parameters()).device
     agreed: dict[int, list[np.ndarray]] = {n: [] for n in range(1, last + 1)}
     num_read = 0
     with Progress("similarity", len(images.image_ids)) as progress:
@@ -105,7 +108,7 @@ def agreements(student: Student, teacher: "Teacher", images: ImageSet, view: Vie
                 num_read += len(pairs)
                 probs = torch.from_numpy(teacher.probabilities(np.stack([a for a, _ in pairs])))
                 with torch.inference_mode():
-                    logits = student.model(student.normalise(np.stack([b for _, b in pairs]))).float()
+                    logits = student.model(student.normalise(np.stack([b for _, b in pairs])).to(device)).float().cpu()
                 for n, found in agreed.items():
                     found.append(sim_n(probs, torch.softmax(logits, dim=1), n).numpy())
             progress.advance(size)

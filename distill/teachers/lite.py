@@ -61,7 +61,7 @@ def make_lite(folder: str, version: str, *, int8: str | None = None) -> list[str
     model = load_lite(version)
     from distill.teachers.export import export_archive, export_onnx
 
-    size = (SIZES_PX[version],) * 2
+    size = (SIZES_PX[version], SIZES_PX[version])
     path = export_onnx(model, folder, size, MEAN, STD)
     if int8 is None:
         return [f"onnx:{path}", f"torch:{export_archive(model, folder, size, MEAN, STD)}"]
