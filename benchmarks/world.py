@@ -16,6 +16,7 @@ from distill.recipes import RECIPES
 from distill.rendering import CLASSES, render
 from distill.student import ResCBAM, Student, load_student
 from distill.teachers import Teacher, load_teacher
+from distill.teachers.description import Description
 from distill.teachers.export import export_onnx
 from distill.teachers.lite import MEAN, SIZES_PX, STD, load_lite
 from distill.training import Training
@@ -63,7 +64,8 @@ class World:
     def spec(self) -> str:
         """Return the black box as the commands take it."""
         size = SHORT_PX if self.short else SIZES_PX["0"]
-        return f"onnx:{export_onnx(self.network, self.folder / 'teacher', (size, size), MEAN, STD)}"
+        description = Description(input_size=(size, size), mean=MEAN, std=STD, output="logits")
+        return f"onnx:{export_onnx(self.network, self.folder / 'teacher', description)}"
 
     @cached_property
     def teacher(self) -> Teacher:

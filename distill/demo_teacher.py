@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from cluster.progress import Progress
 from distill.images import ImageSet
 from distill.images.decode import resize
+from distill.teachers.description import Description
 from distill.teachers.export import export_onnx
 
 INPUT_SIZE = (96, 96)
@@ -60,9 +61,9 @@ def train_teacher(
         network = make_network(num_classes).to(memory_format=torch.channels_last)
     _fit(network, images, labels, torch.Generator().manual_seed(seed), epochs)
     accuracy = _accuracy(network, *_load(val))
-    export_onnx(
-        network.to(memory_format=torch.contiguous_format), folder, INPUT_SIZE, MEAN, STD, classes=train.class_names
-    )
+    classes = tuple(train.class_names)
+    description = Description(input_size=INPUT_SIZE, mean=MEAN, std=STD, output="logits", classes=classes)
+    export_onnx(network.to(memory_format=torch.contiguous_format), folder, description)
     return accuracy
 
 

@@ -13,6 +13,7 @@ from distill.images import ImageSet
 from distill.losses import cross_entropy
 from distill.networks import Network
 from distill.recipes import TrainingRecipe
+from distill.teachers.description import Description
 from distill.teachers.export import export_archive, export_onnx
 from distill.views import Views
 from distill.worker import Worker
@@ -26,7 +27,13 @@ class FineTuning(Worker):
 
     def __init__(self, recipe: TrainingRecipe, network: Network, train: ImageSet, val: ImageSet) -> None:
         """Build everything at step 0."""
-        self.class_names = train.class_names
+        self.description = Description(
+            input_size=recipe.input_size,
+            mean=network.mean,
+            std=network.std,
+            output="logits",
+            classes=tuple(train.class_names),
+        )
         train_views, val_views = (Views(images, images.class_ids, recipe) for images in (train, val))
         super().__init__(recipe, network.module, train_views, val_views, mean=network.mean, std=network.std)
 
@@ -49,7 +56,7 @@ class FineTuning(Worker):
         plain = copy.deepcopy(self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False))
         plain.to(device="cpu", memory_format=torch.contiguous_format)
         for export in (export_onnx, export_archive):
-            export(plain, folder.uri, self.recipe.input_size, self.mean, self.std, classes=self.class_names)
+            export(plain, folder.uri, self.description)
 
 
 def check_labels(train: ImageSet, val: ImageSet) -> None:

@@ -74,6 +74,6 @@ def blend(view: np.ndarray, other: np.ndarray, share: np.ndarray | float) -> np.
     other = np.tile(other, width) if other.ndim == 1 else other.reshape(rows)
     other = other.astype(np.float32)
     mixed = view.reshape(rows) - other
-    mixed *= share if isinstance(share, float) else np.repeat(share.astype(np.float32), 3, axis=1)
+    mixed *= np.repeat(share.astype(np.float32), 3, axis=1) if isinstance(share, np.ndarray) else share
     mixed += other
     return np.rint(mixed, out=mixed).astype(np.uint8).reshape(view.shape)

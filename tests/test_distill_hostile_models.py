@@ -16,7 +16,7 @@ from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.student import ResCBAM, Student, load_student, save_student
 from distill.teachers import load_teacher
-from distill.teachers.description import MAX_SIDE_PX, read_description
+from distill.teachers.description import MAX_SIDE_PX, Description, read_description
 from distill.teachers.export import export_onnx
 from distill.worker import STATE_FILE, Worker
 
@@ -103,7 +103,8 @@ class Net(torch.nn.Sequential):
 
 def test_changed_onnx_files_are_an_error_or_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALGRADCAM_CACHE", str(tmp_path / "cache"))
-    path = Path(export_onnx(Net(), tmp_path, (8, 6), (0.5,) * 3, (0.2,) * 3))
+    description = Description(input_size=(8, 6), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), output="logits")
+    path = Path(export_onnx(Net(), tmp_path, description))
     described = tmp_path / "teacher.toml"
     described.write_text(described.read_text().replace('"auto"', '"onnxruntime"', 1))
     rng, good = random.Random(0), path.read_bytes()  # noqa: S311 - repeatable damage

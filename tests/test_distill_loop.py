@@ -25,6 +25,7 @@ from cluster.storage import Folder
 from distill.loop import distil
 from distill.recipes import Recipe
 from distill.student import ResCBAM, Student, load_student, save_student
+from distill.teachers.description import Description
 from distill.teachers.export import export_onnx
 
 pytestmark = [
@@ -62,9 +63,10 @@ def world(tmp_path_factory):
                 pixels[..., c] += 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"data/{split}/class{c}/{i}.png")
     (folder / "data/train/class1/3.png").write_bytes(b"broken")
-    export_onnx(BlackBox(), str(folder / "teacher"), (24, 40), (0.5,) * 3, (0.5,) * 3)
-    torch.manual_seed(0)
     grey = (0.5, 0.5, 0.5)
+    described = Description(input_size=(24, 40), mean=grey, std=grey, output="logits")
+    export_onnx(BlackBox(), str(folder / "teacher"), described)
+    torch.manual_seed(0)
     start = Student(
         model=ResCBAM(18, 5), input_size=(64, 64), mean=grey, std=grey, teacher="onnx:a", teacher_fingerprint="a"
     )

@@ -36,6 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from mlflow.pytorch import save_model as save_torch
     from mlflow.types import Schema, TensorSpec
 
+    from distill.teachers.description import Description
     from distill.teachers.export import export_onnx
 
     folder = tmp_path_factory.mktemp("models")
@@ -43,7 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     spec = TensorSpec(np.dtype("float32"), (-1, 3, *SIZE))
     signature = ModelSignature(inputs=Schema([spec]))
     named = ModelSignature(inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *SIZE, 3), "image")]))
-    export_onnx(net, folder / "exported", SIZE, MEAN, STD)
+    export_onnx(net, folder / "exported", Description(input_size=SIZE, mean=MEAN, std=STD, output="logits"))
     save_onnx(onnx.load(folder / "exported" / "model.onnx"), str(folder / "onnx"))
     save_torch(net, str(folder / "archive"), input_example=pixels, serialization_format="pt2")
     save_torch(net, str(folder / "pickle"), signature=signature, serialization_format="pickle")

@@ -73,10 +73,11 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxscript", reason="exporting to ONNX needs onnxscript")
+    from distill.teachers.description import Description
     from distill.teachers.export import export_onnx
 
     folder = tmp_path_factory.mktemp("onnx")
-    export_onnx(TinyNet(), folder / "logits", SIZE, MEAN, STD)
+    export_onnx(TinyNet(), folder / "logits", Description(input_size=SIZE, mean=MEAN, std=STD, output="logits"))
     add_softmax(folder / "logits" / "model.onnx", folder / "probabilities")
     return folder
 

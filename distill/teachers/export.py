@@ -10,9 +10,8 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -26,52 +25,29 @@ ARCHIVE_NAME = "model.pt2"
 MAX_BATCH = 4096  # images that an archive takes at once
 
 
-def export_onnx(
-    module: nn.Module,
-    folder: str | os.PathLike[str],
-    input_size: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    *,
-    output: Literal["logits", "probabilities"] = "logits",
-    classes: Sequence[str] | None = None,
-) -> str:
+def export_onnx(module: nn.Module, folder: str | os.PathLike[str], description: Description) -> str:
     """Write `model.onnx` and `teacher.toml` into a folder, ready for `onnx:FOLDER/model.onnx`.
 
     Args:
         module: takes normalised float32 pixels (B, 3, H, W), returns (B, K); exported in eval mode.
         folder: path or URI, made if it is not there; the two files are replaced.
-        input_size: height and width in pixels.
-        mean: subtracted per channel from pixels in [0, 1].
-        std: divided by per channel afterwards.
-        output: what the module returns.
-        classes: one name per class.
+        description: what `teacher.toml` is to say.
 
     Returns:
         The path or URI of `model.onnx`.
 
     Raises:
-        ValueError: the ONNX exporter is not installed, or a value is out of range.
+        ValueError: the ONNX exporter is not installed.
         WorkError: the folder cannot be written.
     """
-    description = _describe(input_size, mean, std, output, classes)
     with tempfile.TemporaryDirectory() as here:
         path = Path(here) / MODEL_NAME
         _export(module, path, description.input_size)
         content = path.read_bytes()
-    return _write(Folder(os.fspath(folder)), description, MODEL_NAME, content)
+    return _write(folder, description, MODEL_NAME, content)
 
 
-def export_archive(
-    module: nn.Module,
-    folder: str | os.PathLike[str],
-    input_size: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    *,
-    output: Literal["logits", "probabilities"] = "logits",
-    classes: Sequence[str] | None = None,
-) -> str:
+def export_archive(module: nn.Module, folder: str | os.PathLike[str], description: Description) -> str:
     """Write `model.pt2` and `teacher.toml` into a folder, ready for `torch:FOLDER/model.pt2` on a GPU or on cores.
 
     Each batch norm is folded into the convolution before it, so that the logits change in their last bits. The
@@ -81,16 +57,14 @@ def export_archive(
         The path or URI of `model.pt2`.
 
     Raises:
-        ValueError: a value is out of range.
         WorkError: the folder cannot be written.
     """
-    description = _describe(input_size, mean, std, output, classes)
     folded = fold_batch_norms(copy.deepcopy(module).eval())
     batch = {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
     program = torch.export.export(folded, (torch.zeros(2, 3, *description.input_size),), dynamic_shapes=(batch,))
     content = io.BytesIO()
     torch.export.save(program, content)
-    return _write(Folder(os.fspath(folder)), description, ARCHIVE_NAME, content.getvalue())
+    return _write(folder, description, ARCHIVE_NAME, content.getvalue())
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
@@ -107,27 +81,11 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     return module
 
 
-def _describe(
-    input_size: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    output: Literal["logits", "probabilities"],
-    classes: Sequence[str] | None,
-) -> Description:
-    height, width = input_size
-    return Description(
-        input_size=(height, width),
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-        output=output,
-        classes=None if classes is None else tuple(classes),
-    )
-
-
-def _write(folder: Folder, description: Description, name: str, content: bytes) -> str:
-    folder.write_bytes(NAME, description.to_toml().encode())
-    folder.write_bytes(name, content)
-    return folder.child(name).uri
+def _write(folder: str | os.PathLike[str], description: Description, name: str, content: bytes) -> str:
+    out = Folder(os.fspath(folder))
+    out.write_bytes(NAME, description.to_toml().encode())
+    out.write_bytes(name, content)
+    return out.child(name).uri
 
 
 def require_exporter() -> None:

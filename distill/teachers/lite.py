@@ -59,12 +59,14 @@ def make_lite(folder: str, version: str, *, int8: str | None = None) -> list[str
         ValueError: the version is unknown or a pip package is missing.
     """
     model = load_lite(version)
+    from distill.teachers.description import Description
     from distill.teachers.export import export_archive, export_onnx
 
     size = (SIZES_PX[version], SIZES_PX[version])
-    path = export_onnx(model, folder, size, MEAN, STD)
+    description = Description(input_size=size, mean=MEAN, std=STD, output="logits")
+    path = export_onnx(model, folder, description)
     if int8 is None:
-        return [f"onnx:{path}", f"torch:{export_archive(model, folder, size, MEAN, STD)}"]
+        return [f"onnx:{path}", f"torch:{export_archive(model, folder, description)}"]
     import numpy as np
 
     from distill.images import open_images
