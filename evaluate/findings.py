@@ -19,6 +19,7 @@ from evaluate.paper_scores import DataSet, data_name
 from evaluate.protocol import MEASURES
 from evaluate.results import Results, load_results
 from evaluate.shown import readable
+from evaluate.strata import Strata, strata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Findings:
     """The student and its agreement with the black box."""
     disagreements: Disagreements
     """On which images the two disagree."""
+    strata: list[Strata]
+    """Each method's scores where they agree and where they do not; empty where nobody knows."""
     images: ImageSet | None
     """The data set; None where it cannot be opened."""
     images_problem: str
@@ -74,7 +77,7 @@ def gather(
     columns, tables = _columns(results, measured)
     data_set, row = DataSet(name=data_name(results.config), results=results), _paper_row(beside, results.config)
     images, problem = _open_images(results)
-    rows = method_rows(results, columns, tables)
+    rows, differing = method_rows(results, columns, tables), disagreements(tables)
     return Findings(
         results=results,
         measured=configs,
@@ -83,7 +86,8 @@ def gather(
         headline=sentences(results, rows) + (order_sentences(data_set, row) if row else []),
         beside=beside,
         student=read_student(results),
-        disagreements=disagreements(tables),
+        disagreements=differing,
+        strata=strata(rows, tables, differing),
         images=images,
         images_problem=problem,
     )

@@ -13,7 +13,6 @@ from evaluate.commands import commands
 from evaluate.figures import PLOT_HEIGHT, PLOT_WIDTH, CurvePlot, line_styles, plot_curves
 from evaluate.findings import Findings
 from evaluate.gallery import choose, make_cards, ranking, rule
-from evaluate.method_rows import interval
 from evaluate.protocol import GAMES, HIGHER_IS_BETTER
 from evaluate.query_curve import plot_query_curves
 from evaluate.scored import MARKS
@@ -71,7 +70,6 @@ def _context(findings: Findings, *, photographs: bool, num_gallery: int) -> dict
         "cards": make_cards(findings, picks, photographs=photographs) if picks else [],
         "rule": rule(judge.label, order, num_gallery),
         "photographs": photographs,
-        "by_agreement": _by_agreement(findings),
         "errors": errors(findings),
         "commands": commands(findings),
         "sources": _sources(findings),
@@ -103,17 +101,6 @@ def _query_plots(findings: Findings, game: str) -> dict[str, str]:
     if not any(row.teacher_queries > 0 for row in findings.rows):
         return {}
     return {theme: plot_query_curves(game, findings.rows, theme=theme) for theme in ("light", "dark")}
-
-
-def _by_agreement(findings: Findings) -> dict[str, Interval] | None:
-    """Split the main method's insertion minus deletion AUC by whether the student agrees on the image."""
-    main, differing = findings.results.main, findings.disagreements
-    gaps = findings.results.measure("gap")
-    if main is None or gaps is None or not differing.differing:
-        return None
-    own, agreed = gaps[main.label], differing.known - differing.differing
-    parts = {"agree": agreed, "differ": differing.differing}
-    return {name: interval(own[own.index.isin(list(ids))]) for name, ids in parts.items()}
 
 
 def _sources(findings: Findings) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from cluster.storage import Folder, split_file
 from evaluate.columns import Column
 from evaluate.findings import Findings
 from evaluate.method_rows import Comparison, MethodRow
+from evaluate.protocol import GAMES, HIGHER_IS_BETTER
 from evaluate.scored import MARKS
 from evaluate.shown import readable, visible
 from evaluate.statistics import Interval
@@ -40,6 +41,8 @@ def markdown(findings: Findings) -> str:
     lines += ["", " ".join(explained)]
     if any(row.against for row in findings.rows):
         lines += ["", *_comparison_lines(findings)]
+    if findings.strata:
+        lines += ["", *_strata_lines(findings)]
     if findings.student.agreements:
         lines += ["", "Agreement of the student with the black box:", "", *_agreement_lines(findings)]
     return "\n".join(lines) + "\n"
@@ -101,6 +104,22 @@ def _signed(value: Interval) -> str:
 def p_value(value: float) -> str:
     """Write a p value: three digits, or `< 0.001`."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _strata_lines(findings: Findings) -> list[str]:
+    known, differing = findings.disagreements.known, findings.disagreements.differing
+    about = (
+        f"Where the student names the black box's class, {len(known) - len(differing)} of {len(known)} images measured,"
+        f" and where it names another one, {len(differing)}: there a map of the student explains another decision than "
+        "the one it is scored on."
+    )
+    wheres = ("both agree", "they differ")
+    heads = [f"{game}{ARROWS[HIGHER_IS_BETTER[game]]}, {where}" for game in GAMES for where in wheres]
+    rows = [
+        [one.scored.label, *(interval_text(part[game]) for game in GAMES for part in (one.agree, one.differ))]
+        for one in findings.strata
+    ]
+    return [about, "", *markdown_table(["method", *heads], rows)]
 
 
 def _agreement_lines(findings: Findings) -> list[str]:

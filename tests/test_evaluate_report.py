@@ -595,16 +595,22 @@ def test_disagreements_are_counted_flagged_and_never_hidden(world: World, full: 
         assert card.count("student disagrees") == own * (1 + len(explained))
         assert card.count("<image href") >= len(full.rows)
         assert card.count("% of frames") == (image_id in ids) * len(explained)
-    gap = full.results.measure("gap")
-    assert gap is not None
-    for part, ids_of in (("agree", set(ids) - differing), ("do not", differing)):
-        mean = gap.loc[sorted(ids_of), "mal_grad_cam"].mean()
-        assert f"{mean:.3f}" in text[text.index("Their maps stay in all means") :], part
+    tail = text[text.index("Their maps stay in all means") :]
+    assert [one.scored for one in full.strata] == [row.scored for row in full.rows]
+    for one in full.strata:
+        for game in ("deletion", "insertion"):
+            scores = full.results.auc(game)[one.scored.label]
+            for found, ids_of in ((one.agree[game], set(ids) - differing), (one.differ[game], differing)):
+                mean = scores.loc[sorted(ids_of)].mean()
+                assert found.mean == pytest.approx(mean)
+                assert f"{mean:.3f}" in tail, (one.scored.label, game)
+                assert f"{mean:.4f}" in markdown(full).split("Where the student names")[1]
 
 
 def test_without_fidelity_the_page_says_how_to_measure_it(page: str) -> None:
     assert "not measured; python -m evaluate measures --measures fidelity --student RUN does" in text_of(page)
     assert 'flag">student disagrees' not in page
+    assert "both agree" not in text_of(page)
 
 
 def test_bars_share_one_axis() -> None:
@@ -684,7 +690,7 @@ def test_tables_agree(full: Findings) -> None:
     lines = [line for line in markdown(full).splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in lines[2:8]] == [f"| {row['method']}" for row in rows]
     assert len({line.count("|") for line in lines[:8]}) == 1
-    assert len(lines) == 8 + 2 + 5 + 2 + len(full.student.agreements)
+    assert len(lines) == 8 + 2 + 5 + 2 + len(full.strata) + 2 + len(full.student.agreements)
 
 
 def test_any_method_may_be_the_one_that_the_others_are_tested_against(world, found):
