@@ -81,10 +81,16 @@ games scores_patches "$top" --per-class 10 --patches 14 --points 29 --least-rele
 [ -f $run/measures/_manifest.json ] || python -m evaluate measures --measures road mu_fidelity --maps $(printf "$run/maps/%s " $top) \
     --data "$data" --per-class 10 --teacher $teacher --out $run/measures --num-workers "$workers"
 
-# Is the student faithful where RISE looks? RISE asks it in the black box's place.
+# Is the student faithful where RISE and the games look? RISE asks it in the black box's place; both are shown the same frames.
 explain rise_on_student rise --ask student --num-masks 1000
 explain score_cam score_cam
 games scores/student_passes "rise_on_student score_cam" $main
+[ -f $run/fidelity/_manifest.json ] || python -m evaluate measures --measures fidelity --maps $run/maps/mal_grad_cam $run/maps/readout \
+    --student $student --data "$data" --per-class "$per_class" --teacher $teacher --out $run/fidelity --num-workers "$workers"
+
+# Do the maps depend on what the student has learnt?
+COLUMNS=120 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
+    --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
 
 # RISE's other masks.
 ask rise8_4000 rise --num-cells 8 --keep-probability 0.1
@@ -97,9 +103,12 @@ games scores/mask mask $main
 
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
 report="python -m evaluate report --no-photographs"
-$report --scores $run/scores/*/ --out results/imagenette/report.html --table results/imagenette/methods.md
+$report --scores $run/scores/*/ --measures $run/measures $run/fidelity --out results/imagenette/report.html \
+    --table results/imagenette/methods.md
 $report --scores $run/scores/*/ --out $run/against_rise.html --table results/imagenette/against_rise.md --against rise_4000
-$report --scores $run/scores_swapped --out $run/swapped.html --table results/imagenette/swapped.md --against rise_4000
+for other in swapped patches; do
+    $report --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
+done
 python -c '
 import sys, pandas as pd
 from evaluate.results import load_results
