@@ -109,6 +109,7 @@ $report --scores $run/scores/*/ --out $run/against_rise.html --table results/ima
 for other in swapped patches; do
     $report --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
 done
+python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet --out results/imagenette/paper
 python -c '
 import sys, pandas as pd
 from evaluate.results import load_results
