@@ -73,13 +73,9 @@ games scores/many_questions "lime rise_4000 rise_centred_4000 rise_1000 rise_cen
 ask kernel_shap kernel_shap
 games scores/kernel_shap kernel_shap $main
 
-# Other substrates and steps, for what stands at the top and the controls: nothing was chosen by these.
+# Other substrates, for what stands at the top and the controls: nothing was chosen by these.
 top="gp_500 gp_200 gp_readout_100 gp_readout_50 readout rise_4000 rise_centred_4000 lime mal_grad_cam centre_gaussian random"
 games scores_swapped "$top" --per-class 10 --step-px 1792 --deletion-substrate blur --insertion-substrate mean --least-relevant
-games scores_patches "$top" --per-class 10 --patches 14 --points 29 --least-relevant
-# shellcheck disable=SC2046
-[ -f $run/measures/_manifest.json ] || python -m evaluate measures --measures road mu_fidelity --maps $(printf "$run/maps/%s " $top) \
-    --data "$data" --per-class 10 --teacher $teacher --out $run/measures --num-workers "$workers"
 
 # Is the student faithful where RISE and the games look? RISE asks it in the black box's place; both are shown the same frames.
 explain rise_on_student rise --ask student --num-masks 1000
@@ -91,6 +87,12 @@ games scores/student_passes "rise_on_student score_cam" $main
 # Do the maps depend on what the student has learnt?
 COLUMNS=120 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
     --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
+
+# Whole patches, and measures that are no games.
+games scores_patches "$top" --per-class 10 --patches 14 --points 29 --least-relevant
+# shellcheck disable=SC2046
+[ -f $run/measures/_manifest.json ] || python -m evaluate measures --measures road mu_fidelity --maps $(printf "$run/maps/%s " $top) \
+    --data "$data" --per-class 10 --teacher $teacher --out $run/measures --num-workers "$workers"
 
 # RISE's other masks.
 ask rise8_4000 rise --num-cells 8 --keep-probability 0.1
