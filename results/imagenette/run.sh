@@ -77,10 +77,11 @@ games scores/kernel_shap kernel_shap $main
 top="gp_500 gp_200 gp_readout_100 gp_readout_50 readout rise_4000 rise_centred_4000 lime mal_grad_cam centre_gaussian random"
 games scores_swapped "$top" --per-class 10 --step-px 1792 --deletion-substrate blur --insertion-substrate mean --least-relevant
 
-# Is the student faithful where RISE and the games look? RISE asks it in the black box's place; both are shown the same frames.
+# Is the student faithful where RISE and the games look? It is asked in the black box's place; both are shown the same frames.
 explain rise_on_student rise --ask student --num-masks 1000
+explain gp_on_student gp_regression --ask student --num-samples 500
 explain score_cam score_cam
-games scores/student_passes "rise_on_student score_cam" $main
+games scores/student_passes "rise_on_student gp_on_student score_cam" $main
 [ -f $run/fidelity/_manifest.json ] || python -m evaluate measures --measures fidelity --maps $run/maps/mal_grad_cam $run/maps/readout \
     --student $student --data "$data" --per-class "$per_class" --teacher $teacher --out $run/fidelity --num-workers "$workers"
 
