@@ -83,7 +83,8 @@ explain gp_on_student gp_regression --ask student --num-samples 500
 explain score_cam score_cam
 games scores/student_passes "rise_on_student gp_on_student score_cam" $main
 [ -f $run/fidelity/_manifest.json ] || python -m evaluate measures --measures fidelity --maps $run/maps/mal_grad_cam $run/maps/readout \
-    --student $student --data "$data" --per-class "$per_class" --teacher $teacher --out $run/fidelity --num-workers "$workers"
+    --num-masks 20 --num-points 5 --student $student --data "$data" --per-class "$per_class" --teacher $teacher --out $run/fidelity \
+    --num-workers "$workers"
 
 # Do the maps depend on what the student has learnt?
 COLUMNS=120 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
