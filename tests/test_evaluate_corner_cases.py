@@ -21,6 +21,7 @@ from evaluate.measures import Settings, check_measures
 from evaluate.measures_batch import MeasuresWorker, image_items
 from evaluate.protocol import Protocol
 from evaluate.results import load_results
+from evaluate.scored import name_methods
 from evaluate.sources import Source, map_items
 from explain.batch import MapWorker
 from explain.engine import EAGER
@@ -112,3 +113,21 @@ def test_rows_of_a_protocol_or_game_that_the_folder_does_not_name_are_refused(tm
     pq.write_table(changed.replace_schema_metadata(table.schema.metadata), part)
     with pytest.raises(ValueError, match=r"rows of other protocols \[.*\] or games \[.*\] than their configuration"):
         load_results([str(scores)])
+
+
+def test_maps_of_one_method_and_the_same_options_are_told_apart_by_their_folders():
+    entries = [
+        {
+            "method": "mal_grad_cam",
+            "config_hash": f"{k}abcdef12345",
+            "uri": uri,
+            "config": {"options": {"signed": k < 3}},
+        }
+        for k, uri in enumerate(("maps/paper", "maps/faithful/", "maps/other"))
+    ]
+    assert [one.label for one in name_methods(entries[:1])] == ["mal_grad_cam"]
+    assert [one.label for one in name_methods(entries)] == [
+        f"mal_grad_cam ({name})" for name in ("paper", "faithful", "other")
+    ]
+    same = [*entries[:2], entries[2] | {"uri": "elsewhere/paper"}]
+    assert [one.label for one in name_methods(same)] == [f"mal_grad_cam ({k}abcde)" for k in range(3)]
