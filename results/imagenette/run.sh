@@ -87,7 +87,7 @@ games scores/student_passes "rise_on_student gp_on_student score_cam" $main
     --num-workers "$workers"
 
 # Do the maps depend on what the student has learnt?
-COLUMNS=120 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
+COLUMNS=160 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
     --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
 
 # Whole patches, and measures that are no games.
@@ -113,7 +113,8 @@ $report --scores $run/scores/*/ --out $run/against_rise.html --table results/ima
 for other in swapped patches; do
     $report --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
 done
-python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet --out results/imagenette/paper
+python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet \
+    --num-images 2 --out results/imagenette/paper
 python -c '
 import sys, pandas as pd
 from evaluate.results import load_results
