@@ -73,7 +73,7 @@ def measure(
         "teacher_fingerprint": judge.fingerprint,
         "student_fingerprint": student.fingerprint,
     } | ({} if per_class is None else {"per_class": per_class})
-    agreed, num_errors = agreements(student, judge, images, view)
+    agreed, num_errors = agreements(student, judge, images, view, device)
     found = {f"sim{n}": _interval(values) for n, values in agreed.items()}
     counts = {"num_images": len(agreed[1]), "num_errors": num_errors}
     result = {**found, **counts, "data_name": images.name, **settings}
@@ -96,10 +96,14 @@ def check_pair(run: str, student: Student, teacher: "Teacher") -> None:
         )
 
 
-def agreements(student: Student, teacher: "Teacher", images: ImageSet, view: View) -> tuple[dict[int, np.ndarray], int]:
-    """Compare both on every image that can be read: n -> agreement, float (N,), and the number unreadable."""
+def agreements(
+    student: Student, teacher: "Teacher", images: ImageSet, view: View, device: str = "cpu"
+) -> tuple[dict[int, np.ndarray], int]:
+    """Compare both on every image that can be read: n -> agreement, float (N,), and the number unreadable.
+
+    The student is on `device`.
+    """
     last = min(MAX_N, teacher.num_ranked or teacher.num_classes)
-    device = next(student.model.parameters()).device
     agreed: dict[int, list[np.ndarray]] = {n: [] for n in range(1, last + 1)}
     num_read = 0
     with Progress("similarity", len(images.image_ids)) as progress:
