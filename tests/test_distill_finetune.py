@@ -302,7 +302,8 @@ def test_the_command_leaves_a_black_box_and_a_killed_one_goes_on_exactly(data, t
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (refused.returncode, "--resume" in refused.stderr) == (2, True)
     done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"torch:{killed}/model.pt2: accuracy {metrics['val_accuracy']:.4f}" in done.stdout
+    boxes = f"onnx:{killed}/model.onnx, torch:{killed}/model.pt2"
+    assert f"{boxes}: accuracy {metrics['val_accuracy']:.4f}" in done.stdout
     box, other = in_float32(tmp_path / "undisturbed"), in_float32(killed)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 48, 40, 3), dtype=np.uint8)
     np.testing.assert_allclose(box.probabilities(pixels), other.probabilities(pixels), atol=1e-6)

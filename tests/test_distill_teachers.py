@@ -849,5 +849,7 @@ def test_lite_answers_as_the_network_itself_from_either_file(
         (tmp_path / "teacher.toml").write_text(plain)
         teacher = load_teacher(spec)
         assert (teacher.input_size, teacher.num_classes) == ((224, 224), 1000)
+        grey = np.full((1, 224, 224, 3), 127, np.uint8)
+        assert torch.allclose(teacher.normalise(grey), torch.zeros(1), atol=1e-6)
         np.testing.assert_allclose(teacher.probabilities(images), wanted, atol=1e-5)
         assert (teacher.module is not None) == (engine == "eager"), "methods can look into an archive"

@@ -117,12 +117,7 @@ def test_rows_of_a_protocol_or_game_that_the_folder_does_not_name_are_refused(tm
 
 def test_maps_of_one_method_and_the_same_options_are_told_apart_by_their_folders():
     entries = [
-        {
-            "method": "mal_grad_cam",
-            "config_hash": f"{k}abcdef12345",
-            "uri": uri,
-            "config": {"options": {"signed": k < 3}},
-        }
+        {"method": "mal_grad_cam", "config_hash": f"{k}abcdef12345", "uri": uri, "config": {"options": {}}}
         for k, uri in enumerate(("maps/paper", "maps/faithful/", "maps/other"))
     ]
     assert [one.label for one in name_methods(entries[:1])] == ["mal_grad_cam"]

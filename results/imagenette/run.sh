@@ -115,6 +115,7 @@ for other in swapped patches; do
 done
 python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet \
     --num-images 2 --out results/imagenette/paper
+rm results/imagenette/paper/figure6-*.png # two megabytes; the report's gallery shows the same maps
 python -c '
 import sys, pandas as pd
 from evaluate.results import load_results
