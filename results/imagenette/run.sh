@@ -77,19 +77,6 @@ games scores/kernel_shap kernel_shap $main
 top="gp_500 gp_200 gp_readout_100 gp_readout_50 readout rise_4000 rise_centred_4000 lime mal_grad_cam centre_gaussian random"
 games scores_swapped "$top" --per-class 10 --step-px 1792 --deletion-substrate blur --insertion-substrate mean --least-relevant
 
-# Is the student faithful where RISE and the games look? It is asked in the black box's place; both are shown the same frames.
-explain rise_on_student rise --ask student --num-masks 1000
-explain gp_on_student gp_regression --ask student --num-samples 500
-explain score_cam score_cam
-games scores/student_passes "rise_on_student gp_on_student score_cam" $main
-[ -f $run/fidelity/_manifest.json ] || python -m evaluate measures --measures fidelity --maps $run/maps/mal_grad_cam $run/maps/readout \
-    --num-masks 20 --num-points 5 --student $student --data "$data" --per-class "$per_class" --teacher $teacher --out $run/fidelity \
-    --num-workers "$workers"
-
-# Do the maps depend on what the student has learnt?
-COLUMNS=160 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
-    --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
-
 # Whole patches, and measures that are no games.
 games scores_patches "$top" --per-class 10 --patches 14 --points 29 --least-relevant
 # shellcheck disable=SC2046
@@ -104,6 +91,19 @@ games scores/other_masks "rise8_4000 rise8_centred_4000" $main
 # Three hundred steps of gradients an image.
 explain mask mask
 games scores/mask mask $main
+
+# Is the student faithful where RISE and the games look? It is asked in the black box's place; both are shown the same frames.
+explain rise_on_student rise --ask student --num-masks 1000
+explain gp_on_student gp_regression --ask student --num-samples 500
+explain score_cam score_cam
+games scores/student_passes "rise_on_student gp_on_student score_cam" $main
+[ -f $run/fidelity/_manifest.json ] || python -m evaluate measures --measures fidelity --maps $run/maps/mal_grad_cam $run/maps/readout \
+    --num-masks 20 --num-points 5 --student $student --data "$data" --per-class "$per_class" --teacher $teacher --out $run/fidelity \
+    --num-workers "$workers"
+
+# Do the maps depend on what the student has learnt?
+COLUMNS=160 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
+    --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
 
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
 report="python -m evaluate report --no-photographs"
