@@ -86,13 +86,6 @@ def student_passes(student: Student, function: Callable[..., torch.Tensor], **op
     )
 
 
-def logits(model: torch.nn.Module, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the student's logits, (B, K), where a method returns maps; the target plays no part."""
-    del target
-    with torch.inference_mode():
-        return model(images)
-
-
 def explain_frames(explainer: Explainer, target: int, seed: int, frames: np.ndarray) -> np.ndarray:
     """Explain frames (N, H, W, 3) in units of [0, 1], all for one class and with one seed; return (N, h, w)."""
     requests = [Request(frame=frame * np.float32(255), target=target, seed=seed) for frame in frames]

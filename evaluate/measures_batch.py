@@ -25,7 +25,6 @@ from evaluate.explaining import (
     check_student,
     explain_frames,
     is_measured,
-    logits,
     make_explainer,
     student_passes,
 )
@@ -41,6 +40,7 @@ from explain.passes import Tell, silent
 from explain.random import image_seed
 from explain.readouts import load_explained
 from explain.schema import read_part
+from explain.stand_in import logits
 
 SHARD_IMAGES = 8  # ten methods ask 270 times an image: 2,000 forward passes, seconds to minutes to redo
 

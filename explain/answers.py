@@ -42,11 +42,13 @@ def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folde
         ValueError: If it holds something else.
     """
     of_student = SHARED_OF_STUDENT if config.get("explains") == "student" else ()
+    precision = {"precision": config["precision"]} if of_student and "precision" in config else {}
     of_labels = SHARED_OF_LABELS if config["target"] == "label" else ()
     later = {"version": method.frames_version} if method.frames_version > 1 else {}
     shown = {
         **{key: config[key] for key in (*SHARED, *of_student, *of_labels)},
         **later,
+        **precision,
         "method": method.name,
         "options": {name: config["options"][name] for name in method.frame_options},
     }

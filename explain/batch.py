@@ -22,7 +22,7 @@ from distill.teachers.engines import Choice, has_native_bfloat16
 from explain.answers import answers_folder, gather_answers
 from explain.asking import Asker
 from explain.compact import compact
-from explain.engine import EAGER, GRAPH_IMAGES, choose, in_engine
+from explain.engine import EAGER, GRAPH_IMAGES, GRAPH_QUESTIONS, choose, in_engine
 from explain.frames import read_frame, without_list
 from explain.job import Job
 from explain.passes import PASS_IMAGES, Answer, Explainer, Request, Tell, silent
@@ -31,7 +31,7 @@ from explain.random import image_seed
 from explain.readouts import load_explained
 from explain.registry import METHODS, Method, find_method
 from explain.schema import SCHEMA_VERSION, maps_table
-from explain.stand_in import stand_in
+from explain.stand_in import answering, stand_in
 from explain.targets import TargetWorker, read_targets, targets_folder
 
 if TYPE_CHECKING:
@@ -98,31 +98,40 @@ def explain(name: str, job: Job) -> Summary:
 
 def choose_engine(plan: Plan, job: Job) -> Choice:
     """Return what computes the method here. Raises: ValueError for an engine that cannot."""
+    method, asks_student = plan.method, job.asks_student(plan.method)
     if job.precision == "bfloat16":
-        return low_precision(plan.method, job)
-    if not plan.method.static and job.engine in ("auto", "eager"):
+        return low_precision(method, job)
+    if not (method.static or asks_student) and job.engine in ("auto", "eager"):
         return EAGER
-    if not plan.method.static:
-        graphs = ", ".join(method.name for method in METHODS.values() if method.static)
+    if not (method.static or asks_student):
+        graphs = ", ".join(one.name for one in METHODS.values() if one.static)
         raise ValueError(
-            f"method {plan.method.name!r} is no static graph for --engine {job.engine}; these are: {graphs}"
+            f"method {method.name!r} is no static graph for --engine {job.engine}; these are: {graphs}, and a student "
+            "that is asked"
         )
-    few = len(plan.images.image_ids) < GRAPH_IMAGES
+    options, number = asdict(job.options), len(plan.images.image_ids)
+    few = number < GRAPH_IMAGES
+    if asks_student:
+        each = options[str(method.budget)]
+        few = number * max(each, 0 if job.ask == "student" else options["prior_samples"]) < GRAPH_QUESTIONS
     if torch.cuda.is_available() or (few and job.engine == "auto"):
         return EAGER
-    explained = white_box(plan.method, plan.student, plan.teacher)
+    if asks_student:
+        assert plan.student is not None, "Job.check lets no such job through"
+        return choose(answering(plan.student), plan.student, job.engine, name="logits")
+    explained = white_box(method, plan.student, plan.teacher)
     assert explained is not None, "a static method looks into a network"
-    explainer = explainer_of(plan.method, explained, asdict(job.options), "cpu")
-    return choose(explainer, explained, job.engine, name=plan.method.name)
+    return choose(explainer_of(method, explained, options, "cpu"), explained, job.engine, name=method.name)
 
 
 def low_precision(method: Method, job: Job) -> Choice:
     """Return what computes a method in bfloat16. Raises: ValueError where nothing does."""
-    if not method.static or job.engine not in ("auto", "openvino") or torch.cuda.is_available():
+    is_graph = method.static or job.asks_student(method)
+    if not is_graph or job.engine not in ("auto", "openvino") or torch.cuda.is_available():
+        where = f"--engine {job.engine}{' on a GPU' if torch.cuda.is_available() else ''}"
         raise ValueError(
-            f"--precision bfloat16 is for a method that is a static graph, in OpenVINO on a CPU, not for "
-            f"{method.name!r} with --engine {job.engine}{' on a GPU' if torch.cuda.is_available() else ''}; "
-            "leave it out"
+            "--precision bfloat16 is for a method that is a static graph, or a student that is asked, in OpenVINO on a "
+            f"CPU, not for {method.name!r} with {where}; leave it out"
         )
     if not has_native_bfloat16():
         raise ValueError(
@@ -255,7 +264,8 @@ def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
     asks_student, prior, starts, size = stored.get("explains") == "student", config["options"].get("prior"), None, None
     if asks_student or prior == "student":
         found = load_explained(stored["student"], device=device)
-        student = stand_in(found, teacher, num_threads=1 if device == "cuda" else num_threads, device=device)
+        threads = 1 if device == "cuda" else num_threads
+        student = stand_in(found, teacher, choice=Choice(**config["engine"]), num_threads=threads, device=device)
     if prior == "readout":
         read = load_explained(stored["student"], device=device)
         starts, size = explainer_of(find_method("readout"), read, {}, device), read.input_size

@@ -32,6 +32,8 @@ Wish = Literal["auto", "eager", "onnxruntime", "openvino"]
 EAGER = Choice(engine="eager", precision="float32", batch_size=PASS_IMAGES)
 GRAPH_IMAGES = 256
 """Images that a job needs for a graph: making and measuring one costs as much as some hundred maps."""
+GRAPH_QUESTIONS = 4096
+"""Questions to the student that a job needs for one."""
 TOLERANCE = 1e-2
 """Largest difference from torch's map, as a share of that map's range. Between two memory layouts torch's own maps of
 an untrained student, whose layers hardly vary, differ by a tenth of it; of others engines stay below 1e-5."""
@@ -170,12 +172,13 @@ def check_exact(expected: np.ndarray, found: np.ndarray, engine: str) -> None:
 
 
 def difference(expected: np.ndarray, found: np.ndarray) -> float:
-    """Return the largest difference of two maps of (B, H, W), as a share of the expected map's range.
+    """Return the largest difference of two maps of (B, H, W), or answers (B, K), as a share of the expected range.
 
     Infinite where a value is not finite; of a constant map the share is of its largest value, or of one.
     """
     if not np.isfinite(found).all():
         return float("inf")
-    span = np.ptp(expected, axis=(1, 2))
-    span = np.where(span > 0, span, np.maximum(np.abs(expected).max(axis=(1, 2)), 1))
-    return float((np.abs(found - expected).max(axis=(1, 2)) / span).max())
+    expected, found = (each.reshape(len(each), -1) for each in (expected, found))
+    span = np.ptp(expected, axis=1)
+    span = np.where(span > 0, span, np.maximum(np.abs(expected).max(axis=1), 1))
+    return float((np.abs(found - expected).max(axis=1) / span).max())

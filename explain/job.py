@@ -42,11 +42,12 @@ class Job(Generic[Options]):
     seed: int = 0
     """Seed of random methods; each image's map depends on it and on the image's id alone."""
     engine: Literal["auto", "eager", "onnxruntime", "openvino"] = "auto"
-    """What computes a CAM method without a GPU: torch (eager) or an inference engine, equal but for the last bits. auto
-    measures which is fastest, once per machine and student, and takes eager for fewer than 256 images."""
+    """What computes a CAM method, or a student that is asked, without a GPU: torch (eager) or an inference engine,
+    equal but for the last bits. auto measures which is fastest, once per machine and student, and takes eager for fewer
+    than 256 images, or 4096 questions."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of a CAM method's pass. bfloat16 needs OpenVINO and a CPU with such units, is about three times as
-    fast, and moves maps a little; they are other maps then, and say so."""
+    """Number format of a CAM method's pass, or of a student that is asked. bfloat16 needs OpenVINO and a CPU with such
+    units, is two or three times as fast, and moves maps a little; they are other maps then, and say so."""
     map_cells: int | None = None
     """Store each map as so many rows and columns of float16: each the mean place of its pixels in the map's order. 28
     take 2 kB instead of 200 and keep both games' areas; magnitudes are lost. Default: the map itself, float32."""
@@ -68,6 +69,10 @@ class Job(Generic[Options]):
     def reads_out(self, method: Method) -> bool:
         """Tell whether the student's learnt read-out is needed."""
         return method.reads_out or getattr(self.options, "prior", "none") == "readout"
+
+    def asks_student(self, method: Method) -> bool:
+        """Tell whether the student is asked as the black box is: in its place, or for a prior."""
+        return method.asks and (self.ask == "student" or getattr(self.options, "prior", "none") == "student")
 
     def check(self, method: Method) -> None:
         """Refuse what no work could come of, before anything is loaded.

@@ -491,6 +491,48 @@ def test_the_student_is_asked_in_the_black_boxs_place(serial, job, data, student
     assert len(list(tmp_path.glob("answers-rise-*"))) == 2
 
 
+def test_a_student_that_is_asked_answers_from_an_engine(serial, job, monkeypatch, tmp_path):
+    """In float32 but for the last bits; in bfloat16 it is other answers, which are kept apart."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(explain.batch, "has_native_bfloat16", lambda: True)
+    few = {"limit": 5, "options": METHODS["rise"].options(num_masks=32), "ask": "student"}
+    eager, whole = (job("rise", engine, engine=engine, **few) for engine in ("eager", "openvino"))
+    low = job("rise", "low", precision="bfloat16", **few)
+    for one in (eager, whole, low):
+        for folder in tmp_path.glob("answers-rise-*" if one is whole else "nothing"):
+            shutil.rmtree(folder)  # torch's answers of the same questions
+        run("rise", one)
+    engines = [(Folder(one.out).finished() or {})["engine"] for one in (eager, whole, low)]
+    assert engines == ["eager-float32", "openvino-float32", "openvino-bfloat16"]
+    assert len(list(tmp_path.glob("answers-rise-*"))) == 2
+    for expected, found, near in zip(rows_of(eager.out), rows_of(whole.out), rows_of(low.out), strict=True):
+        if expected["error"] is None:
+            assert np.allclose(found["saliency"], expected["saliency"], atol=1e-5)
+            assert np.allclose(near["saliency"], expected["saliency"], atol=0.05)
+            assert found["student_passes"] == near["student_passes"] == 32
+
+
+@pytest.mark.parametrize(
+    ("ask", "prior", "least", "chosen"),
+    [
+        ("student", "none", 17, []),
+        ("student", "none", 16, ["logits"]),
+        ("teacher", "student", 33, []),
+        ("teacher", "student", 32, ["logits"]),
+        ("teacher", "none", 1, []),
+    ],
+)
+@pytest.mark.usefixtures("serial")
+def test_an_engine_is_for_many_questions_to_a_student(*, job, monkeypatch, ask, prior, least, chosen):
+    """Of two images; 8 questions each in the black box's place, 16 for a prior."""
+    found = []
+    monkeypatch.setattr(explain.batch, "choose", lambda *_, name: found.append(name) or EAGER)
+    monkeypatch.setattr(explain.batch, "GRAPH_QUESTIONS", least)
+    method = METHODS["gp_regression"].options(num_samples=8, prior=prior, prior_samples=16)
+    run("gp_regression", job("gp_regression", limit=2, ask=ask, options=method))
+    assert found == chosen
+
+
 def test_who_asks_nobody_asks_no_student(job):
     with pytest.raises(ValueError, match="'cam' asks nobody; leave out --ask, which is for rise, lime, kernel_shap"):
         run("cam", job("cam", ask="student"))

@@ -93,8 +93,8 @@ explain mask mask
 games scores/mask mask $main
 
 # Is the student faithful where RISE and the games look? It is asked in the black box's place; both are shown the same frames.
-explain rise_on_student rise --ask student --num-masks 1000
-explain gp_on_student gp_regression --ask student --num-samples 500
+explain rise_on_student rise --ask student --num-masks 1000 --precision bfloat16
+explain gp_on_student gp_regression --ask student --num-samples 500 --precision bfloat16
 explain score_cam score_cam
 games scores/student_passes "rise_on_student gp_on_student score_cam" $main
 [ -f $run/fidelity/_manifest.json ] || python -m evaluate measures --measures fidelity --maps $run/maps/mal_grad_cam $run/maps/readout \
