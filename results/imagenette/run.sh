@@ -88,18 +88,18 @@ ask rise8_4000 rise --num-cells 8 --keep-probability 0.1
 ask rise8_centred_4000 rise --num-cells 8 --keep-probability 0.1 --centred
 games scores/other_masks "rise8_4000 rise8_centred_4000" $main
 
-# Three hundred steps of gradients an image.
-explain mask mask
-games scores/mask mask $main
-
 # Is the student faithful where RISE and the games look? It is asked in the black box's place; both are shown the same frames.
 explain rise_on_student rise --ask student --num-masks 1000 --precision bfloat16
 explain gp_on_student gp_regression --ask student --num-samples 500 --precision bfloat16
-explain score_cam score_cam
-games scores/student_passes "rise_on_student gp_on_student score_cam" $main
+games scores/student_passes "rise_on_student gp_on_student" $main
 [ -f $run/fidelity/_manifest.json ] || python -m evaluate measures --measures fidelity --maps $run/maps/mal_grad_cam $run/maps/readout \
     --num-masks 20 --num-points 5 --student $student --data "$data" --per-class "$per_class" --teacher $teacher --out $run/fidelity \
     --num-workers "$workers"
+
+# One pass for each channel, and three hundred steps of gradients an image.
+explain score_cam score_cam
+explain mask mask
+games scores/costly_of_student "score_cam mask" $main
 
 # Do the maps depend on what the student has learnt?
 COLUMNS=160 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
