@@ -90,16 +90,18 @@ games scores/other_masks "rise8_4000 rise8_centred_4000" $main
 
 # Is the student faithful where RISE and the games look? It is asked in the black box's place; both are shown the same frames.
 explain rise_on_student rise --ask student --num-masks 1000 --precision bfloat16
-explain gp_on_student gp_regression --ask student --num-samples 500 --precision bfloat16
-games scores/student_passes "rise_on_student gp_on_student" $main
+games scores/rise_on_student rise_on_student $main
 [ -f $run/fidelity/_manifest.json ] || python -m evaluate measures --measures fidelity --maps $run/maps/mal_grad_cam $run/maps/readout \
     --num-masks 20 --num-points 5 --student $student --data "$data" --per-class "$per_class" --teacher $teacher --out $run/fidelity \
     --num-workers "$workers"
 
 # One pass for each channel, and three hundred steps of gradients an image.
 explain score_cam score_cam
+games scores/score_cam score_cam $main
 explain mask mask
-games scores/costly_of_student "score_cam mask" $main
+games scores/mask mask $main
+explain gp_on_student gp_regression --ask student --num-samples 500 --precision bfloat16
+games scores/gp_on_student gp_on_student $main
 
 # Do the maps depend on what the student has learnt?
 COLUMNS=160 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
