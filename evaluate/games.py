@@ -171,7 +171,8 @@ def play(
 
     Args:
         score: maps frames (B, 3, H, W), B at most `batch_size`, to probabilities (B, K). Only the very last batch
-            may be smaller. It must not keep the frames: their memory is used again.
+            may be smaller. It must neither keep nor change the frames: their memory is used again, and the next
+            ones are made from them.
         plays: read as needed, so that images may be loaded lazily. All have one shape and device.
         batch_size: frames per forward pass.
     """
@@ -197,8 +198,9 @@ def play_points(
         done = 0
         while done < len(points):
             count = min(batch_size - filled, len(points) - done)
+            before = (points[done - 1], frames[filled - 1]) if done else None  # still there, if of the last batch
             with one_thread():
-                compose(game, points[done : done + count], out=frames[filled : filled + count])
+                compose(game, points[done : done + count], out=frames[filled : filled + count], before=before)
             targets[filled : filled + count] = game.target
             filled, done = filled + count, done + count
             if filled == batch_size:
@@ -210,24 +212,28 @@ def play_points(
     yield from _complete_curves(scores, lengths)
 
 
-def compose(game: Play, points: Sequence[int], *, out: torch.Tensor) -> None:
+def compose(
+    game: Play, points: Sequence[int], *, out: torch.Tensor, before: tuple[int, torch.Tensor] | None = None
+) -> None:
     """Write the frames of some points of a game's curve, ascending, into `out`, (len(points), 3, H, W).
 
     A device compares and selects for all frames at once. A CPU, whose memory that fills three times as slowly, copies
-    the frame before and changes what differs.
+    the frame before and changes what differs: of the first one that of `before`, an earlier point with its frame, which
+    may lie anywhere in `out` but behind the first place; without it the start.
     """
     if out.device.type != "cpu":
         k = torch.as_tensor(points, dtype=game.steps.dtype).to(out.device)
         torch.where(game.steps < k[:, None, None, None], game.finish, game.start, out=out)
         return
     finish = game.finish.flatten(1)
-    torch.where(game.steps < points[0], game.finish, game.start, out=out[0])
-    for i in range(1, len(points)):
-        assert points[i - 1] <= points[i], points
-        changed = game.order[game.num_changed[points[i - 1]] : game.num_changed[points[i]]]
-        out[i].copy_(out[i - 1])
+    last, shown = before or (0, game.start)
+    for point, frame in zip(points, out, strict=True):
+        assert last <= point, (last, points)
+        changed = game.order[game.num_changed[last] : game.num_changed[point]]
+        frame.copy_(shown)
         # a quarter of the time of `[:, changed] = `
-        out[i].view(len(finish), -1).index_copy_(1, changed, finish.index_select(1, changed))
+        frame.view(len(finish), -1).index_copy_(1, changed, finish.index_select(1, changed))
+        last, shown = point, frame
 
 
 def _target_scores(

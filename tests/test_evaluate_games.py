@@ -99,6 +99,19 @@ def test_frames_made_from_the_one_before_are_those_compared_and_selected():
             assert torch.equal(frame, torch.where(game.steps < k, game.finish, game.start))
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
+def test_a_game_that_goes_on_in_the_next_batch_shows_the_same_frames(batch_size):
+    games = [
+        make_play(make_image(i), make_map(i), game, 0, step_px=100) for i, game in ((0, "insertion"), (1, "deletion"))
+    ]
+    shown = []
+    list(play(lambda x: shown.append(x.clone()) or torch.ones(len(x), 1), games, batch_size=batch_size))
+    expected = [
+        torch.where(game.steps < k, game.finish, game.start) for game in games for k in range(game.num_steps + 1)
+    ]
+    assert torch.equal(torch.cat(shown), torch.stack(expected))
+
+
 def test_224_pixels_make_225_points():
     steps, num_steps = pixel_steps(rank_pixels(torch.rand(7, 7), (224, 224)).ranks, 224)
     assert num_steps == 224
