@@ -99,11 +99,14 @@ def _up_sample(saliency: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _rank(scores: torch.Tensor, seed: int) -> Order:
-    values = scores.float().flatten()
-    by_hash = _hash_order(values.numel(), seed).to(values.device)
-    ordered, position = torch.sort(values[by_hash], descending=True, stable=True)
-    ranks = torch.empty_like(by_hash)
-    ranks[by_hash[position]] = torch.arange(values.numel(), device=values.device)
+    values = (scores.float().flatten() + 0).view(torch.int32)  # adding makes -0 and 0 the same bits
+    ascending = values ^ ((values >> 31) & 0x7FFFFFFF)  # as the floats are, and below it the hash: no key twice
+    keys = (~ascending).long() << 32 | _hashes(values.numel(), seed).to(values.device)
+    # NumPy sorts with vector instructions, in a sixth of torch's time
+    order = torch.from_numpy(np.argsort(keys.numpy())) if keys.device.type == "cpu" else keys.argsort()
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order), device=order.device)
+    ordered = keys[order] >> 32
     equal = ordered[1:] == ordered[:-1]
     tied = F.pad(equal, (1, 0)) | F.pad(equal, (0, 1))
     return Order(ranks=ranks.view(scores.shape), tied_share=float(tied.float().mean()))
@@ -121,8 +124,8 @@ def tie_hash(indices: np.ndarray, seed: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _hash_order(num_pixels: int, seed: int) -> torch.Tensor:
-    return torch.from_numpy(np.argsort(tie_hash(np.arange(num_pixels), seed)))
+def _hashes(num_pixels: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(tie_hash(np.arange(num_pixels), seed).astype(np.int64))
 
 
 def pixel_steps(ranks: torch.Tensor, step_px: int) -> tuple[torch.Tensor, int]:
