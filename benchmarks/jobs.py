@@ -6,10 +6,11 @@ What happens once is left out: starting Ray, its workers and their models. That 
 import logging
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from distill.images import ImageSet, open_images
 from distill.student import IMAGENET_MEAN, IMAGENET_STD, Student, load_student, save_student
 from distill.teachers import Teacher, load_teacher
 from distill.teachers.engines import Choice
-from evaluate.batch import play_games
+from evaluate.batch import GamesWorker, play_games
 from evaluate.games import Play, play
 from evaluate.plays import make_plays
 from evaluate.protocol import Protocol
+from evaluate.sources import map_items, open_sources
 from explain.batch import explain
 from explain.engine import open_method
 from explain.frames import read_frame
@@ -40,6 +42,7 @@ from explain.registry import METHODS
 from explain.schema import read_maps, saliency_maps
 
 NUM_IMAGES, NUM_SCALED = 2000, 304  # four shards of the games with `STEPS_SCALED`
+NUM_INSIDE = 304  # images that the games' worker plays without Ray, to tell what Ray costs
 STUDENT_PX = 96  # of the recipe `imagenette`
 STEPS, STEPS_SCALED = 4, 12  # of a game; the exact game's 224 would take an hour
 TARGET = 0
@@ -54,6 +57,7 @@ def measure(world: World) -> list[Row]:
         rows = [
             jobs.row(what, [found[what] for found in rounds]) for what in ("explain mal_grad_cam", "evaluate games")
         ]
+        rows[-1] = replace(rows[-1], note=f"{rows[-1].note}; {jobs.ray_note(rounds)}")
         return rows + (jobs.worker_rows() if world.threads > 1 else [])
 
 
@@ -109,6 +113,8 @@ class Jobs:
         save_student(Folder(self.student), made)
         height, width = world.teacher.input_size
         self.num_pixels = height * width
+        self.inside: list[Times] = []
+        """Of the games' worker without Ray, one for each round."""
 
     def round(self, number: int) -> dict[str, tuple[Times, Times, float]]:
         """Run both jobs and both loops once: what -> job, loop, seconds of the job's start-up."""
@@ -120,6 +126,7 @@ class Jobs:
         with ray_of(self.world.threads):
             played = self._timed_job(scores, lambda: self.play(maps, scores, protocol))
         plays = timed(lambda: self.loop_games(maps, protocol), self.limit)
+        self.inside.append(self.work_games(maps, scores, protocol))
         return {
             "explain mal_grad_cam": (explained[0], looped, explained[1]),
             "evaluate games": (played[0], plays, played[1]),
@@ -174,6 +181,26 @@ class Jobs:
         teacher = self.world.teacher
         for _ in play(teacher.forward, self._plays(maps, protocol), batch_size=teacher.batch_size or 64):
             pass
+
+    def work_games(self, maps: str, scores: str, protocol: Protocol) -> Times:
+        """Time the job's own worker over the first images, in this process."""
+        sources = open_sources(
+            [maps], teacher=self.world.teacher.spec, teacher_fingerprint=self.world.teacher.fingerprint
+        )
+        stored = {"stored": Folder(scores).config(), "protocol": protocol, "sources": sources, "images": self.images()}
+        worker = GamesWorker(stored)
+        items = list(islice(map_items(sources, self.images()), self.world.number(NUM_INSIDE, 4)))
+        return timed(lambda: worker(items), len(items))
+
+    def ray_note(self, rounds: Sequence[dict[str, tuple[Times, Times, float]]]) -> str:
+        """Say what the games' worker reaches where Ray's processes and the driver need no core."""
+        loops = [found["evaluate games"][1] for found in rounds]
+        pairs = zip(self.inside, loops, strict=True)
+        share = statistics.median(one.items / one.wall_s / (loop.items / loop.wall_s) for one, loop in pairs)
+        return (
+            f"its worker in one process, without Ray, makes {share:.2f} of the loop's rate; beside it Ray's processes "
+            "and the driver take turns on the cores, and both of these work on each batch of the black box"
+        )
 
     def _plays(self, maps: str, protocol: Protocol) -> Iterator[Play]:
         teacher, images = self.world.teacher, self.images()
