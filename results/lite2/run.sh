@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# What made the files beside this one: a second black box, on which nothing was tuned. From the project's folder, with the environment
+# active, after results/imagenette/run.sh:
+#     python -m cluster run -- bash results/lite2/run.sh
+# Every step goes on where it was stopped. About two and a half hours on two cores with bfloat16 units.
+set -euo pipefail
+data=${DATA:-../shared/data/imagenette}
+run=runs/imagenette_lite2
+first=runs/imagenette
+student=$run/student
+teacher=torch:runs/lite2/model.pt2
+first_teacher=torch:runs/lite0/model.pt2
+workers=${WORKERS:-2}
+per_class=${PER_CLASS:-10}
+
+# The black box: EfficientNet-Lite2, 1000 classes, 260 px; one engine and precision for every step.
+if [ ! -f runs/lite2/model.pt2 ]; then
+    python -m distill.teachers.lite runs/lite2 --version 2
+fi
+sed -i 's/engine = "auto"/engine = "openvino"/; s/precision = "auto"/precision = "bfloat16"/' runs/lite2/teacher.toml
+
+# A smaller student than the first black box has: it is trained on two cores.
+if [ ! -f $student/_manifest.json ]; then
+    python -m distill faithful --data "$data" --teacher $teacher --out $student --depth 18 --input-size 112 112 \
+        --epochs 10 --batch-size 64 --lr 0.08 --loader-workers 1 --resume
+fi
+
+explain() { # NAME METHOD [OPTIONS]: maps of the first val images of each class
+    local name=$1 method=$2
+    shift 2
+    [ -f "$run/maps/$name/_manifest.json" ] || python -m explain "$method" --data "$data" --per-class "$per_class" \
+        --teacher $teacher --student $student --out "$run/maps/$name" --num-workers "$workers" "$@"
+}
+games() { # SCORES TEACHER "MAPS" [OPTIONS]: both games
+    local scores=$1 judge=$2 maps=$3
+    shift 3
+    # shellcheck disable=SC2086
+    [ -f "$run/$scores/_manifest.json" ] || python -m evaluate games --maps $maps --data "$data" --teacher "$judge" --out "$run/$scores" \
+        --per-class "$per_class" --step-px 1792 --num-workers "$workers" "$@"
+}
+of() { # FOLDER NAMES: the maps' folders
+    # shellcheck disable=SC2086
+    printf "$1/maps/%s " $2
+}
+
+# The read-out is learnt as the first black box's was: from 64 answers to each of 1,000 training images.
+if [ ! -f $student/readout.json ]; then
+    python -m explain gp_regression --data "$data" --split train --per-class 100 --teacher $teacher --num-samples 64 \
+        --out $run/maps/labels --num-workers "$workers"
+    python -m explain fit --student $student --maps $run/maps/labels
+fi
+
+no_question="mal_grad_cam ml_grad_cam matt grad_cam layer_cam integrated_gradients readout random centre_gaussian edges"
+for method in $no_question; do explain $method $method; done
+games scores/no_question $teacher "$(of $run "$no_question")"
+
+# Maps made for one black box, on the other.
+specific="mal_grad_cam grad_cam readout"
+games scores_first $first_teacher "$(of $first "$specific")"
+games scores_first_on_second $teacher "$(of $first "$specific")" --cross-teacher
+games scores_second_on_first $first_teacher "$(of $run "$specific")" --cross-teacher
+python -m evaluate specificity --table results/lite2/specificity.md \
+    --scores $run/scores_first $run/scores/no_question $run/scores_first_on_second $run/scores_second_on_first
+
+for queries in 500 200 100 50; do
+    explain gp_$queries gp_regression --num-samples $queries
+    explain gp_readout_$queries gp_regression --num-samples $queries --prior readout
+done
+games scores/few_questions $teacher "$(of $run "gp_500 gp_200 gp_100 gp_50 gp_readout_500 gp_readout_200 gp_readout_100 gp_readout_50")"
+
+explain rise_4000 rise --num-masks 4000
+explain rise_centred_4000 rise --num-masks 4000 --centred
+explain rise_1000 rise --num-masks 1000
+explain rise_centred_1000 rise --num-masks 1000 --centred
+games scores/rise $teacher "$(of $run "rise_4000 rise_centred_4000 rise_1000 rise_centred_1000")"
+
+python -m evaluate similarity --student $student --teacher $teacher --data "$data"
+python -m evaluate report --no-photographs --scores $run/scores/*/ --out results/lite2/report.html --table results/lite2/methods.md
+python -m evaluate report --no-photographs --scores $run/scores/*/ --out $run/against_rise.html --table results/lite2/against_rise.md \
+    --against rise_4000
