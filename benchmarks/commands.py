@@ -1,5 +1,6 @@
 """How long commands take before any work: `--help` of each, and what a run of `make demo` took where it is told."""
 
+import re
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ import time
 from benchmarks.ratio import Row
 from benchmarks.world import World
 
+TRAINING = ("train the black box", "distill demo")
 COMMANDS = (
     "distill",
     "distill imagenette",
@@ -26,6 +28,7 @@ COMMANDS = (
 def measure(world: World) -> list[Row]:
     """Time every `--help`; the figure of a round is the slowest command's."""
     seconds = {command: [_help(command) for _ in range(world.rounds(5))] for command in COMMANDS}
+    log = None if world.demo_log is None else world.demo_log.read_text(encoding="utf-8")
     slowest = max(COMMANDS, key=lambda command: min(seconds[command]))
     return [
         Row(
@@ -44,12 +47,31 @@ def measure(world: World) -> list[Row]:
             against="",
             unit="min",
             at_most=5.0,
-            figures=[] if world.demo_min is None else [world.demo_min],
-            note="not measured in this run; `--demo-min` takes what `time make demo` said"
-            if world.demo_min is None
-            else "as told by `--demo-min`: it runs apart from this table",
+            figures=[] if log is None else [_minutes(log)],
+            note="not measured in this run; `--demo-log` takes what `time make demo` wrote"
+            if log is None
+            else f"by `--demo-log`, apart from this table; {_demo_profile(log)}",
         ),
     ]
+
+
+def _minutes(log: str) -> float:
+    """Find the clock's minutes in what bash's `time` wrote."""
+    found = re.search(r"^real\s+(\d+)m([\d.]+)s$", log, re.MULTILINE)
+    if found is None:
+        raise ValueError("--demo-log has no line `real 5m1.2s`; give all that bash's `time make demo` wrote")
+    return int(found[1]) + float(found[2]) / 60
+
+
+def _demo_profile(log: str) -> str:
+    """Say what the demo's minutes went into, by its own lines: `NAME: ... took H:MM:SS`."""
+    spent = dict.fromkeys(("training", "the other steps' work"), 0)
+    for name, hours, minutes, seconds in re.findall(r"^([^:\n]+):.*, took (\d+):(\d+):(\d+)", log, re.MULTILINE):
+        kind = "training" if name.startswith(TRAINING) else "the other steps' work"
+        spent[kind] += int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+    rest = _minutes(log) * 60 - sum(spent.values())
+    shares = [f"{kind} {seconds / 60:.1f} min" for kind, seconds in spent.items()]
+    return ", ".join([*shares, f"starting and ending its {log.count(', took ')} jobs {rest / 60:.1f} min"])
 
 
 def _help(command: str) -> float:

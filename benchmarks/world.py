@@ -41,8 +41,8 @@ class World:
     """Rounds of each measurement; the slow ones take fewer."""
     threads: int
     """CPU threads."""
-    demo_min: float | None = None
-    """Minutes that `make demo` took, where that is told."""
+    demo_log: Path | None = None
+    """What `time make demo` wrote, where it ran."""
 
     def number(self, full: int, short: int) -> int:
         """Choose a size by the length of the run."""

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks import commands
 from benchmarks.bench import GROUPS, Settings, run
 from benchmarks.ratio import Row, Times, interleaved, speed_row
 from benchmarks.table import markdown
@@ -40,6 +42,27 @@ def test_a_goal_is_a_least_or_a_most_and_what_is_not_measured_is_neither():
     assert row([1.0], at_most=1.0).is_reached is True
     assert row([1.0]).is_reached is None
     assert row([], at_least=1.0).is_reached is None
+
+
+def test_the_demos_minutes_are_told_by_what_they_went_into(tmp_path):
+    lines = [
+        "train the black box: 12000/12000 images, 376 images/s, took 0:00:30, loss 0.525",
+        "distill demo: 5920/11840 images, 100 images/s, 0:01:00 left, epoch 2 loss 2.1",
+        "distill demo: 11840/11840 images, 100 images/s, took 0:02:00, epoch 5 loss 1.991 kl 0.7476",
+        "games: 768/768 rows, 41.3 rows/s, took 1:00:18, errors 0",
+        "",
+        "real\t63m24.500s",
+        "user\t2m40.093s",
+    ]
+    log = tmp_path / "demo.log"
+    log.write_text("\n".join(lines), encoding="utf-8")
+    world = SimpleNamespace(demo_log=log, rounds=lambda _: 1)
+    *_, row = commands.measure(world)  # pyright: ignore[reportArgumentType]
+    assert row.figures == pytest.approx([63 + 24.5 / 60])
+    assert "training 2.5 min, the other steps' work 60.3 min, starting and ending its 3 jobs 0.6 min" in row.note
+    log.write_text(lines[0], encoding="utf-8")
+    with pytest.raises(ValueError, match=r"no line `real 5m1\.2s`"):
+        commands.measure(world)  # pyright: ignore[reportArgumentType]
 
 
 def test_rounds_take_turns_after_a_call_that_warms_up():
