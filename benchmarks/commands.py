@@ -65,13 +65,19 @@ def _minutes(log: str) -> float:
 
 def _demo_profile(log: str) -> str:
     """Say what the demo's minutes went into, by its own lines: `NAME: ... took H:MM:SS`."""
-    spent = dict.fromkeys(("training", "the other steps' work"), 0)
-    for name, hours, minutes, seconds in re.findall(r"^([^:\n]+):.*, took (\d+):(\d+):(\d+)", log, re.MULTILINE):
-        kind = "training" if name.startswith(TRAINING) else "the other steps' work"
-        spent[kind] += int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-    rest = _minutes(log) * 60 - sum(spent.values())
-    shares = [f"{kind} {seconds / 60:.1f} min" for kind, seconds in spent.items()]
-    return ", ".join([*shares, f"starting and ending its {log.count(', took ')} jobs {rest / 60:.1f} min"])
+    training_min, others_min = 0.0, 0.0
+    jobs = re.findall(r"^([^:\n]+):.*, took (\d+):(\d+):(\d+)", log, re.MULTILINE)
+    for name, hours, minutes, seconds in jobs:
+        took_min = int(hours) * 60 + int(minutes) + int(seconds) / 60
+        if name.startswith(TRAINING):
+            training_min += took_min
+        else:
+            others_min += took_min
+    rest_min = _minutes(log) - training_min - others_min
+    return (
+        f"training {training_min:.1f} min, the other steps' work {others_min:.1f} min, "
+        f"starting and ending its {len(jobs)} jobs {rest_min:.1f} min"
+    )
 
 
 def _help(command: str) -> float:

@@ -187,9 +187,9 @@ class Jobs:
         sources = open_sources(
             [maps], teacher=self.world.teacher.spec, teacher_fingerprint=self.world.teacher.fingerprint
         )
-        stored = {"stored": Folder(scores).config(), "protocol": protocol, "sources": sources, "images": self.images()}
-        worker = GamesWorker(stored)
-        items = list(islice(map_items(sources, self.images()), self.world.number(NUM_INSIDE, 4)))
+        images, stored = self.images(), Folder(scores).config()
+        worker = GamesWorker({"stored": stored, "protocol": protocol, "sources": sources, "images": images})
+        items = list(islice(map_items(sources, images), self.world.number(NUM_INSIDE, 4)))
         return timed(lambda: worker(items), len(items))
 
     def ray_note(self, rounds: Sequence[dict[str, tuple[Times, Times, float]]]) -> str:

@@ -55,7 +55,7 @@ def test_the_student_sees_its_own_resolution_and_normalisation(teacher, student,
     pixels = (np.stack([resized(frame) for frame in FRAMES]) / 255 - student.mean) / student.std
     logits = student.model(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))
     assert torch.allclose(answers, logits.softmax(dim=1), atol=far)
-    assert answers.std(dim=0).max() > 2 * far
+    assert answers.std(dim=0).max() > max(1e-2, 2 * far)
 
 
 def test_nothing_is_resized_at_the_same_size(teacher):
