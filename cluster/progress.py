@@ -72,14 +72,17 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Return units per second over the last two minutes or so, 0 before the first."""
+        """Return units per second over the last two minutes or the last few lumps of them, 0 before the first."""
         since_s, done = self._marks[0]
         return (self.done - done) / max(time.monotonic() - since_s, 1e-9)
 
     def _mark(self) -> None:
-        """Remember now and then how much was done, so that a slow start does not spoil the rate for hours."""
+        """Remember now and then how much was done, so that a slow start does not spoil the rate for hours.
+
+        Only where there is more than before: units that come in lumps minutes apart would show no rate in between.
+        """
         now = time.monotonic()
-        if now - self._marks[-1][0] >= RATE_WINDOW_S / 4:
+        if now - self._marks[-1][0] >= RATE_WINDOW_S / 4 and self.done > self._marks[-1][1]:
             self._marks.append((now, self.done))
 
     @property

@@ -196,6 +196,11 @@ class Student:
         """Number of layers: 18 or 50."""
         return self.model.depth
 
+    @property
+    def device(self) -> str:
+        """Return where the model is: cpu or cuda."""
+        return self.model.fc.weight.device.type
+
     def normalise(self, images: np.ndarray | Tensor) -> Tensor:
         """Turn uint8 images (B, H, W, 3) into the model's float32 input (B, 3, H, W), on the model's device."""
         return normalise(torch.as_tensor(images).to(self.model.fc.weight.device), self.mean, self.std)

@@ -3,17 +3,16 @@
 It is asked as `explain` asks it, so many images a pass and each pass on one thread: the same bits in any job.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from distill.student import Student, load_student
 from evaluate.measures import Measure
 from evaluate.similarity import check_pair
 from evaluate.sources import Source
-from explain.passes import Explainer, Request
+from explain.passes import Explainer, Request, explainer_of
 from explain.registry import METHODS
 
 if TYPE_CHECKING:
@@ -70,20 +69,7 @@ def make_explainer(source: Source, student: Student | None) -> Explainer | None:
     """Load what made a source's maps; None where no measure makes one anew."""
     if student is None or not is_measured(source, "max_sensitivity"):
         return None
-    method = METHODS[source.method]
-    return student_passes(student, method.load(), options=source.config["options"], seeded=method.seeded)
-
-
-def student_passes(student: Student, function: Callable[..., torch.Tensor], **options: Any) -> Explainer:
-    """Make what runs a function of the student over frames, as `explain` does."""
-    cuda = student.model.fc.weight.is_cuda
-    return Explainer(
-        function=function,
-        model=student.model,
-        normalise=student.normalise,
-        num_threads=1 if cuda else torch.get_num_threads(),
-        **options,
-    )
+    return explainer_of(METHODS[source.method], student, source.config["options"])
 
 
 def explain_frames(explainer: Explainer, target: int, seed: int, frames: np.ndarray) -> np.ndarray:

@@ -26,7 +26,6 @@ from evaluate.explaining import (
     explain_frames,
     is_measured,
     make_explainer,
-    student_passes,
 )
 from evaluate.job import about, run_job
 from evaluate.measured import Measured, read_measured, track_measured
@@ -36,7 +35,7 @@ from evaluate.measuring import FUNCTIONS, Subject, queries
 from evaluate.objects import Objects
 from evaluate.sources import Source, map_items, map_row, open_played_images, open_sources
 from explain.frames import read_frame, without_list
-from explain.passes import Tell, silent
+from explain.passes import Tell, passes_over, silent
 from explain.random import image_seed
 from explain.readouts import load_explained
 from explain.schema import read_part
@@ -159,7 +158,7 @@ class MeasuresWorker:
         run = stored["student"]
         self.student = None if run is None else load_explained(run, device=self.device)
         self.explainers = [make_explainer(source, self.student) for source in self.sources]
-        self.answerer = None if self.student is None else student_passes(self.student, logits)
+        self.answerer = None if self.student is None else passes_over(self.student, logits)
         # A shard's maps mostly share one part a source.
         self._part = functools.lru_cache(maxsize=len(self.sources))(read_part)
 

@@ -22,14 +22,13 @@ from distill.student import ResCBAM, Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import Share, check_budget
 from evaluate.checked import Checked, read_checked, track_checked
-from evaluate.explaining import student_passes
 from evaluate.job import about, run_job
 from evaluate.measures import settings_hash
 from evaluate.sanity import STAGES, cascade, rank_correlations, scaled, untrained
 from evaluate.sanity_schema import SCHEMA_VERSION, sanity_schema
 from evaluate.similarity import check_pair
 from explain.frames import read_frame, without_list
-from explain.passes import PASS_IMAGES, Answer, Request
+from explain.passes import PASS_IMAGES, Answer, Request, explainer_of
 from explain.random import image_seed
 from explain.readouts import load_explained
 from explain.registry import METHODS, Method, find_method
@@ -259,7 +258,7 @@ class SanityWorker:
         seeds = [image_seed(self.stored["seed"], subject.image_id, method.name) for subject in subjects]
         requests = [subject.request(place, seed) for subject, seed in zip(subjects, seeds, strict=True)]
         options = self.stored["methods"][method.name]
-        explainer = student_passes(student, method.load(), options=options, seeded=method.seeded)
+        explainer = explainer_of(method, student, options)
         return dataclasses.replace(explainer, num_threads=1)(requests)
 
 

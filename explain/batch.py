@@ -15,7 +15,6 @@ from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.shards import Summary, make_shards, refuse_nothing, run_shards, shard_size
 from cluster.storage import Folder
 from distill.device import own_device
-from distill.student import Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import check_budget
 from distill.teachers.engines import Choice, has_native_bfloat16
@@ -25,19 +24,18 @@ from explain.compact import compact
 from explain.engine import EAGER, GRAPH_IMAGES, GRAPH_QUESTIONS, choose, in_engine
 from explain.frames import read_frame, without_list
 from explain.job import Job
-from explain.passes import PASS_IMAGES, Answer, Explainer, Request, Tell, silent
-from explain.plan import Plan, make_plan, network, white_box
+from explain.passes import PASS_IMAGES, Answer, Explainer, Request, Tell, explainer_of, passes_over, silent
+from explain.plan import Plan, make_plan, white_box
 from explain.random import image_seed
 from explain.readouts import load_explained
 from explain.registry import METHODS, Method, find_method
 from explain.schema import SCHEMA_VERSION, maps_table
-from explain.stand_in import answering, stand_in
+from explain.stand_in import logits, stand_in
 from explain.targets import TargetWorker, read_targets, targets_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from distill.teachers import Teacher
 
 SHARD_IMAGES = 64
 """One part of 64 maps at 224 px is at most 13 MB: small to redo, large enough for an object store."""
@@ -118,10 +116,10 @@ def choose_engine(plan: Plan, job: Job) -> Choice:
         return EAGER
     if asks_student:
         assert plan.student is not None, "Job.check lets no such job through"
-        return choose(answering(plan.student), plan.student, job.engine, name="logits")
+        return choose(passes_over(plan.student, logits), plan.student, job.engine, name="logits")
     explained = white_box(method, plan.student, plan.teacher)
     assert explained is not None, "a static method looks into a network"
-    return choose(explainer_of(method, explained, options, "cpu"), explained, job.engine, name=method.name)
+    return choose(explainer_of(method, explained, options), explained, job.engine, name=method.name)
 
 
 def low_precision(method: Method, job: Job) -> Choice:
@@ -238,37 +236,22 @@ def make_explainer(method: Method, config: dict[str, Any], device: str) -> Expla
     stored = config["stored"]
     student = load_explained(stored["student"], device=device) if stored["student"] is not None else None
     teacher = load_teacher(stored["teacher"], device=device) if stored.get("explains") == "teacher" else None
-    explainer = explainer_of(method, student or teacher, config["options"], device)
+    explainer = explainer_of(method, student or teacher, config["options"])
     return explainer if device == "cuda" else in_engine(explainer, Choice(**config["engine"]), tuple(config["size"]))
-
-
-def explainer_of(
-    method: Method, explained: "Student | Teacher | None", options: dict[str, Any], device: str
-) -> Explainer:
-    """Make what runs the method in torch over images of what is explained."""
-    return Explainer(
-        function=method.load(),
-        options=options,
-        seeded=method.seeded,
-        model=None if explained is None else network(explained),
-        normalise=None if explained is None else lambda frames: explained.normalise(frames).to(device),
-        num_threads=1 if device == "cuda" else torch.get_num_threads(),
-    )
 
 
 def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
     """Load what a query-based method asks: the black box, or the student in its place; and the student as a prior."""
-    stored, num_threads = config["stored"], torch.get_num_threads()
-    teacher, student = load_teacher(stored["teacher"], num_threads=num_threads, device=device), None
+    stored, student = config["stored"], None
+    teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=device)
     teacher.remembers = False  # thousands for an image: `Asker` keeps the target's probability alone
     asks_student, prior, starts, size = stored.get("explains") == "student", config["options"].get("prior"), None, None
     if asks_student or prior == "student":
         found = load_explained(stored["student"], device=device)
-        threads = 1 if device == "cuda" else num_threads
-        student = stand_in(found, teacher, choice=Choice(**config["engine"]), num_threads=threads, device=device)
+        student = stand_in(found, teacher, Choice(**config["engine"]))
     if prior == "readout":
         read = load_explained(stored["student"], device=device)
-        starts, size = explainer_of(find_method("readout"), read, {}, device), read.input_size
+        starts, size = explainer_of(find_method("readout"), read, {}), read.input_size
     return Asker(
         function=method.load_with_std(),
         teacher=student if asks_student and student is not None else teacher,

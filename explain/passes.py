@@ -14,11 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from distill.student import Student
+
+if TYPE_CHECKING:
+    from distill.teachers import Teacher
+    from explain.registry import Method
 
 Tell = Callable[[int, int], None]
 """Hears how many images are done and how many questions were asked for them, by now."""
@@ -145,6 +151,36 @@ class Explainer:
             probs, top = model(images).softmax(dim=1).max(dim=1)
         found = [p if target is None else None for p, target in zip(probs.tolist(), targets, strict=True)]
         return torch.where(given < 0, top, given), found
+
+
+def explainer_of(method: "Method", explained: "Student | Teacher | None", options: Mapping[str, Any]) -> Explainer:
+    """Make what runs a method in torch over images of what is explained, where there is something."""
+    return passes_over(explained, method.load(), options=options, seeded=method.seeded)
+
+
+def passes_over(explained: "Student | Teacher | None", function: Callable[..., Tensor], **options: Any) -> Explainer:
+    """Make what runs a function of a network over images: side by side on a CPU, one pass at a time on a GPU.
+
+    Args:
+        explained: The network's owner, on the device where it runs; None for a function of no network.
+        function: (model, images, targets) to (B, ...).
+        options: As `Explainer` has them.
+    """
+    on_gpu = explained is not None and explained.device == "cuda"
+    return Explainer(
+        function=function,
+        model=None if explained is None else network(explained),
+        normalise=None if explained is None else explained.normalise,
+        num_threads=1 if on_gpu else torch.get_num_threads(),
+        **options,
+    )
+
+
+def network(explained: "Student | Teacher") -> nn.Module:
+    """Return the network of what is explained."""
+    found = explained.model if isinstance(explained, Student) else explained.module
+    assert found is not None, "white_box returns no teacher without a network"
+    return found
 
 
 @contextmanager

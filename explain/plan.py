@@ -13,6 +13,7 @@ from distill.student import Student
 from distill.teachers import load_teacher
 from distill.teachers.budget import Share
 from explain.job import Job
+from explain.passes import network
 from explain.readouts import load_explained, readout_of
 from explain.registry import Method, find_method
 from explain.schema import SCHEMA_VERSION
@@ -148,13 +149,6 @@ def white_box(method: Method, student: Student | None, teacher: "Teacher | None"
             "give --student RUN (python -m distill), or a torchvision: or torch: teacher that returns logits"
         )
     return teacher
-
-
-def network(explained: "Student | Teacher") -> torch.nn.Module:
-    """Return the network of what is explained."""
-    found = explained.model if isinstance(explained, Student) else explained.module
-    assert found is not None, "white_box returns no teacher without a network"
-    return found
 
 
 def rehearse(method: Method, options: dict[str, Any], explained: "Student | Teacher") -> None:

@@ -27,8 +27,7 @@ from cluster.models import register_model
 from cluster.storage import Folder
 from cluster.tracking import TRACKING
 from distill.images.decode import ImageError, whole_view
-from explain.batch import explainer_of
-from explain.passes import Answer, Request
+from explain.passes import Answer, Request, explainer_of
 from explain.plan import rehearse
 from explain.readouts import files_of, load_explained
 from explain.registration import Registration
@@ -47,7 +46,7 @@ class Maps(PythonModel):
         """Load the student on this machine's cores, once."""
         config = context.model_config
         self.student = load_explained(context.artifacts["student"])
-        self.explainer = explainer_of(find_method(config["method"]), self.student, config["options"], "cpu")
+        self.explainer = explainer_of(find_method(config["method"]), self.student, config["options"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Return one row per image, in their order, with the columns of the maps on disk.

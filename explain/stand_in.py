@@ -16,48 +16,39 @@ from distill.teachers.base import Teacher
 from distill.teachers.eager import EagerTeacher
 from distill.teachers.engines import Choice
 from explain.engine import EAGER, in_engine
-from explain.passes import PASS_IMAGES, Explainer
+from explain.passes import PASS_IMAGES, passes_over
 
 
-def stand_in(
-    student: Student, teacher: Teacher, *, choice: Choice = EAGER, num_threads: int = 1, device: str = "cpu"
-) -> Teacher:
+def stand_in(student: Student, teacher: Teacher, choice: Choice = EAGER) -> Teacher:
     """Make what takes the teacher's normalised pixels, as the teacher does, and answers as the student.
 
     Args:
-        student: On `device`.
+        student: On the device where it is asked, in passes of 8 images: the same bits however many run side by side.
         teacher: The black box that it was distilled from.
         choice: What computes the student's passes on a CPU.
-        num_threads: Passes side by side, each of 8 images on one thread: the same bits whatever their number.
-        device: Where the student runs.
     """
-    passes = in_engine(answering(student, num_threads), choice, student.input_size)
+    passes = in_engine(passes_over(student, logits), choice, student.input_size)
     of_none = torch.zeros(PASS_IMAGES, dtype=torch.long)
 
     def answer(pixels: Tensor) -> Tensor:
         view = student_view(pixels, mean=teacher.mean, std=teacher.std, size=student.input_size)
         images = student.normalise(view * 255).split(PASS_IMAGES)
-        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(passes.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return torch.cat(list(pool.map(lambda one: passes.function(passes.model, one, of_none), images)))
 
     asked = EagerTeacher(
         answer,
-        device=device,
+        device=student.device,
         spec=f"the student of {teacher.spec}",
         input_size=teacher.input_size,
         mean=teacher.mean,
         std=teacher.std,
         fingerprint=student.fingerprint,
         output="logits",
-        batch_size=PASS_IMAGES * num_threads,
+        batch_size=PASS_IMAGES * passes.num_threads,
     )
     asked.own_threads = choice.engine != "eager"
     return asked.finish(teacher.num_classes)
-
-
-def answering(student: Student, num_threads: int = 1) -> Explainer:
-    """Make what answers as the student in passes, so many side by side."""
-    return Explainer(function=logits, model=student.model, normalise=student.normalise, num_threads=num_threads)
 
 
 def logits(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:

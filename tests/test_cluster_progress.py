@@ -69,6 +69,16 @@ def test_slow_units_are_shown_by_their_time_and_values_stay(clock: Clock) -> Non
     ]
 
 
+def test_units_that_come_in_lumps_minutes_apart_keep_their_rate(clock: Clock) -> None:
+    rates = []
+    with Progress("explain", 1000, stream=io.StringIO()) as shown:
+        for second in range(1, 3001):
+            clock.now_s = float(second)
+            shown.advance(80 if second % 300 == 0 else 0)
+            rates.append(shown.rate)
+    assert all(80 / 2 / 300 <= rate <= 80 * 2 / 300 for rate in rates[300:])
+
+
 def test_nothing_to_do_is_said(clock: Clock) -> None:
     stream = io.StringIO()
     with Progress("explain", 0, stream=stream):
