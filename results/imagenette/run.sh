@@ -100,8 +100,6 @@ explain score_cam score_cam
 games scores/score_cam score_cam $main
 explain mask mask
 games scores/mask mask $main
-explain gp_on_student gp_regression --ask student --num-samples 500 --precision bfloat16
-games scores/gp_on_student gp_on_student $main
 
 # Do the maps depend on what the student has learnt?
 COLUMNS=160 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
