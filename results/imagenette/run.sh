@@ -101,18 +101,35 @@ games scores/score_cam score_cam $main
 explain mask mask
 games scores/mask mask $main
 
-# Do the maps depend on what the student has learnt?
-COLUMNS=160 python -m evaluate sanity --student $student --teacher $teacher --data "$data" --per-class 6 --out $run/sanity \
-    --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
+# The ceiling of each game: what a search with 4,000 questions finds for one image of each class.
+for game in deletion insertion; do ask oracle_$game oracle --game $game --per-class 1; done
+games scores_oracle "oracle_deletion oracle_insertion gp_500 rise_centred_4000 readout" --per-class 1 --step-px 1792
+
+# How far a map moves when its image hardly does.
+# shellcheck disable=SC2046
+[ -f $run/sensitivity/_manifest.json ] || python -m evaluate measures --measures max_sensitivity --student $student --teacher $teacher \
+    --maps $(printf "$run/maps/%s " mal_grad_cam ml_grad_cam matt grad_cam grad_cam_pp layer_cam hires_cam readout) \
+    --data "$data" --per-class 10 --out $run/sensitivity --num-workers "$workers"
+
+# Do the maps depend on what the student has learnt? Beside redrawn parameters and a wrong class, a student that was told the answers to
+# other images, and a read-out learnt on it.
+if [ ! -f $run/shuffled/student.json ]; then
+    python -m distill imagenette --data "$data" --teacher $teacher --out $run/shuffled --depth 18 --input-size 160 160 --epochs 4 \
+        --batch-size 64 --lr 0.08 --shuffled --resume
+fi
+[ -f $run/shuffled/readout.json ] || python -m explain fit --student $run/shuffled --maps $run/maps/labels
+COLUMNS=160 python -m evaluate sanity --student $student --other-student $run/shuffled --teacher $teacher --data "$data" --per-class 6 \
+    --out $run/sanity --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
 
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
 report="python -m evaluate report --no-photographs"
-$report --scores $run/scores/*/ --measures $run/measures $run/fidelity --out results/imagenette/report.html \
+$report --scores $run/scores/*/ --measures $run/measures $run/fidelity $run/sensitivity --out results/imagenette/report.html \
     --table results/imagenette/methods.md
 $report --scores $run/scores/*/ --out $run/against_rise.html --table results/imagenette/against_rise.md --against rise_4000
 for other in swapped patches; do
     $report --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
 done
+$report --scores $run/scores_oracle --out $run/oracle.html --table results/imagenette/oracle.md --against gp_500
 python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet \
     --num-images 2 --out results/imagenette/paper
 rm results/imagenette/paper/figure6-*.png # two megabytes; the report's gallery shows the same maps
