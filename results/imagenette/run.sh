@@ -103,7 +103,8 @@ games scores/mask mask $main
 
 # The ceiling of each game: what a search with 4,000 questions finds for one image of each class.
 for game in deletion insertion; do ask oracle_$game oracle --game $game --per-class 1; done
-games scores_oracle "oracle_deletion oracle_insertion gp_500 rise_centred_4000 readout" --per-class 1 --step-px 1792
+games scores_oracle/oracle "oracle_deletion oracle_insertion" $main
+games scores_oracle/maps "gp_500 rise_centred_4000 readout random" --per-class 1 $main
 
 # How far a map moves when its image hardly does.
 # shellcheck disable=SC2046
@@ -129,7 +130,7 @@ $report --scores $run/scores/*/ --out $run/against_rise.html --table results/ima
 for other in swapped patches; do
     $report --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
 done
-$report --scores $run/scores_oracle --out $run/oracle.html --table results/imagenette/oracle.md --against gp_500
+$report --scores $run/scores_oracle/*/ --out $run/oracle.html --table results/imagenette/oracle.md --against gp_500
 python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet \
     --num-images 2 --out results/imagenette/paper
 rm results/imagenette/paper/figure6-*.png # two megabytes; the report's gallery shows the same maps
