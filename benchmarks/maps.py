@@ -1,7 +1,6 @@
 """Maps that are stored small, and maps computed in bfloat16: what they weigh, and what both games say of them."""
 
 import io
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -54,7 +53,7 @@ def measure(world: World) -> list[Row]:
 
 
 def student_maps(student: Student, method: Callable, images: Judged) -> np.ndarray:
-    """Make a method's maps of a student in torch, at the black box's size: (N, H, W) float32."""
+    """Make a method's maps of a student, at the black box's size: (N, H, W) float32."""
     pixels, chosen = student.normalise(images.frames), torch.from_numpy(images.targets)
     chunks = [slice(k, k + PASS_IMAGES) for k in range(0, len(pixels), PASS_IMAGES)]
     return np.concatenate([method(student.model, pixels[chunk], chosen[chunk]).numpy() for chunk in chunks])
@@ -62,14 +61,10 @@ def student_maps(student: Student, method: Callable, images: Judged) -> np.ndarr
 
 def low_precision_maps(student: Student, images: Judged, threads: int) -> np.ndarray:
     """Make MAL-Grad-CAM's maps as `--precision bfloat16` does: (N, H, W)."""
-    number = math.gcd(PASS_IMAGES, len(images.frames))
-    choice = Choice(engine="openvino", precision="bfloat16", batch_size=number)
+    choice = Choice(engine="openvino", precision="bfloat16", batch_size=min(PASS_IMAGES, len(images.frames)))
     size = (images.frames.shape[1], images.frames.shape[2])
     method = open_method(mal_grad_cam, student.model, choice, size=size, num_threads=threads)
-    pixels, chosen = student.normalise(images.frames), torch.from_numpy(images.targets)
-    return np.concatenate(
-        [method(None, *one).numpy() for one in zip(pixels.split(number), chosen.split(number), strict=True)]
-    )
+    return student_maps(student, method, images)
 
 
 def weigh(small: list[np.ndarray], whole: np.ndarray) -> Row:
