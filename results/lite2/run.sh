@@ -43,11 +43,11 @@ of() { # FOLDER NAMES: the maps' folders
     printf "$1/maps/%s " $2
 }
 
-# The read-out is learnt as the first black box's was: from 64 answers to each of 1,000 training images, then by both games.
+# The read-out is learnt as the first black box's was: from 64 answers to each of 1,000 training images.
 if [ ! -f $student/readout.json ]; then
     python -m explain gp_regression --data "$data" --split train --per-class 100 --teacher $teacher --num-samples 64 \
         --out $run/maps/labels --num-workers "$workers"
-    python -m explain fit --student $student --maps $run/maps/labels --teacher $teacher
+    python -m explain fit --student $student --maps $run/maps/labels
 fi
 
 no_question="mal_grad_cam ml_grad_cam matt grad_cam layer_cam integrated_gradients readout random centre_gaussian edges"
