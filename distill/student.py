@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from cluster.storage import Folder
 from distill.pooling import pool_channels, pool_pixels
 from distill.teachers.description import Description
+
+if TYPE_CHECKING:
+    from distill.teachers import Teacher
 
 WEIGHTS_FILE = "student.safetensors"
 DESCRIPTION_FILE = "student.json"
@@ -211,6 +214,20 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
     return (images.float() * scale - shift).permute(0, 3, 1, 2)
+
+
+def check_pair(run: str, student: Student, teacher: Teacher) -> None:
+    """Refuse a student of another teacher. Raises: ValueError."""
+    if student.teacher_fingerprint != teacher.fingerprint:
+        raise ValueError(
+            f"student {run} was distilled from {student.teacher} ({student.teacher_fingerprint}), not from "
+            f"{teacher.spec} ({teacher.fingerprint}); give its own teacher"
+        )
+    if student.num_classes != teacher.num_classes:
+        raise ValueError(
+            f"student {run} has {student.num_classes} classes, teacher {teacher.spec} "
+            f"{teacher.num_classes}; give the teacher that it was distilled from"
+        )
 
 
 def save_student(folder: Folder, student: Student) -> Student:

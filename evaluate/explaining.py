@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill.student import Student, load_student
+from distill.student import Student, check_pair, load_student
 from evaluate.measures import Measure
-from evaluate.similarity import check_pair
 from evaluate.sources import Source
 from explain.passes import Explainer, Request, explainer_of
 from explain.registry import METHODS

@@ -18,7 +18,7 @@ from cluster.shards import Summary
 from cluster.storage import Folder, config_hash
 from distill.device import own_device
 from distill.images import open_images
-from distill.student import ResCBAM, Student
+from distill.student import ResCBAM, Student, check_pair
 from distill.teachers import load_teacher
 from distill.teachers.budget import Share, check_budget
 from evaluate.checked import Checked, read_checked, track_checked
@@ -26,7 +26,6 @@ from evaluate.job import about, run_job
 from evaluate.measures import settings_hash
 from evaluate.sanity import STAGES, cascade, rank_correlations, scaled, untrained
 from evaluate.sanity_schema import SCHEMA_VERSION, sanity_schema
-from evaluate.similarity import check_pair
 from explain.frames import read_frame, without_list
 from explain.passes import PASS_IMAGES, Answer, Request, explainer_of
 from explain.random import image_seed

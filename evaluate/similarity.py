@@ -13,7 +13,7 @@ from distill.device import own_device
 from distill.images import ImageSet, open_images
 from distill.images.decode import ImageError, centre_crop, resize
 from distill.similarity import sim_n
-from distill.student import Student, load_student
+from distill.student import Student, check_pair, load_student
 from distill.teachers import load_teacher
 from distill.teachers.budget import Share, check_budget
 from evaluate.statistics import mean_interval
@@ -80,20 +80,6 @@ def measure(
     Folder(run).write_json(f"similarity-{config_hash(settings)}.json", result)
     _track(images.name, run, found, settings, len(agreed[1]))
     return result
-
-
-def check_pair(run: str, student: Student, teacher: "Teacher") -> None:
-    """Refuse a student of another teacher. Raises: ValueError."""
-    if student.teacher_fingerprint != teacher.fingerprint:
-        raise ValueError(
-            f"student {run} was distilled from {student.teacher} ({student.teacher_fingerprint}), not from "
-            f"{teacher.spec} ({teacher.fingerprint}); give its own teacher"
-        )
-    if student.num_classes != teacher.num_classes:
-        raise ValueError(
-            f"student {run} has {student.num_classes} classes, teacher {teacher.spec} "
-            f"{teacher.num_classes}; give the teacher that it was distilled from"
-        )
 
 
 def agreements(

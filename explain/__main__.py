@@ -77,10 +77,15 @@ def _fit(args: Sequence[str]) -> str:
     from explain.fitting import fit
 
     made = fit(settings)
-    return (
+    said = (
         f"read-out {made['fingerprint']} in {settings.student}, of {made['num_images']} images; its maps' correlation "
         f"with held-out ones is {made['held_out_correlation']:.3f}"
     )
+    if "games" not in made:
+        return said
+    games = made["games"]
+    before, after = (f"{games[when]['deletion']:.3f} / {games[when]['insertion']:.3f}" for when in ("before", "after"))
+    return f"{said} before the games; the black box's deletion / insertion on them went from {before} to {after}"
 
 
 def _register(args: Sequence[str]) -> str:

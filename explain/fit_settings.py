@@ -13,20 +13,27 @@ class FitSettings:
     maps: str
     """Maps of training images, made by a method that asks the student's black box, such as
     `python -m explain gp_regression --split train --num-samples 64`."""
+    teacher: str | None = None
+    """The student's black box, KIND:WHERE. With it the read-out is refined by both games, played softly on the student;
+    the black box plays them on the images held out, and says after each pass whether that has helped."""
     epochs: int = 6
     """Passes over the images; the read-out of the best one is kept."""
     lr: float = 0.002
     """Highest learning rate of AdamW; it rises, then falls to nothing."""
     batch_size: int = 32
     """Images per step."""
+    game_epochs: int = 3
+    """Passes over the images that refine it, where the black box is given; the read-out of the best one is kept."""
     held_out: float = 0.1
-    """Share of the images that the epochs are judged by."""
+    """Share of the images that both kinds of passes are judged by."""
     seed: int = 0
     """Seed of weights, order and the held-out images."""
+    max_queries: int | None = None
+    """Refuse to ask the black box more often than this."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "game_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is too small; give 1 or more")
         if not self.lr > 0:
@@ -35,5 +42,6 @@ class FitSettings:
             raise ValueError(f"held_out {self.held_out} is no share between 0 and 1; 0.1 is usual")
 
     def fields(self) -> dict[str, Any]:
-        """Return the settings that decide the read-out, besides student and maps."""
-        return {name: value for name, value in asdict(self).items() if name not in ("student", "maps")}
+        """Return the settings that decide the read-out, besides student, its black box and maps."""
+        left_out = {"student", "maps", "teacher", "max_queries"} | ({"game_epochs"} if self.teacher is None else set())
+        return {name: value for name, value in asdict(self).items() if name not in left_out}

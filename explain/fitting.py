@@ -1,161 +1,106 @@
-"""Fit a read-out to a student: from the maps that a method that asks has made of training images.
+"""Fit a read-out to a student: from the maps that a method that asks has made of training images, then by the games.
 
 Those maps are noisy and unbiased, which is enough: what they have in common over thousands of images is what the
-read-out learns, and it is paid for once. Everything is held in memory; no Ray.
+read-out learns, and it is paid for once. No Ray.
 """
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cluster.progress import Progress
-from cluster.storage import Folder
 from distill.device import own_device
 from distill.images import open_images
-from distill.student import Student, load_student
+from distill.student import Student, check_pair, load_student
+from distill.teachers import load_teacher
+from distill.teachers.base import Teacher
+from distill.teachers.budget import Share, check_budget
 from explain.fit_settings import FitSettings
 from explain.frames import read_frame
-from explain.grids import grid_size
-from explain.readout import ReadOut, Views, look, standardised
+from explain.lessons import Lessons, correlation, gather, label_config
+from explain.readout import ReadOut
 from explain.readouts import new_readout, save_readout
-from explain.schema import map_parts, read_part, saliency_maps
-
-LOOK_IMAGES = 16
-"""Images per pass of the student, each with its mirror image."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lessons:
-    """What is read of the student for each image and its mirror image, and the map to learn."""
-
-    maps: Tensor
-    """`Views.maps`, (N, 2, M, h, w) float16."""
-    layers: tuple[Tensor, ...]
-    """`Views.layers`, each (N, 2, C, h', w') float16."""
-    labels: Tensor
-    """(N, h, w) float32, standardised, of the image as it is."""
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.labels)
-
-    def batch(self, numbers: Tensor, mirrored: Tensor, device: torch.device) -> tuple[Views, Tensor]:
-        """Return views and labels of some images, each as it is (0) or mirrored (1)."""
-        maps, *layers = (kept[numbers, mirrored].to(device).float() for kept in (self.maps, *self.layers))
-        labels = self.labels[numbers]
-        labels = torch.where(mirrored[:, None, None] == 1, labels.flip(2), labels)
-        return Views(maps, tuple(layers)), labels.to(device)
+from explain.refining import HARD_POINTS, Judge, refine
 
 
 def fit(settings: FitSettings) -> dict[str, Any]:
     """Fit a read-out and leave it in its student's folder; return what is said of it there.
 
     Raises:
-        ValueError, FileNotFoundError: student, maps and images do not fit together; before any work starts.
+        ValueError, FileNotFoundError: student, maps, images and black box do not fit together; before any work starts.
+        TeacherError: the black box fails.
     """
-    device = torch.device(own_device())
-    student = load_student(settings.student, device=str(device))
+    device = own_device()
+    student = load_student(settings.student, device=device)
     config = label_config(settings, student)
-    lessons = gather(settings, student, config, device)
+    teacher = None if settings.teacher is None else _own_teacher(settings, student, config["rows"], device)
+    lessons = gather(settings, student, config, torch.device(device))
     torch.manual_seed(settings.seed)
     head = new_readout(student.model).to(device)
-    figures = train(head, lessons, settings, device)
+    held, own = hold_out(len(lessons), settings)
+    figures: dict[str, Any] = train(head, lessons, own, held, settings)
+    if teacher is not None:
+        judge = _judge(teacher, lessons, held, config)
+        figures["games"] = refine(
+            head, lessons, own, held, student=student, judge=judge, epochs=settings.game_epochs, seed=settings.seed
+        )
     about = {"settings": settings.fields(), "maps_config": config, "num_images": len(lessons), **figures}
     fingerprint = save_readout(settings.student, head, student, about)
     return {"fingerprint": fingerprint, "num_images": len(lessons), **figures}
 
 
-def label_config(settings: FitSettings, student: Student) -> dict[str, Any]:
-    """Read what made the maps.
-
-    Raises:
-        ValueError: they are unfinished, of other images than training ones, or of another black box.
-    """
-    folder = Folder(settings.maps)
-    config, manifest = folder.config(), folder.finished()
-    if manifest is None:
-        raise ValueError(f"{settings.maps} holds unfinished maps; start its `python -m explain` again first")
-    if config.get("split") != "train":
-        raise ValueError(
-            f"{settings.maps} holds maps of the split {config.get('split')!r}; a read-out is fitted to training "
-            "images: give maps made with --split train"
-        )
-    if config.get("teacher_fingerprint") != student.teacher_fingerprint:
-        raise ValueError(
-            f"{settings.maps} explains the black box {config.get('teacher')} ({config.get('teacher_fingerprint')}), "
-            f"and {settings.student} was distilled from {student.teacher} ({student.teacher_fingerprint}); "
-            "give its own maps"
-        )
-    return {**config, "rows": manifest["rows"]}
+def hold_out(num_images: int, settings: FitSettings) -> tuple[Tensor, Tensor]:
+    """Draw the numbers of the images held out, and of those to learn from."""
+    order = torch.randperm(num_images, generator=torch.Generator().manual_seed(settings.seed))
+    num_held = num_held_out(num_images, settings)
+    return order[:num_held], order[num_held:]
 
 
-def gather(settings: FitSettings, student: Student, config: dict[str, Any], device: torch.device) -> Lessons:
-    """Look at every image that has a map, and at its mirror image."""
+def num_held_out(num_images: int, settings: FitSettings) -> int:
+    """Count the images held out."""
+    return max(1, round(settings.held_out * num_images))
+
+
+def _own_teacher(settings: FitSettings, student: Student, num_images: int, device: str) -> Teacher:
+    """Load the student's black box, and say what it will be asked."""
+    assert settings.teacher is not None, "fit asks for none without it"
+    teacher = load_teacher(settings.teacher, device=device)
+    check_pair(settings.student, student, teacher)
+    each = 2 * HARD_POINTS * (settings.game_epochs + 1)
+    shares = [Share(what="games", each=each, number=num_held_out(num_images, settings), unit="images held out")]
+    check_budget(teacher, shares, settings.max_queries)
+    return teacher
+
+
+def _judge(teacher: Teacher, lessons: Lessons, held: Tensor, config: dict[str, Any]) -> Judge:
     images = open_images(config["data"], split=config["split"])
-    size = grid_size(*student.input_size)
-    found: list[tuple[Views, Tensor]] = []
-    with Progress("read-out: student passes", config["rows"]) as progress:
-        for batch in _batches(_labelled(settings.maps), LOOK_IMAGES):
-            read = [(read_frame(images, image_id, student.input_size)[0], *rest) for image_id, *rest in batch]
-            kept = [row for row in read if row[0] is not None]
-            if kept:
-                frames, targets, labels = zip(*kept, strict=True)
-                views = _both(student, np.stack(frames), torch.tensor(targets, device=device))
-                small = [F.interpolate(torch.tensor(one)[None, None], size=size, mode="area")[0, 0] for one in labels]
-                found.append((views, standardised(torch.stack(small))))
-            progress.advance(len(batch))
-    if len(found) * LOOK_IMAGES < 2 / settings.held_out:
-        raise ValueError(f"{settings.maps} holds too few maps to learn from and be judged by; explain more images")
-    maps, layers = [views.maps for views, _ in found], [views.layers for views, _ in found]
-    return Lessons(
-        maps=torch.cat(maps),
-        layers=tuple(torch.cat(parts) for parts in zip(*layers, strict=True)),
-        labels=torch.cat([labels for _, labels in found]),
+    frames = [read_frame(images, lessons.image_ids[number], teacher.input_size) for number in held.tolist()]
+    if any(frame is None for frame, _ in frames):
+        raise ValueError(f"images in {images.root} changed while they were read; start again")
+    return Judge(
+        teacher=teacher,
+        frames=np.stack([frame for frame, _ in frames if frame is not None]),
+        targets=lessons.targets[held],
     )
 
 
-def _both(student: Student, frames: np.ndarray, targets: Tensor) -> Views:
-    """Look at images (B, H, W, 3) and their mirror images: `Views` of (B, 2, ...), float16 on the CPU."""
-    pixels = student.normalise(frames)
-    views = look(student.model, torch.cat([pixels, pixels.flip(3)]), targets.repeat(2))
-    maps, *layers = (
-        part.unflatten(0, (2, len(frames))).transpose(0, 1).half().cpu() for part in (views.maps, *views.layers)
-    )
-    return Views(maps, tuple(layers))
-
-
-def _labelled(uri: str) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Yield image_id, target and map of every image that has one."""
-    for part in map_parts(uri):
-        table = read_part(uri, part)
-        rows = zip(table["image_id"].to_pylist(), table["target"].to_pylist(), saliency_maps(table), strict=True)
-        for image_id, target, saliency in rows:
-            if saliency is not None:
-                yield image_id, target, saliency
-
-
-def _batches(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(islice(rows, size)):  # itertools.batched comes with Python 3.12
-        yield batch
-
-
-def train(head: ReadOut, lessons: Lessons, settings: FitSettings, device: torch.device) -> dict[str, float]:
+def train(head: ReadOut, lessons: Lessons, own: Tensor, held: Tensor, settings: FitSettings) -> dict[str, float]:
     """Fit the read-out's maps to the labels by their correlation over cells; keep the epoch that does best on others.
+
+    Args:
+        head: On the device where it shall learn.
+        lessons: What is read of the images.
+        own: Numbers of the images to learn from.
+        held: Numbers of the images that the epochs are judged by.
+        settings: Epochs, learning rate, images per step and seed.
 
     Returns:
         held_out_correlation (mean over held-out images) and epoch, of what is kept.
     """
-    generator = torch.Generator().manual_seed(settings.seed)
-    order = torch.randperm(len(lessons), generator=generator)
-    num_held = max(1, round(settings.held_out * len(lessons)))
-    held, own = order[:num_held], order[num_held:]
+    device, generator = head.last.weight.device, torch.Generator().manual_seed(settings.seed)
     steps = settings.epochs * -(-len(own) // settings.batch_size)
     optimiser = torch.optim.AdamW(head.parameters(), lr=settings.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=steps)
@@ -187,8 +132,3 @@ def judge(head: ReadOut, lessons: Lessons, numbers: Tensor, batch_size: int, dev
             views, labels = lessons.batch(some, torch.zeros_like(some), device)
             total += float(correlation(head(views), labels).sum())
     return total / len(numbers)
-
-
-def correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Correlate maps (B, h, w) over their cells: (B,) in [-1, 1]; 0 for a constant map."""
-    return (standardised(one) * standardised(other)).mean(dim=(1, 2))

@@ -9,7 +9,7 @@ import torch
 
 from cluster.storage import Folder
 from distill.images import ImageSet, open_images
-from distill.student import Student
+from distill.student import Student, check_pair
 from distill.teachers import load_teacher
 from distill.teachers.budget import Share
 from explain.job import Job
@@ -73,7 +73,9 @@ def make_plan(name: str, job: Job) -> Plan:
     images = open_images(job.data, split=job.split, limit=job.limit, per_class=job.per_class)
     student = load_explained(job.student) if job.student is not None else None
     teacher = load_teacher(job.teacher) if job.teacher is not None else None
-    check_pair(job, student, teacher)
+    if student is not None and teacher is not None:
+        assert job.student is not None, "it was loaded from there"
+        check_pair(job.student, student, teacher)
     model = student or teacher
     num_classes = None if model is None else model.num_classes
     labels = images.labels(num_classes) if num_classes is not None else images.class_ids
@@ -158,13 +160,3 @@ def rehearse(method: Method, options: dict[str, Any], explained: "Student | Teac
     rehearsed = options | {name: 1 for name in ("num_iterations", "num_steps") if name in options}
     target = torch.zeros(1, dtype=torch.long)
     method.load()(network(explained), explained.normalise(frame), target, **rehearsed, **seeds)
-
-
-def check_pair(job: Job, student: Student | None, teacher: "Teacher | None") -> None:
-    """Refuse a student that was distilled from another black box than the one given."""
-    if student is None or teacher is None or student.teacher_fingerprint == teacher.fingerprint:
-        return
-    raise ValueError(
-        f"student {job.student} was distilled from {student.teacher} ({student.teacher_fingerprint}), not from "
-        f"--teacher {job.teacher} ({teacher.fingerprint}); give its own teacher, or distil this one"
-    )

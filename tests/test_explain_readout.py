@@ -1,6 +1,7 @@
 """The learnt read-out: what it reads against plain formulas, how it is kept, and that fitting it learns something."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from PIL import Image
 
 from cluster.storage import Folder
 from distill.student import ResCBAM, Student, save_student
+from distill.teachers import load_teacher
 from explain import readouts
 from explain.fit_settings import FitSettings
-from explain.fitting import Lessons, correlation, fit, train
+from explain.fitting import fit, hold_out, train
+from explain.lessons import Lessons, correlation
 from explain.readout import NUM_PLACES, ReadOut, look, readout, standardised
 from explain.readouts import load_explained, new_readout, readout_of, save_readout
+from explain.refining import HARD_POINTS
 from explain.schema import maps_table
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -139,10 +143,20 @@ def test_training_finds_the_map_that_the_labels_are_made_of():
     layers = tuple(torch.randn(60, 2, 4, 7, 7, generator=generator) for _ in range(3))
     maps[:, 1] = maps[:, 0].flip(3)
     labels = standardised(maps[:, 0, 2] - maps[:, 0, 5])
-    lessons = Lessons(maps=maps.half(), layers=layers, labels=labels)
+    lessons = Lessons(
+        maps=maps.half(),
+        layers=layers,
+        labels=labels,
+        image_ids=tuple(map(str, range(60))),
+        targets=torch.zeros(60, dtype=torch.long),
+        frames=np.zeros((60, 14, 14, 3), dtype=np.uint8),
+    )
     torch.manual_seed(0)
     settings = FitSettings(student="", maps="", epochs=12, lr=0.01, batch_size=8)
-    found = train(head, lessons, settings, torch.device("cpu"))
+    held, own = hold_out(60, settings)
+    assert sorted([*held.tolist(), *own.tolist()]) == list(range(60))
+    assert len(held) == 6
+    found = train(head, lessons, own, held, settings)
     assert found["held_out_correlation"] > 0.8
     assert 1 <= found["epoch"] <= 12
 
@@ -218,7 +232,47 @@ def test_fit_waits_for_maps_that_are_unfinished(run, data, tmp_path):
         fit(FitSettings(student=run[0], maps=maps))
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"held_out": 1.0}])
+BOX = "python:explain_teacher:bright"
+
+
+def test_with_the_black_box_the_games_go_on_where_the_fit_ended(tmp_path, data, capfd):
+    teacher = load_teacher(BOX)
+    student = Student(
+        model=ResCBAM(18, 10),
+        input_size=(64, 96),
+        mean=MEAN,
+        std=STD,
+        teacher=BOX,
+        teacher_fingerprint=teacher.fingerprint,
+    )
+    folder = str(tmp_path / "run")
+    save_student(Folder(folder), student)
+    maps = label_maps(tmp_path / "maps", data, "train", teacher.fingerprint)
+    plain = FitSettings(student=folder, maps=maps, epochs=2, lr=0.01, batch_size=8)
+    settings = replace(plain, teacher=BOX, game_epochs=2, max_queries=2 * 2 * HARD_POINTS * 3)
+    assert "games" not in fit(plain)
+    made = fit(settings)
+    games = made["games"]
+    assert games["after"]["insertion"] - games["after"]["deletion"] >= (
+        games["before"]["insertion"] - games["before"]["deletion"]
+    )
+    assert 0 <= games["epoch"] <= 2
+    assert "at most 120 queries" in capfd.readouterr().err
+    assert readout_of(load_explained(folder)).fingerprint == made["fingerprint"]
+    assert fit(settings) == made
+    with pytest.raises(ValueError, match="more than --max-queries 119"):
+        fit(replace(settings, max_queries=119))
+
+
+def test_fit_refuses_a_black_box_that_is_not_the_students(run, data, tmp_path):
+    maps = label_maps(tmp_path / "maps", data, "train")
+    with pytest.raises(ValueError, match="give its own teacher"):
+        fit(FitSettings(student=run[0], maps=maps, teacher=BOX))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"game_epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"held_out": 1.0}]
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FitSettings(student="a", maps="b", **wrong)

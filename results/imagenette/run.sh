@@ -122,6 +122,13 @@ fi
 COLUMNS=160 python -m evaluate sanity --student $student --other-student $run/shuffled --teacher $teacher --data "$data" --per-class 6 \
     --out $run/sanity --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
 
+# Other read-outs: refined by both games on the student, and the one learnt on the student of shuffled answers.
+mkdir -p $run/refined
+cp $student/student.json $student/student.safetensors $run/refined/
+[ -f $run/refined/readout.json ] || python -m explain fit --student $run/refined --maps $run/maps/labels --teacher $teacher
+for other in refined shuffled; do ask readout_$other readout --student $run/$other; done
+games scores_readouts "readout readout_refined readout_shuffled mal_grad_cam centre_gaussian" $main
+
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
 report="python -m evaluate report --no-photographs"
 $report --scores $run/scores/*/ --measures $run/measures $run/fidelity $run/sensitivity --out results/imagenette/report.html \
@@ -130,6 +137,7 @@ $report --scores $run/scores/*/ --out $run/against_rise.html --table results/ima
 for other in swapped patches; do
     $report --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
 done
+$report --scores $run/scores_readouts --out $run/readouts.html --table results/imagenette/readouts.md --against centre_gaussian
 $report --scores $run/scores_oracle/*/ --out $run/oracle.html --table results/imagenette/oracle.md --against gp_500
 python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet \
     --num-images 2 --out results/imagenette/paper
