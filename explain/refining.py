@@ -22,6 +22,7 @@ from distill.teachers.base import Teacher
 from explain.lessons import Lessons, correlation
 from explain.occlusion import rise_blur
 from explain.readout import ReadOut, resized, standardised
+from explain.superpixels import blur
 
 LR = 0.0005
 """Highest learning rate of AdamW; it rises, then falls to nothing."""
@@ -38,6 +39,9 @@ SOFTNESS = 0.3
 ANCHOR = 0.3
 """Weight of 1 - correlation with the labels beside the games' mean probabilities: the student knows less of the black
 box than its answers do."""
+
+BLUR_SIGMA = 0.014
+"""Standard deviation of the soft insertion's blur, as a share of the longer side: as wide as RISE's is at 224 px, at any size."""
 
 HARD_POINTS = 10
 """Frames of each game that the black box is asked for, per image held out: the middles of so many equal shares."""
@@ -153,7 +157,7 @@ def soft_frames(images: Tensor, maps: Tensor, shares: Tensor) -> Iterator[Tensor
     """
     values = standardised(maps)
     size = (images.shape[2], images.shape[3])
-    blurred = torch.stack([rise_blur(image) for image in images])
+    blurred = blur(images.flatten(0, 1), BLUR_SIGMA).view_as(images)
     for row in shares:
         limits = torch.stack(
             [one.detach().quantile(1 - share) for one, share in zip(values.flatten(1), row, strict=True)]

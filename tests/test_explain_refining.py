@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from distill.student import Student
@@ -13,9 +14,9 @@ from evaluate.plays import make_plays
 from evaluate.protocol import Protocol
 from explain import refining
 from explain.lessons import Lessons, correlation
-from explain.occlusion import rise_blur
 from explain.readout import NUM_PLACES, ReadOut, standardised
 from explain.refining import ANCHOR, HARD_POINTS, SOFT_POINTS, Judge, hard_frames, refine, soft_frames, soft_loss
+from explain.superpixels import blur
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 SIZE, CELLS = (20, 28), (10, 14)
@@ -103,7 +104,9 @@ def test_a_soft_frame_is_a_hard_one_where_the_border_is_thin(monkeypatch):
         taken = maps[i] >= np.quantile(maps[i].numpy(), 1 - share)
         assert int(taken.sum()) == round(share * maps[i].numel())
         assert torch.allclose(deletion[i], torch.where(taken, 0, images[i]), atol=1e-4)
-        assert torch.allclose(insertion[i], torch.where(taken, images[i], rise_blur(images[i])), atol=1e-4)
+        assert torch.allclose(
+            insertion[i], torch.where(taken, images[i], blur(images[i], refining.BLUR_SIGMA)), atol=1e-4
+        )
 
 
 def test_the_soft_loss_is_what_its_terms_say(lessons, head, student):
@@ -114,15 +117,20 @@ def test_the_soft_loss_is_what_its_terms_say(lessons, head, student):
     uniform = torch.rand(SOFT_POINTS, 3, generator=generator)
     views, labels = lessons.batch(numbers, mirrored, torch.device("cpu"))
     maps, games = head(views), []
+    sigma = refining.BLUR_SIGMA * SIZE[1]
+    weight = gaussian_filter(np.ones(SIZE, dtype=np.float32), sigma, mode="constant", radius=5)
     for i, number in enumerate(numbers.tolist()):
         image = torch.from_numpy(lessons.frames[number]).permute(2, 0, 1) / 255 * 4 - 2
         image = image.flip(2) if mirrored[i] else image
+        blurred = torch.from_numpy(
+            gaussian_filter(image.numpy(), (0, sigma, sigma), mode="constant", radius=5) / weight
+        )
         values = (maps[i] - maps[i].mean()) / maps[i].std(correction=0)
         for k in range(SOFT_POINTS):
             limit = values.detach().quantile(1 - (uniform[k, i] + k) / SOFT_POINTS)
             taken = 1 / (1 + torch.exp((limit - values) / refining.SOFTNESS))
             taken = F.interpolate(taken[None, None], SIZE, mode="bilinear")[0]
-            frames = torch.stack([image * (1 - taken), image * taken + rise_blur(image) * (1 - taken)])
+            frames = torch.stack([image * (1 - taken), image * taken + blurred * (1 - taken)])
             odds = student.model(frames)
             shown = torch.exp(odds[:, 0]) / torch.exp(odds).sum(dim=1)
             games.append(shown[0] - shown[1])
