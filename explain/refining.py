@@ -41,7 +41,7 @@ ANCHOR = 0.3
 box than its answers do."""
 
 BLUR_SIGMA = 0.014
-"""Standard deviation of the soft insertion's blur, as a share of the longer side: as wide as RISE's is at 224 px, at any size."""
+"""Standard deviation of the soft insertion's blur, as a share of the longer side: RISE's is as wide at 224 px."""
 
 HARD_POINTS = 10
 """Frames of each game that the black box is asked for, per image held out: the middles of so many equal shares."""

@@ -122,12 +122,9 @@ fi
 COLUMNS=160 python -m evaluate sanity --student $student --other-student $run/shuffled --teacher $teacher --data "$data" --per-class 6 \
     --out $run/sanity --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
 
-# Other read-outs: refined by both games on the student, and the one learnt on the student of shuffled answers.
-mkdir -p $run/refined
-cp $student/student.json $student/student.safetensors $run/refined/
-[ -f $run/refined/readout.json ] || python -m explain fit --student $run/refined --maps $run/maps/labels --teacher $teacher
-for other in refined shuffled; do ask readout_$other readout --student $run/$other; done
-games scores_readouts "readout readout_refined readout_shuffled mal_grad_cam centre_gaussian" $main
+# How much of a read-out is the student's? One that was learnt on the student of shuffled answers.
+ask readout_shuffled readout --student $run/shuffled
+games scores_readouts "readout readout_shuffled mal_grad_cam centre_gaussian" $main
 
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
 report="python -m evaluate report --no-photographs"
