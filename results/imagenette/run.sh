@@ -134,7 +134,7 @@ $report --scores $run/scores/*/ --out $run/against_rise.html --table results/ima
 for other in swapped patches; do
     $report --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
 done
-$report --scores $run/scores_readouts --out $run/readouts.html --table results/imagenette/readouts.md --against centre_gaussian
+$report --scores $run/scores_readouts --out $run/readouts.html --table results/imagenette/readouts.md --against readout
 $report --scores $run/scores_oracle/*/ --out $run/oracle.html --table results/imagenette/oracle.md --against gp_500
 python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet \
     --num-images 2 --out results/imagenette/paper
