@@ -1,5 +1,7 @@
 """Refining a read-out by the games: its frames against the games' own, its loss against a slow one, what it keeps."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -51,7 +53,7 @@ class Box(Teacher):
 
 @pytest.fixture
 def student():
-    model = Half("left").requires_grad_(False)
+    model: Any = Half("left").requires_grad_(False)
     return Student(model=model, input_size=SIZE, mean=MEAN, std=STD, teacher="left", teacher_fingerprint="left")
 
 
