@@ -1,6 +1,6 @@
 """What a read-out is fitted to: what is read of its student for each training image, and the map to learn.
 
-All is held in memory: 0.4 MB for an image of 160 px.
+All is held in memory: 0.5 MB for an image of 160 px and a student of 18 layers.
 """
 
 from collections.abc import Iterator
