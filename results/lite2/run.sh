@@ -2,14 +2,12 @@
 # What made the files beside this one: a second black box, on which nothing was tuned. From the project's folder, with the environment
 # active, after results/imagenette/run.sh:
 #     python -m cluster run -- bash results/lite2/run.sh
-# Every step goes on where it was stopped. About two and a half hours on two cores with bfloat16 units.
+# Every step goes on where it was stopped. About three and a half hours on two cores with bfloat16 units.
 set -euo pipefail
 data=${DATA:-../shared/data/imagenette}
 run=runs/imagenette_lite2
-first=runs/imagenette
 student=$run/student
 teacher=torch:runs/lite2/model.pt2
-first_teacher=torch:runs/lite0/model.pt2
 workers=${WORKERS:-2}
 per_class=${PER_CLASS:-10}
 
@@ -19,12 +17,13 @@ if [ ! -f runs/lite2/model.pt2 ]; then
 fi
 sed -i 's/engine = "auto"/engine = "openvino"/; s/precision = "auto"/precision = "bfloat16"/' runs/lite2/teacher.toml
 
-# A smaller student than the first black box has: it is trained on two cores.
-if [ ! -f $student/_manifest.json ]; then
-    python -m distill faithful --data "$data" --teacher $teacher --out $student --depth 18 --input-size 112 112 \
-        --epochs 10 --batch-size 64 --lr 0.08 --loader-workers 1 --resume
-fi
-
+distil() { # A smaller student than that of results/imagenette: it is trained on two cores.
+    [ -f $student/_manifest.json ] || python -m distill faithful --data "$data" --teacher $teacher --out $student --depth 18 \
+        --input-size 112 112 --epochs 10 --batch-size 64 --lr 0.08 --loader-workers 1 --resume
+}
+fit() { # LABELS: the read-out is learnt from 64 answers to each of 1,000 training images
+    [ -f $student/readout.json ] || python -m explain fit --student $student --maps "$1"
+}
 explain() { # NAME METHOD [OPTIONS]: maps of the first val images of each class
     local name=$1 method=$2
     shift 2
@@ -43,24 +42,32 @@ of() { # FOLDER NAMES: the maps' folders
     printf "$1/maps/%s " $2
 }
 
-# The read-out is learnt as the first black box's was: from 64 answers to each of 1,000 training images.
-if [ ! -f $student/readout.json ]; then
-    python -m explain gp_regression --data "$data" --split train --per-class 100 --teacher $teacher --num-samples 64 \
-        --out $run/maps/labels --num-workers "$workers"
-    python -m explain fit --student $student --maps $run/maps/labels
-fi
+distil
+[ -f $run/maps/labels/_manifest.json ] || python -m explain gp_regression --data "$data" --split train --per-class 100 \
+    --teacher $teacher --num-samples 64 --out $run/maps/labels --num-workers "$workers"
+fit $run/maps/labels
 
 no_question="mal_grad_cam ml_grad_cam matt grad_cam layer_cam integrated_gradients readout random centre_gaussian edges"
 for method in $no_question; do explain $method $method; done
 games scores/no_question $teacher "$(of $run "$no_question")"
 
-# Maps made for one black box, on the other.
+# Maps made for one black box, on the other. The first one's student is as small as this one, for a better student's maps are better on
+# both; with its better one the same is done again.
 specific="mal_grad_cam grad_cam readout"
-games scores_first $first_teacher "$(of $first "$specific")"
-games scores_first_on_second $teacher "$(of $first "$specific")" --cross-teacher
+first=runs/imagenette_lite0
+first_teacher=torch:runs/lite0/model.pt2
+of_first() { run=$first student=$first/student teacher=$first_teacher "$@"; }
+of_first distil
+of_first fit runs/imagenette/maps/labels
+for method in $specific; do of_first explain $method $method; done
 games scores_second_on_first $first_teacher "$(of $run "$specific")" --cross-teacher
-python -m evaluate specificity --table results/lite2/specificity.md \
-    --scores $run/scores_first $run/scores/no_question $run/scores_first_on_second $run/scores_second_on_first
+for first in runs/imagenette_lite0 runs/imagenette; do
+    name=$(basename $first)
+    games scores_$name $first_teacher "$(of $first "$specific")"
+    games scores_${name}_on_second $teacher "$(of $first "$specific")" --cross-teacher
+    python -m evaluate specificity --table results/lite2/specificity_$name.md \
+        --scores $run/scores_$name $run/scores/no_question $run/scores_${name}_on_second $run/scores_second_on_first
+done
 
 for queries in 500 200 100 50; do
     explain gp_$queries gp_regression --num-samples $queries
