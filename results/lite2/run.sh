@@ -75,6 +75,14 @@ for queries in 500 200 100 50; do
 done
 games scores/few_questions $teacher "$(of $run "gp_500 gp_200 gp_100 gp_50 gp_readout_500 gp_readout_200 gp_readout_100 gp_readout_50")"
 
+# Are maps that were made by asking more their own black box's?
+asked="gp_500 gp_50"
+games scores_asked $first_teacher "$(of runs/imagenette "$asked")"
+games scores_asked_on_second $teacher "$(of runs/imagenette "$asked")" --cross-teacher
+games scores_asked_second_on_first $first_teacher "$(of $run "$asked")" --cross-teacher
+python -m evaluate specificity --table results/lite2/specificity_asked.md \
+    --scores $run/scores_asked $run/scores/few_questions $run/scores_asked_on_second $run/scores_asked_second_on_first
+
 explain rise_4000 rise --num-masks 4000
 explain rise_centred_4000 rise --num-masks 4000 --centred
 explain rise_1000 rise --num-masks 1000
