@@ -4,22 +4,21 @@ Those maps are noisy and unbiased, which is enough: what they have in common ove
 read-out learns, and it is paid for once. No Ray.
 """
 
-import copy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cluster.progress import Progress
 from distill.device import own_device
-from distill.images import open_images
+from distill.images import ImageSet, open_images
 from distill.student import Student, check_pair, load_student
 from distill.teachers import load_teacher
 from distill.teachers.base import Teacher
 from distill.teachers.budget import Share, check_budget
 from explain.fit_settings import FitSettings
 from explain.frames import read_frame
+from explain.learning import Passes, held_out_maps, learn
 from explain.lessons import Lessons, correlation, gather, label_config
 from explain.readout import ReadOut
 from explain.readouts import new_readout, save_readout
@@ -37,13 +36,14 @@ def fit(settings: FitSettings) -> dict[str, Any]:
     student = load_student(settings.student, device=device)
     config = label_config(settings, student)
     teacher = None if settings.teacher is None else _own_teacher(settings, student, config["rows"], device)
-    lessons = gather(settings, student, config, torch.device(device))
+    images = open_images(config["data"], split=config["split"])
+    lessons = gather(settings, student, images, config["rows"])
     torch.manual_seed(settings.seed)
     head = new_readout(student.model).to(device)
     held, own = hold_out(len(lessons), settings)
     figures: dict[str, Any] = train(head, lessons, own, held, settings)
     if teacher is not None:
-        judge = _judge(teacher, lessons, held, config)
+        judge = _judge(teacher, lessons, held, images)
         figures["games"] = refine(
             head, lessons, own, held, student=student, judge=judge, epochs=settings.game_epochs, seed=settings.seed
         )
@@ -75,8 +75,7 @@ def _own_teacher(settings: FitSettings, student: Student, num_images: int, devic
     return teacher
 
 
-def _judge(teacher: Teacher, lessons: Lessons, held: Tensor, config: dict[str, Any]) -> Judge:
-    images = open_images(config["data"], split=config["split"])
+def _judge(teacher: Teacher, lessons: Lessons, held: Tensor, images: ImageSet) -> Judge:
     frames = [read_frame(images, lessons.image_ids[number], teacher.input_size) for number in held.tolist()]
     if any(frame is None for frame, _ in frames):
         raise ValueError(f"images in {images.root} changed while they were read; start again")
@@ -100,35 +99,16 @@ def train(head: ReadOut, lessons: Lessons, own: Tensor, held: Tensor, settings: 
     Returns:
         held_out_correlation (mean over held-out images) and epoch, of what is kept.
     """
-    device, generator = head.last.weight.device, torch.Generator().manual_seed(settings.seed)
-    steps = settings.epochs * -(-len(own) // settings.batch_size)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=settings.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=steps)
-    best = {"held_out_correlation": -2.0, "epoch": 0}
-    weights = copy.deepcopy(head.state_dict())
-    with Progress("read-out: fit", settings.epochs * len(own)) as progress:
-        for epoch in range(settings.epochs):
-            for numbers in own[torch.randperm(len(own), generator=generator)].split(settings.batch_size):
-                mirrored = torch.randint(2, (len(numbers),), generator=generator)
-                views, labels = lessons.batch(numbers, mirrored, device)
-                loss = 1 - correlation(head(views), labels).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                progress.advance(len(numbers))
-            judged = judge(head, lessons, held, settings.batch_size, device)
-            if judged > best["held_out_correlation"]:
-                best, weights = {"held_out_correlation": judged, "epoch": epoch + 1}, copy.deepcopy(head.state_dict())
-    head.load_state_dict(weights)
-    return best
 
+    def loss(numbers: Tensor, generator: torch.Generator) -> Tensor:
+        mirrored = torch.randint(2, (len(numbers),), generator=generator)
+        views, labels = lessons.batch(numbers, mirrored)
+        return 1 - correlation(head(views), labels).mean()
 
-def judge(head: ReadOut, lessons: Lessons, numbers: Tensor, batch_size: int, device: torch.device) -> float:
-    """Return the mean correlation of the read-out's maps and the labels of some images."""
-    total = 0.0
-    with torch.no_grad():
-        for some in numbers.split(batch_size):
-            views, labels = lessons.batch(some, torch.zeros_like(some), device)
-            total += float(correlation(head(views), labels).sum())
-    return total / len(numbers)
+    def judged() -> dict[str, float]:
+        maps = held_out_maps(head, lessons, held)
+        return {"held_out_correlation": float(correlation(maps, lessons.labels[held].to(maps.device)).mean())}
+
+    passes = Passes(epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, seed=settings.seed)
+    epoch, best = learn(head, own, loss, judged, passes=passes, worth=lambda found: found["held_out_correlation"])
+    return {**best, "epoch": epoch}

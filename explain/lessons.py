@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cluster.progress import Progress
 from cluster.storage import Folder
-from distill.images import open_images
+from distill.images import ImageSet
 from distill.student import Student
 from explain.fit_settings import FitSettings
 from explain.frames import read_frame
@@ -43,17 +43,19 @@ class Lessons:
     """The classes explained, (N,)."""
     frames: np.ndarray
     """The images at the student's size, uint8 (N, H, W, 3)."""
+    device: str
+    """Where the student is, and the read-out learns: cpu or cuda."""
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
 
-    def batch(self, numbers: Tensor, mirrored: Tensor, device: torch.device) -> tuple[Views, Tensor]:
-        """Return views and labels of some images, each as it is (0) or mirrored (1)."""
-        maps, *layers = (kept[numbers, mirrored].to(device).float() for kept in (self.maps, *self.layers))
+    def batch(self, numbers: Tensor, mirrored: Tensor) -> tuple[Views, Tensor]:
+        """Return views and labels of some images, each as it is (0) or mirrored (1), on the student's device."""
+        maps, *layers = (kept[numbers, mirrored].to(self.device).float() for kept in (self.maps, *self.layers))
         labels = self.labels[numbers]
         labels = torch.where(mirrored[:, None, None] == 1, labels.flip(2), labels)
-        return Views(maps, tuple(layers)), labels.to(device)
+        return Views(maps, tuple(layers)), labels.to(self.device)
 
 
 def label_config(settings: FitSettings, student: Student) -> dict[str, Any]:
@@ -80,20 +82,19 @@ def label_config(settings: FitSettings, student: Student) -> dict[str, Any]:
     return {**config, "rows": manifest["rows"]}
 
 
-def gather(settings: FitSettings, student: Student, config: dict[str, Any], device: torch.device) -> Lessons:
-    """Look at every image that has a map, and at its mirror image."""
-    images = open_images(config["data"], split=config["split"])
+def gather(settings: FitSettings, student: Student, images: ImageSet, num_rows: int) -> Lessons:
+    """Look at every image that has a map, of so many rows, and at its mirror image."""
     size = grid_size(*student.input_size)
     found: list[tuple[Views, Tensor]] = []
     seen: list[tuple[str, int, np.ndarray]] = []
-    with Progress("read-out: student passes", config["rows"]) as progress:
+    with Progress("read-out: student passes", num_rows) as progress:
         for batch in _batches(_labelled(settings.maps), LOOK_IMAGES):
             read = [(read_frame(images, row[0], student.input_size)[0], *row) for row in batch]
             kept = [(image_id, target, frame, label) for frame, image_id, target, label in read if frame is not None]
             if kept:
                 _, targets, frames, labels = zip(*kept, strict=True)
                 seen.extend(row[:3] for row in kept)
-                views = _both(student, np.stack(frames), torch.tensor(targets, device=device))
+                views = _both(student, np.stack(frames), torch.tensor(targets, device=student.device))
                 small = [F.interpolate(torch.tensor(one)[None, None], size=size, mode="area")[0, 0] for one in labels]
                 found.append((views, standardised(torch.stack(small))))
             progress.advance(len(batch))
@@ -107,6 +108,7 @@ def gather(settings: FitSettings, student: Student, config: dict[str, Any], devi
         image_ids=tuple(image_id for image_id, _, _ in seen),
         targets=torch.tensor([target for _, target, _ in seen]),
         frames=np.stack([frame for _, _, frame in seen]),
+        device=student.device,
     )
 
 

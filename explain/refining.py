@@ -6,7 +6,6 @@ stands in for the black box: after each pass over the images the black box plays
 and what scores best is kept, be it the read-out as it came.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cluster.progress import Progress
 from distill.student import Student
 from distill.teachers.base import Teacher
+from explain.learning import Figures, Passes, held_out_maps, learn
 from explain.lessons import Lessons, correlation
 from explain.occlusion import rise_blur
 from explain.readout import ReadOut, resized, standardised
@@ -104,47 +103,34 @@ def refine(
     Returns:
         epoch (0 is as it came) of what is kept, and deletion and insertion before and after.
     """
-    generator = torch.Generator().manual_seed(seed)
-    device = student.model.fc.weight.device
-    optimiser = torch.optim.AdamW(head.parameters(), lr=LR, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=epochs * -(-len(own) // BATCH_IMAGES))
-    before = after = judge.games(held_out_maps(head, lessons, held, device))
-    best, weights = 0, copy.deepcopy(head.state_dict())
-    with Progress("read-out: games", epochs * len(own)) as progress:
-        progress.advance(0, deletion=before[0], insertion=before[1])
-        for epoch in range(epochs):
-            for numbers in own[torch.randperm(len(own), generator=generator)].split(BATCH_IMAGES):
-                loss = soft_loss(head, lessons, numbers, student, generator)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                progress.advance(len(numbers))
-            found = judge.games(held_out_maps(head, lessons, held, device))
-            progress.advance(0, deletion=found[0], insertion=found[1])
-            if found[1] - found[0] > after[1] - after[0]:
-                best, after, weights = epoch + 1, found, copy.deepcopy(head.state_dict())
-    head.load_state_dict(weights)
-    names = ("deletion", "insertion")
-    return {
-        "epoch": best,
-        "before": dict(zip(names, before, strict=True)),
-        "after": dict(zip(names, after, strict=True)),
-    }
+
+    def judged() -> Figures:
+        return dict(zip(("deletion", "insertion"), judge.games(held_out_maps(head, lessons, held)), strict=True))
+
+    before = judged()
+    epoch, after = learn(
+        head,
+        own,
+        lambda numbers, generator: soft_loss(head, lessons, numbers, student, generator),
+        judged,
+        passes=Passes(epochs=epochs, batch_size=BATCH_IMAGES, lr=LR, seed=seed, title="games"),
+        worth=lambda found: found["insertion"] - found["deletion"],
+        before=before,
+    )
+    return {"epoch": epoch, "before": before, "after": after}
 
 
 def soft_loss(head: ReadOut, lessons: Lessons, numbers: Tensor, student: Student, generator: torch.Generator) -> Tensor:
     """Play both games softly on the student: what deletion leaves of the target, less what insertion brings back."""
-    device = student.model.fc.weight.device
     mirrored = torch.randint(2, (len(numbers),), generator=generator)
-    views, labels = lessons.batch(numbers, mirrored, device)
+    views, labels = lessons.batch(numbers, mirrored)
     maps = head(views)
     images = student.normalise(lessons.frames[numbers])
-    images = torch.where(mirrored.to(device)[:, None, None, None] == 1, images.flip(3), images)
+    images = torch.where(mirrored.to(images.device)[:, None, None, None] == 1, images.flip(3), images)
     thirds = torch.arange(SOFT_POINTS)[:, None]
     shares = (torch.rand(SOFT_POINTS, len(numbers), generator=generator) + thirds) / SOFT_POINTS
-    frames = torch.cat(list(soft_frames(images, maps, shares.to(device))))
-    targets = lessons.targets[numbers].to(device).repeat(2 * SOFT_POINTS)
+    frames = torch.cat(list(soft_frames(images, maps, shares.to(images.device))))
+    targets = lessons.targets[numbers].to(images.device).repeat(2 * SOFT_POINTS)
     found = torch.softmax(student.model(frames).float(), dim=1).gather(1, targets[:, None])
     deletion, insertion = found.view(SOFT_POINTS, 2, len(numbers)).mean(dim=(0, 2))
     return deletion - insertion + ANCHOR * (1 - correlation(maps, labels).mean())
@@ -175,10 +161,3 @@ def hard_frames(image: Tensor, saliency: Tensor) -> Tensor:
     counts = (torch.arange(HARD_POINTS, device=image.device) + 0.5) / HARD_POINTS * ranks.numel()
     taken = ranks < counts[:, None, None, None]  # (K, 1, H, W)
     return torch.cat([torch.where(taken, 0.0, image), torch.where(taken, image, rise_blur(image))])
-
-
-def held_out_maps(head: ReadOut, lessons: Lessons, held: Tensor, device: torch.device) -> Tensor:
-    """Make the maps of the images held out, (N, h, w)."""
-    with torch.no_grad():
-        parts = [head(lessons.batch(some, torch.zeros_like(some), device)[0]) for some in held.split(BATCH_IMAGES)]
-    return torch.cat(parts)

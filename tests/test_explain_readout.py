@@ -150,6 +150,7 @@ def test_training_finds_the_map_that_the_labels_are_made_of():
         image_ids=tuple(map(str, range(60))),
         targets=torch.zeros(60, dtype=torch.long),
         frames=np.zeros((60, 14, 14, 3), dtype=np.uint8),
+        device="cpu",
     )
     torch.manual_seed(0)
     settings = FitSettings(student="", maps="", epochs=12, lr=0.01, batch_size=8)

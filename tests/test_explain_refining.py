@@ -15,6 +15,7 @@ from evaluate.games import compose
 from evaluate.plays import make_plays
 from evaluate.protocol import Protocol
 from explain import refining
+from explain.learning import held_out_maps
 from explain.lessons import Lessons, correlation
 from explain.readout import NUM_PLACES, ReadOut, standardised
 from explain.refining import ANCHOR, HARD_POINTS, SOFT_POINTS, Judge, hard_frames, refine, soft_frames, soft_loss
@@ -71,6 +72,7 @@ def lessons():
         image_ids=tuple(map(str, range(40))),
         targets=torch.zeros(40, dtype=torch.long),
         frames=rng.choice(np.array([0, 255], dtype=np.uint8), (40, *SIZE, 3)),
+        device="cpu",
     )
 
 
@@ -117,7 +119,7 @@ def test_the_soft_loss_is_what_its_terms_say(lessons, head, student):
     generator = torch.Generator().manual_seed(5)
     mirrored = torch.randint(2, (3,), generator=generator)
     uniform = torch.rand(SOFT_POINTS, 3, generator=generator)
-    views, labels = lessons.batch(numbers, mirrored, torch.device("cpu"))
+    views, labels = lessons.batch(numbers, mirrored)
     maps, games = head(views), []
     sigma = refining.BLUR_SIGMA * SIZE[1]
     weight = gaussian_filter(np.ones(SIZE, dtype=np.float32), sigma, mode="constant", radius=5)
@@ -146,7 +148,7 @@ def test_games_on_a_faithful_student_make_both_games_on_the_black_box_better(les
     assert made["epoch"] > 0
     assert made["after"]["deletion"] < made["before"]["deletion"] - 0.01
     assert made["after"]["insertion"] > made["before"]["insertion"] + 0.01
-    maps = refining.held_out_maps(head, lessons, held, torch.device("cpu"))
+    maps = held_out_maps(head, lessons, held)
     assert maps[..., :7].mean() > maps[..., 7:].mean()
     assert judge_of("left", lessons, held).games(maps) == pytest.approx(tuple(made["after"].values()))
 
