@@ -4,6 +4,7 @@ Those maps are noisy and unbiased, which is enough: what they have in common ove
 read-out learns, and it is paid for once. No Ray.
 """
 
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,9 @@ def fit(settings: FitSettings) -> dict[str, Any]:
     lessons = gather(settings, student, images, config["rows"])
     torch.manual_seed(settings.seed)
     head = new_readout(student.model).to(device)
-    held, own = hold_out(len(lessons), settings)
-    figures: dict[str, Any] = train(head, lessons, own, held, settings)
+    generator = torch.Generator().manual_seed(settings.seed)
+    held, own = hold_out(len(lessons), settings, generator)
+    figures: dict[str, Any] = train(head, lessons, own, held, settings=settings, generator=generator)
     if teacher is not None:
         judge = _judge(teacher, lessons, held, images)
         figures["games"] = refine(
@@ -52,9 +54,9 @@ def fit(settings: FitSettings) -> dict[str, Any]:
     return {"fingerprint": fingerprint, "num_images": len(lessons), **figures}
 
 
-def hold_out(num_images: int, settings: FitSettings) -> tuple[Tensor, Tensor]:
+def hold_out(num_images: int, settings: FitSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw the numbers of the images held out, and of those to learn from."""
-    order = torch.randperm(num_images, generator=torch.Generator().manual_seed(settings.seed))
+    order = torch.randperm(num_images, generator=generator)
     num_held = num_held_out(num_images, settings)
     return order[:num_held], order[num_held:]
 
@@ -86,7 +88,15 @@ def _judge(teacher: Teacher, lessons: Lessons, held: Tensor, images: ImageSet) -
     )
 
 
-def train(head: ReadOut, lessons: Lessons, own: Tensor, held: Tensor, settings: FitSettings) -> dict[str, float]:
+def train(
+    head: ReadOut,
+    lessons: Lessons,
+    own: Tensor,
+    held: Tensor,
+    *,
+    settings: FitSettings,
+    generator: torch.Generator,
+) -> dict[str, float]:
     """Fit the read-out's maps to the labels by their correlation over cells; keep the epoch that does best on others.
 
     Args:
@@ -94,7 +104,8 @@ def train(head: ReadOut, lessons: Lessons, own: Tensor, held: Tensor, settings: 
         lessons: What is read of the images.
         own: Numbers of the images to learn from.
         held: Numbers of the images that the epochs are judged by.
-        settings: Epochs, learning rate, images per step and seed.
+        settings: Epochs, learning rate and images per step.
+        generator: Draws their order and which are mirrored.
 
     Returns:
         held_out_correlation (mean over held-out images) and epoch, of what is kept.
@@ -109,6 +120,7 @@ def train(head: ReadOut, lessons: Lessons, own: Tensor, held: Tensor, settings: 
         maps = held_out_maps(head, lessons, held)
         return {"held_out_correlation": float(correlation(maps, lessons.labels[held].to(maps.device)).mean())}
 
-    passes = Passes(epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, seed=settings.seed)
-    epoch, best = learn(head, own, loss, judged, passes=passes, worth=lambda found: found["held_out_correlation"])
+    passes = Passes(epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr)
+    worth = itemgetter("held_out_correlation")
+    epoch, best = learn(head, own, loss, judged, passes=passes, generator=generator, worth=worth)
     return {**best, "epoch": epoch}

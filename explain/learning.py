@@ -27,8 +27,6 @@ class Passes:
     """Images per step."""
     lr: float
     """Highest learning rate of AdamW; it rises, then falls to nothing."""
-    seed: int
-    """Of the order, and of what the loss draws."""
     title: str = "fit"
     """What the progress calls it."""
 
@@ -40,6 +38,7 @@ def learn(
     judge: Callable[[], Figures],
     *,
     passes: Passes,
+    generator: torch.Generator,
     worth: Callable[[Figures], float],
     before: Figures | None = None,
 ) -> tuple[int, Figures]:
@@ -51,13 +50,13 @@ def learn(
         loss: Of images by their numbers, with a source of randomness.
         judge: Says how good the read-out is at the moment.
         passes: How to go over the images.
+        generator: Draws the order, and what the loss draws.
         worth: Of the judge's figures; more is better.
         before: The judge's figures of the read-out as it came, where that may stay.
 
     Returns:
         The best pass, from 1 (0 is the read-out as it came), and the judge's figures of it.
     """
-    generator = torch.Generator().manual_seed(passes.seed)
     steps = passes.epochs * -(-len(own) // passes.batch_size)
     optimiser = torch.optim.AdamW(head.parameters(), lr=passes.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, passes.lr, total_steps=steps)

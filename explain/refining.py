@@ -113,7 +113,8 @@ def refine(
         own,
         lambda numbers, generator: soft_loss(head, lessons, numbers, student, generator),
         judged,
-        passes=Passes(epochs=epochs, batch_size=BATCH_IMAGES, lr=LR, seed=seed, title="games"),
+        passes=Passes(epochs=epochs, batch_size=BATCH_IMAGES, lr=LR, title="games"),
+        generator=torch.Generator().manual_seed(seed),
         worth=lambda found: found["insertion"] - found["deletion"],
         before=before,
     )
