@@ -124,18 +124,19 @@ def choose_engine(plan: Plan, job: Job) -> Choice:
 
 def low_precision(method: Method, job: Job) -> Choice:
     """Return what computes a method in bfloat16. Raises: ValueError where nothing does."""
-    is_graph = method.static or job.asks_student(method)
-    if not is_graph or job.engine not in ("auto", "openvino") or torch.cuda.is_available():
+    engine = "openvino" if method.static or job.asks_student(method) else "eager"
+    looks = method.static or job.asks_student(method) or (method.explains == "student" and job.student is not None)
+    if not looks or job.engine not in ("auto", engine) or torch.cuda.is_available():
         where = f"--engine {job.engine}{' on a GPU' if torch.cuda.is_available() else ''}"
         raise ValueError(
-            "--precision bfloat16 is for a method that is a static graph, or a student that is asked, in OpenVINO on a "
-            f"CPU, not for {method.name!r} with {where}; leave it out"
+            "--precision bfloat16 is for the student's passes on a CPU: a static graph's, or those of a student that "
+            f"is asked, in OpenVINO, others in torch (eager); not for {method.name!r} with {where}; leave it out"
         )
     if not has_native_bfloat16():
         raise ValueError(
             "--precision bfloat16 needs OpenVINO (pip install openvino onnx) and a CPU with such units; leave it out"
         )
-    return replace(EAGER, engine="openvino", precision="bfloat16")
+    return replace(EAGER, engine=engine, precision="bfloat16")
 
 
 def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:

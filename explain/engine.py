@@ -6,6 +6,7 @@ method, and one whose maps are further away is not taken. Torch computes where t
 short to be worth a graph, and for methods whose work depends on what they see.
 """
 
+import copy
 import importlib.util
 import json
 from collections.abc import Callable
@@ -97,12 +98,22 @@ def open_method(
 
 def in_engine(explainer: Explainer, choice: Choice, size: tuple[int, int]) -> Explainer:
     """Let an engine compute an explainer's method for images of one size (height, width). Raises: as `open_method`."""
-    if choice.engine == "eager":
+    if choice == EAGER:
         return explainer
     assert explainer.model is not None, "only a method of a network is a graph"
+    if choice.engine == "eager":
+        return replace(explainer, model=in_bfloat16(explainer.model))
     function = partial(explainer.function, **explainer.options)
     method = open_method(function, explainer.model, choice, size=size, num_streams=explainer.num_threads)
     return replace(explainer, function=method, options={}, passes=method.passes)
+
+
+def in_bfloat16(model: nn.Module) -> nn.Module:
+    """Copy a network so that torch computes in bfloat16 all that it does; it takes and returns float32 as before."""
+    low = copy.deepcopy(model).bfloat16()
+    low.register_forward_pre_hook(lambda _module, inputs: tuple(each.bfloat16() for each in inputs))
+    low.register_forward_hook(lambda _module, _inputs, output: output.float())
+    return low
 
 
 def choose(explainer: Explainer, explained: "Student | Teacher", wish: Wish, *, name: str) -> Choice:

@@ -46,8 +46,8 @@ class Job(Generic[Options]):
     equal but for the last bits. auto measures which is fastest, once per machine and student, and takes eager for fewer
     than 256 images, or 4096 questions."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of a CAM method's pass, or of a student that is asked. bfloat16 needs OpenVINO and a CPU with such
-    units, is two or three times as fast, and moves maps a little; they are other maps then, and say so."""
+    """Number format of the student's passes, or of a student that is asked. bfloat16 needs OpenVINO and a CPU with such
+    units, is two to four times as fast, and moves maps a little; they are other maps then, and say so."""
     map_cells: int | None = None
     """Store each map as so many rows and columns of float16: each the mean place of its pixels in the map's order. 28
     take 2 kB instead of 200 and keep both games' areas; magnitudes are lost. Default: the map itself, float32."""

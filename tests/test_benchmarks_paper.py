@@ -211,6 +211,10 @@ def test_a_stage_that_fails_stops_the_chain(data, tmp_path, capsys):
         ({"num_masks": 9}, r"maps/rise was made with options.num_masks 8, not 9; .* delete the folder"),
         ({"limit": 3}, "maps/rise was made with limit None, not 3"),
         ({"per_class": 1}, "maps/rise was made with per_class None, not 1"),
+        (
+            {"precision": "bfloat16", "names": "cub"},
+            "maps/mal_grad_cam was made with precision None, not bfloat16",
+        ),
         ({"step_px": 100}, r"scores/rise was made with protocol.step_px 200, not 100"),
         ({"init": "none", "names": "cub"}, "cub/student was made with init [0-9a-f]{12}, not None"),
         ({"network": "lite:efficientnet-lite0", "names": "cub"}, f"was made with network {NETWORK}, not lite"),

@@ -297,8 +297,10 @@ def test_small_maps_are_float16_and_every_reader_reads_them(serial, job):
 @pytest.mark.parametrize(
     ("name", "engine", "said"),
     [
-        ("random", "auto", "for a method that is a static graph"),
+        ("random", "auto", "is for the student's passes on a CPU"),
+        ("rise", "auto", "is for the student's passes on a CPU"),
         ("ml_grad_cam", "eager", "with --engine eager"),
+        ("score_cam", "openvino", "with --engine openvino"),
         ("ml_grad_cam", "auto", "needs OpenVINO"),
     ],
 )

@@ -104,6 +104,25 @@ def test_engines_make_torchs_maps(student, engine, name, options):
             assert correlation.statistic > 0.9999
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mask", {"num_iterations": 5}), ("score_cam", {}), ("integrated_gradients", {"num_steps": 4})],
+)
+def test_torch_in_bfloat16_makes_nearly_the_same_maps(student, name, options):
+    """Of what is no static graph; the student that others look into stays float32."""
+    eager = dataclasses.replace(explainer(student, name, **options), seeded=METHODS[name].seeded)
+    expected = maps(eager, requests())
+    low = in_engine(eager, dataclasses.replace(EAGER, precision="bfloat16"), SIZE)
+    found = maps(low, requests())
+    assert (found.dtype, found.shape) == (np.float32, expected.shape)
+    assert (found != expected).any()
+    alike = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(expected, found, strict=True)]
+    assert np.mean(alike) > 0.9
+    assert {tensor.dtype for tensor in student.model.parameters()} == {torch.float32}
+    costs = [[answer.passes for answer in each(requests()) if answer] for each in (eager, low)]
+    assert costs[0] == costs[1]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_image_alone_has_the_bytes_that_it_has_in_any_batch(student, engine):
     made = in_engine(explainer(student), dataclasses.replace(EAGER, engine=engine), SIZE)
