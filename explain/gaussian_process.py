@@ -8,7 +8,7 @@ H are effects of no interest (how much is shown, for each substrate), w the cell
 alike: near ones, and those of one superpixel. The length over which they are and the noise l are those
 of a few with the highest restricted likelihood (Patterson and Thompson 1971; Rasmussen and Williams 2006, sections 2.7
 and 5.4.1), in which b and s take no part. The map is the same process at finer places than the cells, pixels, of which
-each lies in one superpixel of a scale. All of it is linear algebra of N x N.
+each lies in one superpixel of a scale. All of it is linear algebra of N x N, or of cells x cells where those are fewer.
 """
 
 import functools
@@ -34,6 +34,9 @@ STRENGTHS = (0.5, 1.0, 2.0)
 
 LEAST_SHARE = 0.05
 """Probability of being right below which a prior is left out."""
+
+ROUNDING = 1e-10
+"""Of the largest eigenvalue, what is none: a hundred-thousandth of the least noise."""
 
 TINY = 1e-12
 """Of what answers hold, what is rounding; and least variance, which keeps constant answers from a division by zero."""
@@ -123,16 +126,31 @@ class Spectra:
     rest: np.ndarray
     """Z, orthonormal columns that span all that the effects do not, (N, N - rank)."""
     eigen: Sequence[tuple[np.ndarray, np.ndarray]]
-    """For each of `LENGTHS` the eigenvalues and eigenvectors of Z^T M C M^T Z."""
+    """For each of `LENGTHS` eigenvalues of Z^T M C M^T Z and their eigenvectors, in columns; others are zero."""
 
     @classmethod
     def of(cls, cells: Cells, masks: np.ndarray, effects: np.ndarray) -> "Spectra":
-        """Decompose: cubic in N."""
+        """Decompose: cubic in N, or in the number of cells where that is less."""
         rest = _complement(effects)
+        if rest.shape[1] > masks.shape[1]:
+            seen = rest.T @ masks
+            return cls(rest=rest, eigen=[_few(seen, alike) for alike in cells.covariances(np.eye(masks.shape[1]))])
         return cls(
             rest=rest,
             eigen=[np.linalg.eigh(rest.T @ (kernel @ masks.T) @ rest) for kernel in cells.covariances(masks)],
         )
+
+
+def _few(seen: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decompose A C A^T, A (n, cells), n more than the cells.
+
+    With C = R R^T, an eigenvector q of R^T A^T A R to the value l becomes one of it by A R, of length sqrt(l).
+    """
+    spread, axes = np.linalg.eigh(alike)
+    root = axes * np.sqrt(np.maximum(spread, 0))
+    values, vectors = np.linalg.eigh(root.T @ (seen.T @ seen) @ root)
+    kept = values > values.max(initial=0) * ROUNDING
+    return values[kept], seen @ (root @ (vectors[:, kept] / np.sqrt(values[kept])))
 
 
 def regress(
@@ -207,23 +225,35 @@ def _fit(
 ) -> _Fit:
     """Solve for y on Z, the part that the effects do not reach, where Z^T M C M^T Z has these values and vectors.
 
+    In the directions that are not among them it is zero: there y is noise, and says how much of it there is.
     Of n numbers y with mean sqrt(s) k p and covariance s V, u = 1 / sqrt(s) is likeliest where
     q u^2 - k c u - n = 0, with q = y^T V^-1 y and c = p^T V^-1 y.
     """
-    values = np.maximum(values, 0)
-    num, scale = len(values), float(values.mean()) if len(values) else 0.0
-    along = vectors.T @ (rest.T @ answers)
+    values, num = np.maximum(values, 0), rest.shape[1]
+    scale = float(values.sum()) / num if num else 0.0
+    noises = np.array(NOISES) * max(scale, TINY)
+    y, p = rest.T @ answers, np.zeros(num) if said is None else rest.T @ said
+    along, own = vectors.T @ y, vectors.T @ p
     along[np.abs(along) <= TINY * np.abs(answers).max()] = 0  # or the rounding of constant answers would rank pixels
-    own, strengths = np.zeros(num), np.zeros(1)
+    others = num - len(values)
+    beyond = [
+        one @ other - found if others else 0
+        for one, other, found in ((y, y, along @ along), (y, p, along @ own), (p, p, own @ own))
+    ]
+    strengths = np.zeros(1)
     if said is not None:
-        own, strengths = vectors.T @ (rest.T @ said), np.array(STRENGTHS)
-        strengths = strengths * np.sqrt(scale * num / max(float(own @ own), TINY))
-    spread = values + np.array(NOISES)[:, None] * max(scale, TINY)  # (noises, n)
-    q = np.maximum((along**2 / spread).sum(axis=1), num * TINY)[:, None]
-    c, d = (along * own / spread).sum(axis=1)[:, None], (own**2 / spread).sum(axis=1)[:, None]
+        strengths = np.array(STRENGTHS) * np.sqrt(scale * num / max(float(p @ p), TINY))
+    spread = values + noises[:, None]  # (noises, n)
+    q, c, d = (
+        (product / spread).sum(axis=1) + more / noises
+        for product, more in zip((along**2, along * own, own**2), beyond, strict=True)
+    )
+    q, c, d = np.maximum(q, num * TINY)[:, None], c[:, None], d[:, None]
     u = (strengths * c + np.sqrt((strengths * c) ** 2 + 4 * q * max(num, 1))) / (2 * np.maximum(q, TINY))
     squares = q * u**2 - 2 * strengths * c * u + strengths**2 * d  # (noises, strengths)
-    likelihoods = num * np.log(u) - (squares - num + np.log(spread).sum(axis=1)[:, None]) / 2
+    likelihoods = (
+        num * np.log(u) - (squares - num + (np.log(spread).sum(axis=1) + others * np.log(noises))[:, None]) / 2
+    )
     highest = likelihoods.max(axis=0)  # over the noises, for each strength
     evidence = float(highest.max() + np.log(np.exp(highest - highest.max()).mean()))
     best, k = np.unravel_index(int(likelihoods.argmax()), likelihoods.shape)

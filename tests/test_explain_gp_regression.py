@@ -60,16 +60,20 @@ def dense_at_pixels(cells, length):
 
 @pytest.fixture
 def problem():
-    """Masks of a grid of 5 x 7 cells, answers with a signal and noise, and effects, one of them without a frame; a map
-    of 10 x 14 pixels."""
+    return problem_of(24)
+
+
+def problem_of(num):
+    """Make masks of a grid of 5 x 7 cells, answers with a signal and noise, and effects, one of them without a frame; a
+    map of 10 x 14 pixels."""
     rng = np.random.default_rng(0)
     members = [np.eye(num)[rng.integers(0, num, 35)].T for num in (3, 6)]
     segments = [np.kron(scale.argmax(axis=0).reshape(5, 7), np.ones((2, 2), int)) for scale in members]
     cells = Cells(grid=(5, 7), members=members, segments=segments)
-    masks = rng.random((24, 35)).round()
-    effects = np.stack([np.ones(24), masks.mean(axis=1), np.zeros(24)], axis=1)
+    masks = rng.random((num, 35)).round()
+    effects = np.stack([np.ones(num), masks.mean(axis=1), np.zeros(num)], axis=1)
     truth = np.linalg.cholesky(dense(cells, LENGTHS[2])) @ rng.normal(size=35)
-    return cells, masks, masks @ truth + 3 * rng.normal(size=24) + 40, effects
+    return cells, masks, masks @ truth + 3 * rng.normal(size=num) + 40, effects
 
 
 def textbook(cells, masks, answers, effects):
@@ -95,7 +99,10 @@ def textbook(cells, masks, answers, effects):
     return best
 
 
-def test_the_posterior_is_the_textbooks(problem):
+@pytest.mark.parametrize("num", [24, 90])
+def test_the_posterior_is_the_textbooks(num):
+    """Of fewer answers than cells, and of more."""
+    problem = problem_of(num)
     likelihood, mean, std = textbook(*problem)
     found = regress(*problem)
     assert found.likelihood == pytest.approx(likelihood, rel=1e-9)
@@ -128,12 +135,14 @@ def with_prior(problem, prior):
     return best
 
 
-def test_with_a_prior_the_posterior_is_the_textbooks(problem):
+@pytest.mark.parametrize("num", [24, 90])
+def test_with_a_prior_the_posterior_is_the_textbooks(num):
+    problem = problem_of(num)
     cells, masks, answers, effects = problem
     rng = np.random.default_rng(1)
     coarse = rng.normal(size=(5, 7))
     start = np.kron(coarse, np.ones((2, 2))).ravel()
-    said = masks @ coarse.ravel() + rng.normal(size=24)
+    said = masks @ coarse.ravel() + rng.normal(size=num)
     told = (cells, masks, answers + 8 * said, effects)
     found = regress(*told, prior=Prior(answers=said, map=start, belief=1 - 1e-12))
     likelihood, mean = with_prior(told, Prior(answers=said, map=start, belief=1.0))
