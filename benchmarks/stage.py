@@ -53,7 +53,7 @@ class Stage:
             return f"{sum(rows for rows, _ in parts.values()):,} of {self.num_rows():,} rows"
         if self.proof is None:
             return "made anew by each run"
-        return "begun" if folder.exists(CHECKPOINTS) else "to do"
+        return "begun" if self.proof == MANIFEST and folder.exists(CHECKPOINTS) else "to do"
 
 
 def _look_up(config: Any, key: str) -> Any:

@@ -205,6 +205,15 @@ def test_a_stage_that_fails_stops_the_chain(data, tmp_path, capsys):
     assert "stopped at imagenet: student (1/" in capsys.readouterr().err
 
 
+def test_a_student_that_was_stopped_is_begun_and_its_sim_n_is_not(data, tmp_path):
+    (tmp_path / "imagenette/student/checkpoints").mkdir(parents=True)
+    said = {
+        line.rpartition("  ")[0].strip(): line.rpartition("  ")[2]
+        for line in report(settings(data, tmp_path, "imagenette")).split("\n")
+    }
+    assert (said["imagenette: student"], said["imagenette: Sim N"]) == ("begun", "to do")
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
