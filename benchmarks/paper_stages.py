@@ -96,6 +96,8 @@ class Settings:
     """More options of `python -m distill finetune`, as one word: "--epochs=9 --compile"."""
     distill: str = ""
     """More options of `python -m distill RECIPE`, likewise."""
+    num_workers: int | None = None
+    """Workers that make maps and play the games. Default: one for each GPU, else one for every 4 cores."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the student's passes in the methods that look into it; bfloat16 is two to four times as fast on
     a CPU with such units."""
@@ -179,7 +181,7 @@ def _explanations(name: str, settings: Settings) -> Iterator[Stage]:
     """Yield Sim N of a data set's student, then every method's maps and scores."""
     data, student = settings.images(name), settings.place(name, "student")
     about = ("--data", data, "--teacher", _black_box(name, settings)[0])
-    chosen = _options(settings.chosen)
+    chosen, workers = _options(settings.chosen), _options({"num_workers": settings.num_workers})
     similarity = ("evaluate", "similarity", "--student", student, *about, *chosen)
     yield Stage(name=f"{name}: Sim N", command=similarity, out=student, proof=_similarity(student, settings.chosen))
     for folder in settings.methods:
@@ -196,7 +198,7 @@ def _explanations(name: str, settings: Settings) -> Iterator[Stage]:
         num_images = functools.partial(_num_images, data, **settings.chosen)
         yield Stage(
             name=f"{name}: maps of {folder}",
-            command=("explain", method, *about, *own, "--out", maps, *chosen, *_options(options)),
+            command=("explain", method, *about, *own, "--out", maps, *chosen, *_options(options), *workers),
             out=maps,
             made_with=made_with,
             num_rows=num_images,
@@ -204,7 +206,7 @@ def _explanations(name: str, settings: Settings) -> Iterator[Stage]:
         step = {"step_px": settings.step_px}
         yield Stage(
             name=f"{name}: scores of {folder}",
-            command=("evaluate", "games", "--maps", maps, *about, "--out", scores, *_options(step)),
+            command=("evaluate", "games", "--maps", maps, *about, "--out", scores, *_options(step), *workers),
             out=scores,
             made_with={"protocol.step_px": settings.step_px, "maps.0.config_hash": _maps_hash(maps)},
             num_rows=lambda count=num_images: count() * len(GAMES),

@@ -245,7 +245,8 @@ def test_maps_of_an_earlier_student_are_refused(made, data, tmp_path):
 
 
 def test_the_papers_stages_are_commands_that_parse(tmp_path):
-    everything = Settings(data_sets=("all", "imagenette", "cars_40"), data="s3://data/", out=str(tmp_path))
+    options = {"precision": "bfloat16", "num_workers": 2}
+    everything = Settings(data_sets=("all", "imagenette", "cars_40"), data="s3://data/", out=str(tmp_path), **options)
     found = {stage.name: stage.command for stage in stages(everything)}
     assert [name for name in found if name.endswith("black box")] == [
         f"{name}: black box" for name in (*FINE_GRAINED, "imagenette", "cars_40")
