@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ def render(findings: Findings, *, photographs: bool, num_gallery: int) -> str:
     environment.filters |= {
         "csp": script_hash,
         "num": number,
+        "signed": signed,
         "shown": readable,
         "pvalue": p_value,
         "breakable": breakable,
@@ -203,3 +205,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or math.isnan(value):
         return "–"  # noqa: RUF001
     return f"{value:.{digits}f}".replace("-", "−")  # noqa: RUF001
+
+
+def signed(sentence: str) -> str:
+    """Give the numbers of a sentence true minus signs; hyphens inside of words and ranges stay."""
+    return re.sub(r"(?<!\w)-(?=\.?\d)", "−", sentence)  # noqa: RUF001

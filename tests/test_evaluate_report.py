@@ -25,7 +25,7 @@ from evaluate.job import RUNS_FILE, run_key
 from evaluate.measures import HIGHER_IS_BETTER, ROWS
 from evaluate.method_rows import MethodRow
 from evaluate.outcome import read_outcomes
-from evaluate.page import bars, render
+from evaluate.page import bars, render, signed
 from evaluate.protocol import Protocol
 from evaluate.report import metrics, write_report
 from evaluate.schema import read_scores
@@ -329,6 +329,11 @@ def test_scores_of_two_protocols_in_one_table_are_refused(world: World, four: tu
 def test_headline_says_when_it_wins(found: Findings) -> None:
     assert found.headline[0].startswith("mal_grad_cam has the lowest deletion AUC")
     assert any(line.startswith("mal_grad_cam beats the control random in both games") for line in found.headline)
+
+
+def test_a_sentences_negative_numbers_have_minus_signs() -> None:
+    written = "grad-cam by -0.1 [-.2, -0.05] (-3, p 2e-05) of 10-20, mal-2"
+    assert signed(written) == "grad-cam by −0.1 [−.2, −0.05] (−3, p 2e-05) of 10-20, mal-2"  # noqa: RUF001
 
 
 def test_headline_says_when_it_loses(tmp_path: Path) -> None:
