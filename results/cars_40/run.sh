@@ -17,18 +17,18 @@ python -m benchmarks.paper cars_40 --data "$data" --num-masks 2000 --num-samples
 # What the answers that are kept give beside it, for no question more: RISE centred, and fewer of gp_regression's.
 images=(--data "$data/stanford_cars_40" --teacher torch:$run/teacher/model.pt2 --num-workers 2)
 more="rise_centred gp_100 gp_50"
-if [ ! -f $run/scores/more/_manifest.json ]; then
+if [ ! -f $run/scores_more/_manifest.json ]; then
     python -m explain rise "${images[@]}" --num-masks 2000 --centred --out $run/maps/rise_centred
     for questions in 100 50; do
         python -m explain gp_regression "${images[@]}" --num-samples $questions --out $run/maps/gp_$questions
     done
     # shellcheck disable=SC2046
-    python -m evaluate games "${images[@]}" --maps $(printf "$run/maps/%s " $more) --step-px 1792 --out $run/scores/more
+    python -m evaluate games "${images[@]}" --maps $(printf "$run/maps/%s " $more) --step-px 1792 --out $run/scores_more
 fi
 
-scores=($run/scores/*/)
+scores=("$run"/scores/*/)
 report="python -m evaluate report --no-photographs"
-$report --scores "${scores[@]}" --out results/cars_40/report.html --table results/cars_40/methods.md
-$report --scores "${scores[@]}" --out $run/against_rise.html --table results/cars_40/against_rise.md --against rise
+$report --scores "${scores[@]}" $run/scores_more --out results/cars_40/report.html --table results/cars_40/methods.md
+$report --scores "${scores[@]}" $run/scores_more --out $run/against_rise.html --table results/cars_40/against_rise.md --against rise
 python -m evaluate tables --no-photographs --scores "${scores[@]}" --student $run/student --num-images 2 --out results/cars_40/paper
 rm -f results/cars_40/paper/figure6-*.png # the report's gallery shows the same maps
