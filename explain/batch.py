@@ -124,9 +124,10 @@ def choose_engine(plan: Plan, job: Job) -> Choice:
 
 def low_precision(method: Method, job: Job) -> Choice:
     """Return what computes a method in bfloat16. Raises: ValueError where nothing does."""
-    engine = "openvino" if method.static or job.asks_student(method) else "eager"
-    looks = method.static or job.asks_student(method) or (method.explains == "student" and job.student is not None)
-    if not looks or job.engine not in ("auto", engine) or torch.cuda.is_available():
+    is_graph = method.static or job.asks_student(method)
+    engine = "openvino" if is_graph else "eager"
+    passes = is_graph or (method.explains == "student" and job.student is not None)
+    if not passes or job.engine not in ("auto", engine) or torch.cuda.is_available():
         where = f"--engine {job.engine}{' on a GPU' if torch.cuda.is_available() else ''}"
         raise ValueError(
             "--precision bfloat16 is for the student's passes on a CPU: a static graph's, or those of a student that "
