@@ -23,6 +23,7 @@ from distill.teachers.engines import Choice, has_openvino, open_graph
 from explain.grad_cam import check_target
 from explain.onnx_graph import write_onnx
 from explain.passes import PASS_IMAGES, Explainer, counted_images
+from explain.readout import ReadOut
 from explain.static_graph import trace
 
 if TYPE_CHECKING:
@@ -109,8 +110,14 @@ def in_engine(explainer: Explainer, choice: Choice, size: tuple[int, int]) -> Ex
 
 
 def in_bfloat16(model: nn.Module) -> nn.Module:
-    """Copy a network so that torch computes in bfloat16 all that it does; it takes and returns float32 as before."""
-    low = copy.deepcopy(model).bfloat16()
+    """Copy a network so that torch computes its passes in bfloat16; it takes and returns float32 as before.
+
+    A read-out beside it, which no pass goes through, stays as it is.
+    """
+    low = copy.deepcopy(model)
+    for child in low.children():
+        if not isinstance(child, ReadOut):
+            child.bfloat16()
     low.register_forward_pre_hook(lambda _module, inputs: tuple(each.bfloat16() for each in inputs))
     low.register_forward_hook(lambda _module, _inputs, output: output.float())
     return low

@@ -1,5 +1,6 @@
 """Engines against torch: every static method, gradients of convolutions, and who is chosen."""
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -21,6 +22,7 @@ from explain.engine import EAGER, choose, difference, in_engine, open_method
 from explain.mal_grad_cam import mal_grad_cam
 from explain.onnx_graph import UnknownOperationError, write_onnx
 from explain.passes import PASS_IMAGES, Explainer, Request
+from explain.readouts import new_readout
 from explain.registry import METHODS
 from explain.static_graph import trace
 
@@ -106,10 +108,12 @@ def test_engines_make_torchs_maps(student, engine, name, options):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("mask", {"num_iterations": 5}), ("score_cam", {}), ("integrated_gradients", {"num_steps": 4})],
+    [("mask", {"num_iterations": 5}), ("score_cam", {}), ("integrated_gradients", {"num_steps": 4}), ("readout", {})],
 )
 def test_torch_in_bfloat16_makes_nearly_the_same_maps(student, name, options):
     """Of what is no static graph; the student that others look into stays float32."""
+    student = dataclasses.replace(student, model=copy.deepcopy(student.model))
+    student.model.add_module("readout", new_readout(student.model).eval().requires_grad_(False))
     eager = dataclasses.replace(explainer(student, name, **options), seeded=METHODS[name].seeded)
     expected = maps(eager, requests())
     low = in_engine(eager, dataclasses.replace(EAGER, precision="bfloat16"), SIZE)
