@@ -7,7 +7,7 @@ data=${DATA:-../shared/data/imagenette}
 run=runs/query_curve
 student=$run/student
 teacher=torch:runs/lite0/model.pt2
-chosen=(--data "$data" --per-class "${PER_CLASS:-10}" --teacher $teacher)
+chosen=(--data "$data" --per-class "${PER_CLASS:-10}" --teacher $teacher --num-workers "${WORKERS:-2}")
 
 if [ ! -f runs/lite0/model.pt2 ]; then python -m distill.teachers.lite runs/lite0; fi
 
@@ -45,7 +45,8 @@ for method in rise lime kernel_shap gp_regression; do
 done
 # No question: controls, and maps of a student that was distilled in twenty minutes.
 if [ ! -f $student/readout.json ]; then
-    python -m explain gp_regression --data "$data" --split train --per-class 100 --teacher $teacher --num-samples 64 --out $run/maps/labels
+    python -m explain gp_regression --data "$data" --split train --per-class 100 --teacher $teacher --num-samples 64 --num-workers "${WORKERS:-2}" \
+        --out $run/maps/labels
     python -m explain fit --student $student --maps $run/maps/labels
 fi
 for method in random centre_gaussian edges; do maps $method $method; done
