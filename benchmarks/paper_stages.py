@@ -93,7 +93,7 @@ class Settings:
     init: str | None = None
     """Student that theirs start from (RUN), instead of another data set's; `none` starts from scratch."""
     finetune: str = ""
-    """More options of `python -m distill finetune`, one word behind an equals sign: --finetune="--epochs=9 --compile"."""
+    """More options of `python -m distill finetune`, behind an equals sign: --finetune="--epochs=9 --compile"."""
     distill: str = ""
     """More options of `python -m distill RECIPE`, likewise."""
     num_workers: int | None = None
