@@ -62,12 +62,11 @@ done
 games scores/few_questions $teacher $run "$few ${few//gp_/readout_gp_}"
 specificity specificity_asked scores/few_questions "gp_regression_500 gp_regression_50"
 
-rise="rise_4000 rise_1000"
-for name in $rise; do
-    explain "$name" rise --num-masks "${name##*_}"
-    explain "centred_$name" rise --num-masks "${name##*_}" --centred
+for masks in 1000 4000; do
+    explain rise_$masks rise --num-masks $masks
+    explain rise_centred_$masks rise --num-masks $masks --centred
+    games scores/rise_$masks $teacher $run "rise_$masks rise_centred_$masks"
 done
-games scores/rise $teacher $run "$rise ${rise//rise/centred_rise}"
 
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
 python -m evaluate report --no-photographs --scores $run/scores/*/ --out results/lite2/report.html --table results/lite2/methods.md
