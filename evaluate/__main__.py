@@ -224,6 +224,8 @@ class Report:
     """Images in the gallery."""
     table: str | None = None
     """Also write the table of methods, as .md or .csv; both are written."""
+    query_plot: str | None = None
+    """Also write the plot of quality against queries, both games side by side, as .png."""
     beside: str | None = None
     """Data set of the paper's with whose order of methods to compare ours, such as imagenet. Default: that of the same
     name, if it has one."""
@@ -242,6 +244,7 @@ class Report:
             photographs=self.photographs,
             num_gallery=self.num_gallery,
             tables=self.table,
+            query_plot=self.query_plot,
             beside=self.beside,
             against=self.against,
         )

@@ -30,6 +30,7 @@ OVERLAY_SHARE = 0.62  # of the heat map's colour where the map is at its maximum
 NUM_COLOURS = 64  # of a drawn map: the eye sees no more, and the file is half as large
 MAX_MAP_PX = 112  # a side of a drawn map; smaller maps keep their size, and the browser enlarges them
 JPEG_QUALITY = 82
+DOTS_PER_INCH = 150  # of a figure that is a file of its own
 
 
 @dataclass(frozen=True, kw_only=True)

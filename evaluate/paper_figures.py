@@ -12,6 +12,7 @@ import numpy as np
 from cluster.errors import WorkError
 from distill.images import ImageSet, open_images
 from distill.images.decode import resize
+from evaluate.figures import DOTS_PER_INCH
 from evaluate.gallery import LONG_SIDE_PX, choose, ranking
 from evaluate.paper import METHODS
 from evaluate.paper_scores import DataSet
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 PARTS = {"ml_grad_cam": "ML-Grad-CAM", "matt": "MATT"}  # of figure 5, before their product
 OVERLAY_SHARE = 0.6  # of the map's colours over the grey image
 SIDE_INCHES = 1.5
-DOTS_PER_INCH = 150
 
 
 def figures(data_set: DataSet, *, num_images: int, photographs: bool) -> dict[str, bytes]:

@@ -1,11 +1,13 @@
 """Quality against queries: methods that ask the black box, at several budgets, beside those that ask nothing."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluate.figures import CONTROL_COLOUR, DASHES, INK, MAIN_COLOUR, PALETTE, svg_figure
+from evaluate.figures import CONTROL_COLOUR, DASHES, DOTS_PER_INCH, INK, MAIN_COLOUR, PALETTE, svg_figure
 from evaluate.method_rows import MethodRow
+from evaluate.protocol import GAMES
 from evaluate.scored import MAIN_METHOD, Scored
 from explain.registry import METHODS
 
@@ -59,11 +61,30 @@ def plot_query_curves(game: str, rows: Sequence[MethodRow], *, theme: str) -> st
     """
     with svg_figure((6.6, 3.6)) as (figure, uri):
         axes = figure.subplots()
-        _draw_lines(axes, game, [row for row in rows if row.teacher_queries == 0])
-        for i, curve in enumerate(query_curves(rows)):
-            _draw_curve(axes, game, curve, PALETTE[i % len(PALETTE)])
-        _dress(axes, game, INK[theme])
+        _draw(axes, game, rows, INK[theme])
+        _add_legend(axes, INK[theme])
     return uri[0]
+
+
+def draw_query_curves(rows: Sequence[MethodRow]) -> bytes:
+    """Draw what `plot_query_curves` does of both games side by side, with one legend, as a PNG on white."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained", dpi=DOTS_PER_INCH)
+    panels = figure.subplots(1, len(GAMES))
+    for axes, game in zip(panels, GAMES, strict=True):
+        _draw(axes, game, rows, INK["light"])
+    _add_legend(panels[-1], INK["light"])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: "Axes", game: str, rows: Sequence[MethodRow], ink: str) -> None:
+    _draw_lines(axes, game, [row for row in rows if row.teacher_queries == 0])
+    for i, curve in enumerate(query_curves(rows)):
+        _draw_curve(axes, game, curve, PALETTE[i % len(PALETTE)])
+    _dress(axes, game, ink)
 
 
 def _draw_curve(axes: "Axes", game: str, curve: QueryCurve, colour: str) -> None:
@@ -78,22 +99,29 @@ def _draw_lines(axes: "Axes", game: str, rows: Sequence[MethodRow]) -> None:
     for i, row in enumerate(best):
         main = row.scored.method == MAIN_METHOD
         colour = MAIN_COLOUR if main else CONTROL_COLOUR if row.scored.is_control else PALETTE[-1 - i % len(PALETTE)]
-        (line,) = axes.plot(
-            [0, 1], [getattr(row, game).mean] * 2, color=colour, linewidth=2.2 if main else 1.2, label=row.scored.label
+        line = axes.axhline(
+            getattr(row, game).mean, color=colour, linewidth=2.2 if main else 1.2, label=row.scored.label
         )
-        line.set_transform(axes.get_yaxis_transform())
         if not main:
             line.set_dashes([float(part) for part in DASHES[1 + i % 3].split()])
 
 
 def _dress(axes: "Axes", game: str, ink: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("queries to the black box per map", color=ink)
     axes.set_ylabel(f"{game} AUC ({'lower' if game == 'deletion' else 'higher'} is better)", color=ink)
     axes.tick_params(which="both", colors=ink)
     axes.grid(color=ink, alpha=0.18, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink)
+
+
+def _add_legend(axes: "Axes", ink: str) -> None:
     legend = axes.legend(fontsize=6.5, frameon=False, labelcolor=ink, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for text in legend.get_texts():
         text.set_parse_math(False)  # a dollar sign in a name is one

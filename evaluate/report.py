@@ -10,8 +10,12 @@ from evaluate.findings import Findings, gather
 from evaluate.job import RUNS_FILE, run_key
 from evaluate.method_rows import MethodRow
 from evaluate.page import render
+from evaluate.query_curve import draw_query_curves
 from evaluate.scored import title
 from evaluate.texts import comma_separated, console_text, markdown, table_stem, write_tables
+
+File = tuple[Folder, str]
+"""Where a file lies, and its name."""
 
 
 def write_report(
@@ -22,6 +26,7 @@ def write_report(
     photographs: bool = True,
     num_gallery: int = 8,
     tables: str | None = None,
+    query_plot: str | None = None,
     beside: str | None = None,
     against: str | None = None,
 ) -> str:
@@ -34,6 +39,7 @@ def write_report(
         photographs: False leaves every input image out, for publication: maps alone.
         num_gallery: images in the gallery, 0 or more.
         tables: file name ending in .md or .csv; both are written beside each other.
+        query_plot: file name ending in .png, for both games' quality against queries.
         beside: as `gather` takes it.
         against: likewise.
 
@@ -43,24 +49,33 @@ def write_report(
     Raises:
         ValueError: the scores cannot stand in one report, or an argument is out of range.
     """
-    (folder, name), stem = _check(out, num_gallery, tables)
+    (folder, name), stem, plot = _check(out, num_gallery, tables, query_plot)
     findings = gather(scores, measures, beside=beside, against=against)
     folder.write_bytes(name, render(findings, photographs=photographs, num_gallery=num_gallery).encode())
     page = folder.child(name).uri
     written = [page]
     if stem is not None:
         written += write_tables(stem, markdown(findings), comma_separated(findings))
+    if plot is not None:
+        beside_it, file = plot
+        beside_it.write_bytes(file, draw_query_curves(findings.rows))
+        written.append(beside_it.child(file).uri)
     _track(findings, written)
     return console_text(findings, page)
 
 
-def _check(out: str, num_gallery: int, tables: str | None) -> tuple[tuple[Folder, str], tuple[Folder, str] | None]:
+def _check(
+    out: str, num_gallery: int, tables: str | None, query_plot: str | None
+) -> tuple[File, File | None, File | None]:
+    if query_plot is not None and not query_plot.endswith(".png"):
+        raise ValueError(f"query_plot {query_plot} must end in .png")
     if num_gallery < 0:
         raise ValueError(f"num_gallery {num_gallery} is not allowed; give 0 or more")
     folder, name = split_file(out)
     if folder.holds_folder(name):
         raise ValueError(f"{out} is a folder; give an HTML file in it, such as {out.rstrip('/')}/report.html")
-    return (folder, name), None if tables is None else table_stem(tables)
+    plot = None if query_plot is None else split_file(query_plot)
+    return (folder, name), None if tables is None else table_stem(tables), plot
 
 
 def _track(findings: Findings, written: Sequence[str]) -> None:

@@ -1,14 +1,19 @@
 """Which maps make one curve of quality against queries, and that both games are drawn."""
 
 import base64
+import io
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
 
+from evaluate.figures import PALETTE
 from evaluate.method_rows import MethodRow
-from evaluate.query_curve import curve_label, plot_query_curves, query_curves
+from evaluate.query_curve import curve_label, draw_query_curves, plot_query_curves, query_curves
 from evaluate.scored import Scored
 from evaluate.statistics import Interval
 from explain.options import RiseOptions
@@ -23,7 +28,7 @@ def row(method: str, queries: float, auc: float, **options: Any) -> MethodRow:
     one = Interval(mean=auc, low=auc - 0.01, high=auc + 0.01, num=9)
     return MethodRow(
         scored=scored(method, **options),
-        values={"deletion": one, "insertion": replace(one, mean=1 - auc), "gap": one},
+        values={"deletion": one, "insertion": replace(one, mean=1 - auc, low=0.99 - auc, high=1.01 - auc), "gap": one},
         against={},
         num_flat=0,
         tied_share=0.0,
@@ -72,3 +77,22 @@ def test_plots_are_pictures_and_the_same_each_time(rows, game):
     assert head == "data:image/svg+xml;base64"
     assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")  # noqa: S314 - made here
     assert plot == plot_query_curves(game, rows, theme="light") != plot_query_curves(game, rows, theme="dark")
+
+
+def test_both_games_are_one_picture_with_every_curve(rows):
+    picture = draw_query_curves(rows)
+    assert picture == draw_query_curves(rows)
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    for colour in PALETTE[: len(query_curves(rows))]:
+        drawn = (pixels == np.round(255 * np.array(to_rgb(colour)))).all(axis=2).any(axis=0).nonzero()[0]
+        parts = np.split(drawn, (np.diff(drawn) > 1).nonzero()[0] + 1)
+        assert len(parts) >= 3  # in each game, and in the legend
+        assert parts[0][0] < pixels.shape[1] / 2 < parts[-1][0]
+
+
+def test_lines_of_no_question_leave_the_axis_to_those_that_ask(rows):
+    svg = base64.b64decode(plot_query_curves("deletion", rows, theme="light").partition(",")[2]).decode()
+    texts = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]  # noqa: S314 - ours
+    assert {"50", "100", "200"} <= set(texts)
+    assert not {"1", "10"} & set(texts)

@@ -652,12 +652,13 @@ def test_page_and_tables_may_lie_in_an_object_store(
 ) -> None:
     place = Folder(f"s3://{BUCKET}/{tmp_path.name}")
     options = {"num_gallery": 1, "photographs": False}
-    text = write_report([world.scores], place.child("r.html").uri, tables=place.child("t.csv").uri, **options)
-    assert text.endswith(f"Report: {place.uri}/r.html")
-    assert tracker[0].files == ["r.html", "t.md", "t.csv"]
-    write_report([world.scores], str(tmp_path / "r.html"), tables=str(tmp_path / "t.csv"), **options)
-    assert place.names() == ["r.html", "t.csv", "t.md"]
-    assert all(place.read_bytes(name) == (tmp_path / name).read_bytes() for name in ("t.csv", "t.md"))
+    for folder in (place, Folder(str(tmp_path))):
+        files = {name: folder.child(file).uri for name, file in (("tables", "t.csv"), ("query_plot", "q.png"))}
+        text = write_report([world.scores], folder.child("r.html").uri, **files, **options)
+        assert text.endswith(f"Report: {folder.child('r.html').uri}")
+    assert tracker[0].files == ["r.html", "t.md", "t.csv", "q.png"]
+    assert place.names() == ["q.png", "r.html", "t.csv", "t.md"]
+    assert all(place.read_bytes(name) == (tmp_path / name).read_bytes() for name in ("t.csv", "t.md", "q.png"))
     assert b"<html" in place.read_bytes("r.html")
 
 
@@ -722,6 +723,7 @@ def test_any_method_may_be_the_one_that_the_others_are_tested_against(world, fou
     [
         ({"num_gallery": -1}, "num_gallery -1"),
         ({"tables": "t.xlsx"}, r"\.md or \.csv"),
+        ({"query_plot": "q.html"}, r"q\.html must end in \.png"),
         ({"out": "."}, "is a folder"),
     ],
 )

@@ -54,4 +54,4 @@ for method in mal_grad_cam grad_cam layer_cam readout; do maps $method $method -
 games no_question "random centre_gaussian edges mal_grad_cam grad_cam layer_cam readout"
 
 python -m evaluate report --no-photographs --scores $run/scores/*/ --out results/query_curve/budgets.html \
-    --table results/query_curve/budgets.md --against rise_4000
+    --table results/query_curve/budgets.md --query-plot results/query_curve/budgets.png --against rise_4000
