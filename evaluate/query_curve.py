@@ -1,8 +1,9 @@
 """Quality against queries: methods that ask the black box, at several budgets, beside those that ask nothing."""
 
 import io
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from evaluate.figures import CONTROL_COLOUR, DASHES, DOTS_PER_INCH, INK, MAIN_COLOUR, PALETTE, svg_figure
@@ -39,12 +40,13 @@ def query_curves(rows: Sequence[MethodRow]) -> list[QueryCurve]:
 
 def curve_label(scored: Scored) -> str:
     """Name a method with those options that are not its defaults, the budget left out."""
-    defaults = METHODS[scored.method].options() if scored.method in METHODS else None
+    known = asdict(METHODS[scored.method].options()) if scored.method in METHODS else {}
+    defaults = json.loads(json.dumps(known))  # as they are stored: a tuple is a list there
     options = scored.config.get("options") or {}
     own = [
         f"{name}={value}"
         for name, value in sorted(options.items())
-        if name not in BUDGET_OPTIONS and value != getattr(defaults, name, None)
+        if name not in BUDGET_OPTIONS and value != defaults.get(name)
     ]
     return f"{scored.method} ({', '.join(own)})" if own else scored.method
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,6 +18,7 @@ from evaluate.query_curve import curve_label, draw_query_curves, plot_query_curv
 from evaluate.scored import Scored
 from evaluate.statistics import Interval
 from explain.options import RiseOptions
+from explain.registry import METHODS
 
 
 def scored(method: str, **options: Any) -> Scored:
@@ -58,6 +60,13 @@ def test_budgets_of_one_configuration_make_one_curve(rows):
         "rise (centred=True)": [400],
         "rise (keep_probability=0.1, num_cells=8)": [400],
     }
+
+
+def test_stored_options_are_known_for_the_defaults():
+    for method in METHODS.values():
+        options = json.loads(json.dumps(asdict(method.options())))
+        stored = Scored(label="x", method=method.name, config_hash="0", maps="m", config={"options": options})
+        assert curve_label(stored) == method.name
 
 
 def test_a_method_that_is_not_registered_keeps_its_options():
