@@ -45,28 +45,31 @@ specificity() { # TABLE SCORES "NAMES": maps made for one black box, on the othe
     games "${table}_first" $first_teacher $first "$names"
     games "${table}_first_on_second" $teacher $first "$names" --cross-teacher
     games "${table}_second_on_first" $first_teacher $run "$names" --cross-teacher
-    python -m evaluate specificity --table "results/lite2/$table.md" \
-        --scores "$run/${table}_first" "$run/$scores" "$run/${table}_first_on_second" "$run/${table}_second_on_first"
+    # shellcheck disable=SC2046,SC2086
+    python -m evaluate specificity --table "results/lite2/$table.md" --scores $(printf "$run/scores/%s " $scores) \
+        "$run/${table}_first" "$run/${table}_first_on_second" "$run/${table}_second_on_first"
 }
 
 no_question="mal_grad_cam ml_grad_cam matt grad_cam layer_cam readout random centre_gaussian edges"
 for method in $no_question; do explain "$method" "$method"; done
 games scores/no_question $teacher $run "$no_question"
-specificity specificity scores/no_question "mal_grad_cam grad_cam readout"
 
-few="gp_regression_500 gp_regression_200 gp_regression_100 gp_regression_50"
-for name in $few; do
-    explain "$name" gp_regression --num-samples "${name##*_}"
-    explain "readout_$name" gp_regression --num-samples "${name##*_}" --prior readout
-done
-games scores/few_questions $teacher $run "$few ${few//gp_/readout_gp_}"
-specificity specificity_asked scores/few_questions "gp_regression_500 gp_regression_50"
-
-for masks in 1000 4000; do
-    explain rise_$masks rise --num-masks $masks
-    explain rise_centred_$masks rise --num-masks $masks --centred
-    games scores/rise_$masks $teacher $run "rise_$masks rise_centred_$masks"
-done
+ask() { # QUESTIONS: with and without the read-out as prior
+    explain "gp_regression_$1" gp_regression --num-samples "$1"
+    explain "gp_readout_$1" gp_regression --num-samples "$1" --prior readout
+    games "scores/gp_$1" $teacher $run "gp_regression_$1 gp_readout_$1"
+}
+rise() { # MASKS
+    explain "rise_$1" rise --num-masks "$1"
+    explain "rise_centred_$1" rise --num-masks "$1" --centred
+    games "scores/rise_$1" $teacher $run "rise_$1 rise_centred_$1"
+}
+for questions in 200 100 50; do ask $questions; done
+rise 1000
+ask 500
+specificity specificity no_question "mal_grad_cam grad_cam readout"
+specificity specificity_asked "gp_500 gp_50" "gp_regression_500 gp_regression_50"
+rise 4000
 
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
 python -m evaluate report --no-photographs --scores $run/scores/*/ --out results/lite2/report.html --table results/lite2/methods.md
