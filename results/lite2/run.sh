@@ -2,7 +2,7 @@
 # What made the files beside this one: a second black box, on which nothing was tuned. From the project's folder, with the environment
 # active, after results/query_curve/run.sh, whose student and maps stand for the first black box:
 #     python -m cluster run -- bash results/lite2/run.sh
-# Every step goes on where it was stopped. About an hour and a half on two cores with bfloat16 matrix units.
+# Every step goes on where it was stopped. About two hours on two cores with bfloat16 matrix units.
 set -euo pipefail
 data=${DATA:-../shared/data/imagenette}
 run=runs/lite2_imagenette
