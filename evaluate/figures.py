@@ -113,6 +113,13 @@ def svg_figure(size: tuple[float, float] = (4.9, 3.5)) -> "Iterator[tuple[Figure
     uri.append(data_uri(buffer.getvalue(), "image/svg+xml"))
 
 
+def png_of(figure: "Figure") -> bytes:
+    """Return a figure as a PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def draw_map(saliency: np.ndarray, *, over_photograph: bool) -> str:
     """Draw a map (H, W) as a PNG data URI: its minimum dark, its maximum bright, a constant map dark throughout.
 

@@ -3,7 +3,6 @@
 The images are chosen by the report's rule, never by eye.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import numpy as np
 from cluster.errors import WorkError
 from distill.images import ImageSet, open_images
 from distill.images.decode import resize
-from evaluate.figures import DOTS_PER_INCH
+from evaluate.figures import png_of
 from evaluate.gallery import LONG_SIDE_PX, choose, ranking
 from evaluate.paper import METHODS
 from evaluate.paper_scores import DataSet
@@ -82,7 +81,7 @@ def draw(
     maps = {title: {} if scored is None else maps_of(scored.maps, ids) for title, scored in columns.items()}
     titles = [*([] if inputs is None else ["Input"]), *maps]
     size = (SIDE_INCHES * len(titles) + 0.4, SIDE_INCHES * len(picks) + 0.4)
-    figure = Figure(figsize=size, layout="constrained", dpi=DOTS_PER_INCH)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(picks), len(titles), squeeze=False)
     for row, (image_id, place) in zip(grid, picks, strict=True):
         pixels = None if inputs is None else inputs.get(image_id)
@@ -98,9 +97,7 @@ def draw(
         row[0].set_ylabel(place, fontsize=7)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=8, parse_math=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _draw_map(

@@ -1,12 +1,11 @@
 """Quality against queries: methods that ask the black box, at several budgets, beside those that ask nothing."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from evaluate.figures import CONTROL_COLOUR, DASHES, DOTS_PER_INCH, INK, MAIN_COLOUR, PALETTE, svg_figure
+from evaluate.figures import CONTROL_COLOUR, DASHES, INK, MAIN_COLOUR, PALETTE, png_of, svg_figure
 from evaluate.method_rows import MethodRow
 from evaluate.protocol import GAMES
 from evaluate.scored import MAIN_METHOD, Scored
@@ -72,14 +71,12 @@ def draw_query_curves(rows: Sequence[MethodRow]) -> bytes:
     """Draw what `plot_query_curves` does of both games side by side, with one legend, as a PNG on white."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained", dpi=DOTS_PER_INCH)
+    figure = Figure(figsize=(11, 4), layout="constrained")
     panels = figure.subplots(1, len(GAMES))
     for axes, game in zip(panels, GAMES, strict=True):
         _draw(axes, game, rows, INK["light"])
     _add_legend(panels[-1], INK["light"])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _draw(axes: "Axes", game: str, rows: Sequence[MethodRow], ink: str) -> None:
