@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 from cluster.filesystems import OF_A_FILE, open_filesystem, store_errors
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from pyarrow import NativeFile
     from pyarrow.fs import FileInfo, FileSystem
 
@@ -36,6 +38,17 @@ MISSING = "nothing"
 def config_hash(config: Mapping[str, Any]) -> str:
     """Hash a configuration: 12 hex digits of the SHA-256 of its JSON, whatever the order of its keys."""
     return hashlib.sha256(_canonical(config).encode()).hexdigest()[:12]
+
+
+def as_stored(settings: "DataclassInstance") -> dict[str, Any]:
+    """Return a dataclass as a configuration that was read again holds it: a tuple is a list there."""
+    return json.loads(json.dumps(asdict(settings)))
+
+
+def unlike_defaults(values: Mapping[str, Any], defaults: "DataclassInstance | None") -> dict[str, Any]:
+    """Keep what differs in stored `values` from the defaults; without any, everything."""
+    known = {} if defaults is None else as_stored(defaults)
+    return {name: value for name, value in values.items() if name not in known or value != known[name]}
 
 
 def _canonical(value: Any) -> str:

@@ -1,11 +1,11 @@
 """The commands that made a report, rebuilt from the configurations that lie beside the results."""
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cluster.storage import unlike_defaults
 from distill.recipes import RECIPES
 from evaluate.findings import Findings
 from evaluate.measures import FIELDS, MEASURES, Settings
@@ -32,7 +32,7 @@ def commands(findings: Findings) -> list[str]:
 def distil(config: Mapping[str, Any], out: str) -> str:
     """Rebuild `python -m distill` from a student's configuration, by the recipe that is nearest to its own."""
     recipe = config["recipe"]
-    changes = {name: _changed(recipe, known) for name, (_, known) in RECIPES.items()}
+    changes = {name: unlike_defaults(recipe, known) for name, (_, known) in RECIPES.items()}
     name = min(changes, key=lambda name: len(changes[name]))
     return _command("distill " + name, data=config["data"], teacher=config["teacher"], out=out, **changes[name])
 
@@ -55,7 +55,7 @@ def explain(config: Mapping[str, Any], out: str) -> str:
         limit=config.get("limit"),
         per_class=config.get("per_class"),
         seed=config.get("seed") or None,
-        **_changed(config.get("options") or {}, known and known.options()),
+        **unlike_defaults(config.get("options") or {}, known and known.options()),
     )
 
 
@@ -63,7 +63,7 @@ def games(config: Mapping[str, Any], out: str) -> str:
     """Rebuild `python -m evaluate games` from the configuration of scores."""
     names = {field.name for field in dataclasses.fields(Protocol)} - {"target"}
     protocol = {name: value for name, value in config["protocol"].items() if name in names}
-    return _judging("evaluate games", config, out, **_changed(protocol, Protocol()))
+    return _judging("evaluate games", config, out, **unlike_defaults(protocol, Protocol()))
 
 
 def measures(config: Mapping[str, Any], out: str) -> str:
@@ -72,7 +72,7 @@ def measures(config: Mapping[str, Any], out: str) -> str:
     settings = {name: fields[name] for measure, fields in found.items() for name in FIELDS.get(measure, ())}
     names = [name for name in MEASURES if name in found]
     own = {"measures": names, "student": config.get("student"), "boxes": config.get("boxes")}
-    return _judging("evaluate measures", config, out, **own, **_changed(settings, Settings()))
+    return _judging("evaluate measures", config, out, **own, **unlike_defaults(settings, Settings()))
 
 
 def similarity(settings: Mapping[str, Any], student: str) -> str:
@@ -86,12 +86,6 @@ def _judging(name: str, config: Mapping[str, Any], out: str, **flags: Any) -> st
     same = {"data": config["data"], "teacher": config["teacher"], "out": out}
     chosen = {name: config.get(name) for name in ("limit", "per_class")}
     return _command(name, maps=maps, **same, **chosen, **flags)
-
-
-def _changed(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
-    """Keep what differs from the defaults, a dataclass that JSON would store as `values`; without one, everything."""
-    known = {} if defaults is None else json.loads(json.dumps(dataclasses.asdict(defaults)))
-    return {name: value for name, value in values.items() if name not in known or value != known[name]}
 
 
 def _command(name: str, **flags: Any) -> str:

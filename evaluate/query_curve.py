@@ -1,10 +1,10 @@
 """Quality against queries: methods that ask the black box, at several budgets, beside those that ask nothing."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster.storage import unlike_defaults
 from evaluate.figures import CONTROL_COLOUR, DASHES, INK, MAIN_COLOUR, PALETTE, png_of, svg_figure
 from evaluate.method_rows import MethodRow
 from evaluate.protocol import GAMES
@@ -39,14 +39,9 @@ def query_curves(rows: Sequence[MethodRow]) -> list[QueryCurve]:
 
 def curve_label(scored: Scored) -> str:
     """Name a method with those options that are not its defaults, the budget left out."""
-    known = asdict(METHODS[scored.method].options()) if scored.method in METHODS else {}
-    defaults = json.loads(json.dumps(known))  # as they are stored: a tuple is a list there
-    options = scored.config.get("options") or {}
-    own = [
-        f"{name}={value}"
-        for name, value in sorted(options.items())
-        if name not in BUDGET_OPTIONS and value != defaults.get(name)
-    ]
+    known = METHODS.get(scored.method)
+    changed = unlike_defaults(scored.config.get("options") or {}, known and known.options())
+    own = [f"{name}={value}" for name, value in sorted(changed.items()) if name not in BUDGET_OPTIONS]
     return f"{scored.method} ({', '.join(own)})" if own else scored.method
 
 

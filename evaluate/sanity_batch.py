@@ -5,7 +5,6 @@ parameters were redrawn, of the black box's second choice, or of another student
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from cluster.shards import Summary
-from cluster.storage import Folder, config_hash
+from cluster.storage import Folder, as_stored, config_hash
 from distill.device import own_device
 from distill.images import open_images
 from distill.student import ResCBAM, Student, check_pair
@@ -92,7 +91,7 @@ def check_maps(
     settings = {"seed": seed, **CONSTANTS}
     stored = {
         "schema_version": SCHEMA_VERSION,
-        "methods": {method.name: _options(method) for method in wanted},
+        "methods": {method.name: as_stored(method.options()) for method in wanted},
         **settings,
         "protocol_hash": settings_hash(settings),
         **about(judge, images, limit, per_class),
@@ -162,10 +161,6 @@ def pairs(method: Method, *, other: bool) -> list[Pair]:
     if method.class_specific:
         found.append(("wrong_class", None))
     return [*found, ("other_student", None)] if other else found
-
-
-def _options(method: Method) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(method.options())))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

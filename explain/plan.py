@@ -1,13 +1,12 @@
 """Check a job before any work starts: load what it names, and see that it fits together."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from cluster.storage import Folder
+from cluster.storage import Folder, as_stored
 from distill.images import ImageSet, open_images
 from distill.student import Student, check_pair
 from distill.teachers import load_teacher
@@ -94,7 +93,7 @@ def make_plan(name: str, job: Job) -> Plan:
     config = {
         "schema_version": SCHEMA_VERSION,
         "method": name,
-        "options": json.loads(json.dumps(asdict(job.options))),
+        "options": as_stored(job.options),
         "data": images.root,
         "data_name": images.name,
         "data_fingerprint": images.fingerprint,

@@ -4,9 +4,7 @@ The model holds the student's safetensors and JSON, this code, and the method's 
 pickled. It computes what `python -m explain` does without an engine, with the same bits.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import requires, version
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +22,7 @@ from packaging.version import Version
 from PIL import Image
 
 from cluster.models import register_model
-from cluster.storage import Folder
+from cluster.storage import Folder, as_stored
 from cluster.tracking import TRACKING
 from distill.images.decode import ImageError, whole_view
 from explain.passes import Answer, Request, explainer_of
@@ -86,7 +84,7 @@ def register(name: str, job: Registration) -> str:
         ValueError, FileNotFoundError: there is no such student, an option does not fit it, or MLflow refuses.
     """
     student, folder = load_explained(job.student), Folder(job.student)
-    method, options = find_method(name), json.loads(json.dumps(asdict(job.options)))
+    method, options = find_method(name), as_stored(job.options)
     rehearse(method, options, student)
     with TemporaryDirectory() as place:
         code, files = Path(place) / "maps.py", Path(place) / "student"
