@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What made budgets.* and against_centred.*: every method that asks, at every budget. From the project's folder, with the environment active:
 #     python -m cluster run -- bash results/query_curve/run.sh
-# Every step goes on where it was stopped. About an hour and a half on two cores with bfloat16 matrix units.
+# Every step goes on where it was stopped. About two hours on two cores with bfloat16 matrix units.
 set -euo pipefail
 data=${DATA:-../shared/data/imagenette}
 run=runs/query_curve
