@@ -88,8 +88,9 @@ bench: $(VENV)/.installed
 	@$(RUN) -m benchmarks.bench $(BENCH)
 
 # Side by side, as tests wait for Ray most of their time; a file's tests share what it has made, and files keep their order.
+# A process that dies ends the run, with the name of its test: with another in its place the run could wait for ever.
 test: $(VENV)/.installed
-	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 chaos: $(VENV)/.installed
 	@$(RUN) -m pytest -m chaos

@@ -402,6 +402,27 @@ def test_the_engines_agree(onnx_folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found["openvino"], found["onnxruntime"], atol=1e-5)
 
 
+# Opens a model twice, lets go of the first one first, and gets a signal.
+SIGNALLED = """
+import os, pathlib, signal, sys
+from distill.teachers.engines import Choice, open_engine
+choice = Choice(engine="openvino", precision="float32", batch_size=1)
+path, size = pathlib.Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))
+opened = [open_engine(path, size, choice, num_threads=1, device="cpu") for _ in range(2)]
+while opened:
+    opened.pop(0)
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_arrive_after_models_were_let_go(onnx_folder: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    command = [sys.executable, "-c", SIGNALLED, str(onnx_folder / "logits" / "model.onnx"), *map(str, SIZE)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_bfloat16_is_close_to_float32(onnx_folder: Path, tmp_path: Path) -> None:
     from distill.teachers.engines import has_native_bfloat16
 

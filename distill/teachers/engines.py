@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import queue
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 WITHOUT_CUDA = "this ONNX Runtime does not run on GPUs; pip install onnxruntime-gpu in its place"
 UNPINNED = {"ENABLE_CPU_PINNING": False}
 """OpenVINO pins its threads to the first cores: two workers of one core would share one, at half the rate."""
+_CORES: list[Any] = []
+_MAKING_CORE = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ def has_native_bfloat16() -> bool:
     """Say whether OpenVINO finds bfloat16 instructions in this CPU; emulated ones do not count."""
     if not has_openvino():
         return False
-    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def open_engine(path: Path, size: tuple[int, int], choice: Choice, *, num_threads: int | None, device: str) -> Run:
@@ -212,7 +215,7 @@ def _open_openvino(
     }
     if num_threads is not None:
         config |= {"INFERENCE_NUM_THREADS": num_threads, **UNPINNED}
-    core = _openvino().Core()
+    core = _core()
     try:
         model = core.read_model(what) if isinstance(what, Path) else _convert(what)
         model.reshape({model.input(0): [choice.batch_size, 3, *size]})
@@ -237,7 +240,7 @@ def _graph_in_openvino(content: bytes, choice: Choice, num_streams: int, num_thr
         "INFERENCE_PRECISION_HINT": PRECISIONS[choice.precision],
         **UNPINNED,
     }
-    core = _openvino().Core()
+    core = _core()
     try:
         compiled = core.compile_model(core.read_model(content), "CPU", config)
     except RuntimeError as error:
@@ -257,10 +260,20 @@ def _graph_in_openvino(content: bytes, choice: Choice, num_streams: int, num_thr
     return run
 
 
-def _openvino() -> Any:
-    with warnings.catch_warnings():  # it warns about its own deprecations when imported
-        warnings.simplefilter("ignore")
-        import openvino
-    # The first array that it is given makes it look for NumPy: two threads at once would wait for each other for ever.
-    openvino.Tensor(np.zeros(1, np.float32))
-    return openvino
+def _core() -> Any:
+    """Return OpenVINO's core, the one of this process.
+
+    Its CPU plugin gives the thread that makes it a stack for signals, and gives back the one before when it ends. Of
+    two cores the one that ends last could give back the other's, which is gone: the next signal, be it a child's end
+    or Ctrl-C, would end the process by SIGSEGV.
+    """
+    with _MAKING_CORE:
+        if not _CORES:
+            with warnings.catch_warnings():  # it warns about its own deprecations when imported
+                warnings.simplefilter("ignore")
+                import openvino
+            # The first array that it is given makes it look for NumPy: two threads at once would wait for each other
+            # for ever.
+            openvino.Tensor(np.zeros(1, np.float32))
+            _CORES.append(openvino.Core())
+        return _CORES[0]
