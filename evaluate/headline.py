@@ -1,11 +1,12 @@
-"""What came out, in a few plain sentences made from the numbers: who is first; does the main method beat controls."""
+"""What came out, in a few plain sentences made from the numbers: who is first, at which budget, and ahead of chance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from evaluate.method_rows import MethodRow, Verdict, lead
-from evaluate.protocol import GAMES
+from evaluate.protocol import GAMES, HIGHER_IS_BETTER, Game
+from evaluate.query_curve import curve_label, query_curves
 from evaluate.results import Results
 from evaluate.statistics import Interval
 
@@ -15,24 +16,58 @@ VERBS: dict[Verdict, str] = {"better": "loses to", "worse": "beats", "unclear": 
 
 
 def sentences(results: Results, rows: Sequence[MethodRow]) -> list[str]:
-    """Say which method is first in each game, ceilings apart, then how the main method does against each control."""
-    return [*(_winner(results, rows, game) for game in GAMES), *against_controls(results, rows)]
+    """Say which method is first in each game, ceilings apart, and at each budget, then what the main method beats."""
+    winners = [_winner(results, rows, game) for game in GAMES]
+    return [*winners, *_at_budgets(rows), *against_controls(results, rows)]
 
 
-def _winner(results: Results, rows: Sequence[MethodRow], game: str) -> str:
-    sign = 1 if game == "insertion" else -1
-    scored = [row for row in rows if np.isfinite(getattr(row, game).mean) and not row.scored.is_ceiling]
-    order = sorted(scored, key=lambda row: -sign * getattr(row, game).mean)
+def _winner(results: Results, rows: Sequence[MethodRow], game: Game) -> str:
+    order = _best_first(rows, game)
     if not order:
         return f"No map has a score in the {game} game."
     best = order[0]
     text = f"{best.scored.label} has the {EXTREME[game]} {game} AUC, {getattr(best, game).mean:.3f}"
-    if len(order) == 1:
+    rivals = [row for row in order[1:] if not _same_but_for_budget(row, best)] or order[1:]
+    if not rivals:
         return f"{text}; it is the only method."
-    second = order[1].scored.label
+    second = rivals[0].scored.label
     ahead = lead(results, game, best.scored.label, second)
     how = "ahead of" if ahead.low > 0 else "not clearly ahead of"
     return f"{text}, {how} {second} (by {_plain(ahead)})."
+
+
+def _best_first(rows: Sequence[MethodRow], game: Game) -> list[MethodRow]:
+    """Return the rows that have a score in a game, ceilings apart, the best mean first."""
+    scored = [row for row in rows if np.isfinite(getattr(row, game).mean) and not row.scored.is_ceiling]
+    return sorted(scored, key=lambda row: getattr(row, game).mean, reverse=HIGHER_IS_BETTER[game])
+
+
+def _at_budgets(rows: Sequence[MethodRow]) -> list[str]:
+    """Say for each game who has the best mean at each of the numbers of questions that several methods were given."""
+    asked: dict[float, list[MethodRow]] = {}
+    for row in (row for curve in query_curves(rows) for row in curve.rows):
+        asked.setdefault(row.teacher_queries, []).append(row)
+    shared = {queries: asked[queries] for queries in sorted(asked) if len(asked[queries]) > 1}
+    return [_best_at(shared, game) for game in GAMES] if len(shared) > 1 else []
+
+
+def _best_at(asked: Mapping[float, Sequence[MethodRow]], game: Game) -> str:
+    first: dict[str, list[str]] = {}
+    for queries, rows in asked.items():
+        for best in _best_first(rows, game)[:1]:
+            first.setdefault(curve_label(best.scored), []).append(f"{queries:,.0f}")
+    where = "; ".join(f"{name} at {listed(queries)}" for name, queries in first.items()) or "no score"
+    return f"The {EXTREME[game]} {game} AUC at the same number of queries: {where}."
+
+
+def _same_but_for_budget(row: MethodRow, other: MethodRow) -> bool:
+    same = curve_label(row.scored) == curve_label(other.scored)
+    return same and row.teacher_queries != other.teacher_queries
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words as a sentence does: a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def against_controls(results: Results, rows: Sequence[MethodRow]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from evaluate.headline import listed
 from evaluate.method_rows import interval, lead
 from evaluate.paper import METHODS, Printed
 from evaluate.paper_scores import DataSet
@@ -36,7 +37,7 @@ def order_sentence(game: Game, data_set: DataSet, printed: Printed) -> str:
     if len(means) < 2:
         scored = f"only {METHODS[next(iter(means))]}" if means else "none"
         return (
-            f"{start} of {_listed(list(METHODS.values()))} {scored} has a score here, so there is no order to compare."
+            f"{start} of {listed(list(METHODS.values()))} {scored} has a score here, so there is no order to compare."
         )
     theirs = {key: value for key, value in printed.numbers(game).items() if key in means}
     orders = f"best first, the paper has {_order(theirs, game)}; here it is {_order(means, game)}."
@@ -62,12 +63,8 @@ def _pairs(game: Game, data_set: DataSet, found: Mapping[str, Scored], theirs: M
         else:
             mark = " clearly" if ahead.high < 0 else ""
             turned.append(f"{METHODS[worse]} is{mark} ahead of {METHODS[better]}")
-    others = f"; {_listed(turned)}" if turned else ""
+    others = f"; {listed(turned)}" if turned else ""
     return (
         f"Of {num} pairs {same} stand in the paper's order, {clearly} of them clearly (the 95 % interval of the paired "
         f"difference leaves zero out){others}."
     )
-
-
-def _listed(texts: list[str]) -> str:
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
