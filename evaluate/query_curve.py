@@ -89,15 +89,16 @@ def _draw_curve(axes: "Axes", game: str, curve: QueryCurve, colour: str) -> None
 
 
 def _draw_lines(axes: "Axes", game: str, rows: Sequence[MethodRow]) -> None:
-    best = sorted(rows, key=lambda row: row.gap.mean, reverse=True)
-    for i, row in enumerate(best):
-        main = row.scored.method == MAIN_METHOD
-        colour = MAIN_COLOUR if main else CONTROL_COLOUR if row.scored.is_control else PALETTE[-1 - i % len(PALETTE)]
-        line = axes.axhline(
-            getattr(row, game).mean, color=colour, linewidth=2.2 if main else 1.2, label=row.scored.label
-        )
+    num = {True: 0, False: 0}  # lines so far, of controls and of others: no two of them look alike
+    for row in sorted(rows, key=lambda row: row.gap.mean, reverse=True):
+        scored = row.scored
+        main = scored.method == MAIN_METHOD
+        i = num[scored.is_control]
+        colour = MAIN_COLOUR if main else CONTROL_COLOUR if scored.is_control else PALETTE[-1 - i % len(PALETTE)]
+        line = axes.axhline(getattr(row, game).mean, color=colour, linewidth=2.2 if main else 1.2, label=scored.label)
         if not main:
-            line.set_dashes([float(part) for part in DASHES[1 + i % 3].split()])
+            num[scored.is_control] += 1
+            line.set_dashes([float(part) for part in DASHES[1 + (i + i // len(PALETTE)) % 3].split()])
 
 
 def _dress(axes: "Axes", game: str, ink: str) -> None:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import xml.etree.ElementTree as ET
+from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -105,3 +106,12 @@ def test_lines_of_no_question_leave_the_axis_to_those_that_ask(rows):
     texts = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]  # noqa: S314 - ours
     assert {"50", "100", "200"} <= set(texts)
     assert not {"1", "10"} & set(texts)
+
+
+def test_no_two_lines_of_no_question_look_alike():
+    controls = [row(name, 0, 0.3) for name in ("random", "centre_gaussian", "edges")]
+    rows = [*(row(f"method {i}", 0, 0.1 + 0.01 * i) for i in range(12)), *controls, row("mal_grad_cam", 0, 0.25)]
+    svg = base64.b64decode(plot_query_curves("deletion", rows, theme="light").partition(",")[2]).decode()
+    styles = [path.get("style", "") for path in ET.fromstring(svg).iter() if path.tag.endswith("path")]  # noqa: S314 - ours
+    dashed = Counter(style for style in styles if "stroke-dasharray" in style)
+    assert sorted(dashed.values()) == [2] * (12 + 3)  # in the plot and in the legend
