@@ -47,7 +47,8 @@ def _at_budgets(rows: Sequence[MethodRow]) -> list[str]:
     asked: dict[float, list[MethodRow]] = {}
     for row in (row for curve in query_curves(rows) for row in curve.rows):
         asked.setdefault(row.teacher_queries, []).append(row)
-    shared = {queries: asked[queries] for queries in sorted(asked) if len(asked[queries]) > 1}
+    several = (queries for queries, given in asked.items() if len({curve_label(row.scored) for row in given}) > 1)
+    shared = {queries: asked[queries] for queries in sorted(several)}
     return [_best_at(shared, game) for game in GAMES] if len(shared) > 1 else []
 
 
