@@ -123,10 +123,15 @@ def _label(entry: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> str:
     texts = [f"{key}={own.get(key)}" for key in keys]
     alike = [e for e, o in zip(same, options, strict=True) if all(str(o.get(key)) == str(own.get(key)) for key in keys)]
     if len(alike) > 1:  # of two students, or of two black boxes
-        folders = [_folder(e) for e in alike]
-        texts.append(_folder(entry) if len(set(folders)) == len(folders) else entry["config_hash"][:6])
+        texts.append(_folder(entry, alike))
     return f"{title(entry)} ({', '.join(texts)})"
 
 
-def _folder(entry: Mapping[str, Any]) -> str:
-    return entry["uri"].rstrip("/").rpartition("/")[2]
+def _folder(entry: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
+    """Return the end of the maps' place that no other shares: its last folder, with those above it where needed."""
+    places = [e["uri"].rstrip("/").split("/") for e in alike]
+    own = entry["uri"].rstrip("/").split("/")
+    for num in range(1, len(own) + 1):
+        if sum(place[-num:] == own[-num:] for place in places) == 1:
+            return "/".join(own[-num:])
+    return entry["config_hash"][:6]

@@ -125,4 +125,10 @@ def test_maps_of_one_method_and_the_same_options_are_told_apart_by_their_folders
         f"mal_grad_cam ({name})" for name in ("paper", "faithful", "other")
     ]
     same = [*entries[:2], entries[2] | {"uri": "elsewhere/paper"}]
-    assert [one.label for one in name_methods(same)] == [f"mal_grad_cam ({k}abcde)" for k in range(3)]
+    assert [one.label for one in name_methods(same)] == [
+        f"mal_grad_cam ({name})" for name in ("maps/paper", "faithful", "elsewhere/paper")
+    ]
+    moved = [*entries[:2], entries[2] | {"uri": "maps/paper"}]
+    assert [one.label for one in name_methods(moved)] == [
+        f"mal_grad_cam ({name})" for name in ("0abcde", "faithful", "2abcde")
+    ]
