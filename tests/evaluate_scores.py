@@ -1,4 +1,4 @@
-"""Scores, maps, images, masks and a student's folder for the report's tests, written through the real schemas."""
+"""Scores, maps, images, masks and a student's folder for the report's tests, by the real schemas; and table rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,11 @@ from cluster.storage import Folder, config_hash
 from distill.rendering import CLASSES, render
 from evaluate.measures import MEASURES, ROWS, Settings, settings_hash
 from evaluate.measures_schema import measures_schema
+from evaluate.method_rows import MethodRow
 from evaluate.protocol import ALL_GAMES, GAMES, Protocol, is_deletion
 from evaluate.schema import SCHEMA_VERSION, scores_schema, scores_table
+from evaluate.scored import Scored
+from evaluate.statistics import Interval
 from explain.schema import maps_table
 
 SIZE = (24, 36)  # of the maps, not square
@@ -298,3 +301,18 @@ def measured_value(name: str, image_id: str, entry: Mapping[str, Any]) -> float 
     if name == "pointing_game":
         return float(good > 0.5)
     return 1 - good if name in ("max_sensitivity", "road_morf") or name.endswith("_kl") else good
+
+
+def method_row(scored: Scored, values: Mapping[str, Interval], teacher_queries: float) -> MethodRow:
+    """Make a row of the table of methods that was held against nothing."""
+    return MethodRow(
+        scored=scored,
+        values=values,
+        against={},
+        num_flat=0,
+        tied_share=0.0,
+        teacher_queries=teacher_queries,
+        student_passes=0.0,
+        seconds=1.0,
+        num_errors=0,
+    )

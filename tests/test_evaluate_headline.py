@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from evaluate_scores import method_row
 
 from evaluate import headline
 from evaluate.method_rows import MethodRow
@@ -15,16 +16,9 @@ NO_MAIN: Any = SimpleNamespace(main=None)
 
 def row(label: str, queries: float, deletion: float, insertion: float, **options: object) -> MethodRow:
     values = {"deletion": deletion, "insertion": insertion, "gap": insertion - deletion}
-    return MethodRow(
-        scored=Scored(label=label, method=label[0], config_hash="0", maps="maps", config={"options": options}),
-        values={game: Interval(mean=value, low=value, high=value, num=9) for game, value in values.items()},
-        against={},
-        num_flat=0,
-        tied_share=0.0,
-        teacher_queries=queries,
-        student_passes=0.0,
-        seconds=1.0,
-        num_errors=0,
+    scored = Scored(label=label, method=label[0], config_hash="0", maps="maps", config={"options": options})
+    return method_row(
+        scored, {game: Interval(mean=value, low=value, high=value, num=9) for game, value in values.items()}, queries
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluate_scores import method_row
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -29,17 +30,8 @@ def scored(method: str, **options: Any) -> Scored:
 
 def row(method: str, queries: float, auc: float, **options: Any) -> MethodRow:
     one = Interval(mean=auc, low=auc - 0.01, high=auc + 0.01, num=9)
-    return MethodRow(
-        scored=scored(method, **options),
-        values={"deletion": one, "insertion": replace(one, mean=1 - auc, low=0.99 - auc, high=1.01 - auc), "gap": one},
-        against={},
-        num_flat=0,
-        tied_share=0.0,
-        teacher_queries=queries,
-        student_passes=0.0,
-        seconds=1.0,
-        num_errors=0,
-    )
+    insertion = replace(one, mean=1 - auc, low=0.99 - auc, high=1.01 - auc)
+    return method_row(scored(method, **options), {"deletion": one, "insertion": insertion, "gap": one}, queries)
 
 
 @pytest.fixture
