@@ -1,12 +1,12 @@
 """What came out, in a few plain sentences made from the numbers: who is first, at which budget, and ahead of chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from evaluate.method_rows import MethodRow, Verdict, lead
 from evaluate.protocol import GAMES, HIGHER_IS_BETTER, Game
-from evaluate.query_curve import curve_label, query_curves
+from evaluate.query_curve import curve_label
 from evaluate.results import Results
 from evaluate.statistics import Interval
 
@@ -18,7 +18,8 @@ VERBS: dict[Verdict, str] = {"better": "loses to", "worse": "beats", "unclear": 
 def sentences(results: Results, rows: Sequence[MethodRow]) -> list[str]:
     """Say which method is first in each game, ceilings apart, and at each budget, then what the main method beats."""
     winners = [_winner(results, rows, game) for game in GAMES]
-    return [*winners, *_at_budgets(rows), *against_controls(results, rows)]
+    at_budgets = [sentence for game in GAMES for sentence in _at_budgets(rows, game)]
+    return [*winners, *at_budgets, *against_controls(results, rows)]
 
 
 def _winner(results: Results, rows: Sequence[MethodRow], game: Game) -> str:
@@ -42,23 +43,20 @@ def _best_first(rows: Sequence[MethodRow], game: Game) -> list[MethodRow]:
     return sorted(scored, key=lambda row: getattr(row, game).mean, reverse=HIGHER_IS_BETTER[game])
 
 
-def _at_budgets(rows: Sequence[MethodRow]) -> list[str]:
-    """Say for each game who has the best mean at each of the numbers of questions that several methods were given."""
-    asked: dict[float, list[MethodRow]] = {}
-    for row in (row for curve in query_curves(rows) for row in curve.rows):
-        asked.setdefault(row.teacher_queries, []).append(row)
-    several = (queries for queries, given in asked.items() if len({curve_label(row.scored) for row in given}) > 1)
-    shared = {queries: asked[queries] for queries in sorted(several)}
-    return [_best_at(shared, game) for game in GAMES] if len(shared) > 1 else []
-
-
-def _best_at(asked: Mapping[float, Sequence[MethodRow]], game: Game) -> str:
+def _at_budgets(rows: Sequence[MethodRow], game: Game) -> list[str]:
+    """Say who has the best mean at each of the numbers of questions that several methods were given, if any two."""
+    asked: dict[float, list[str]] = {}  # best first
+    for row in _best_first(rows, game):
+        if row.teacher_queries > 0:
+            asked.setdefault(row.teacher_queries, []).append(curve_label(row.scored))
+    shared = [queries for queries, names in sorted(asked.items()) if len(set(names)) > 1]
+    if len(shared) < 2:
+        return []
     first: dict[str, list[str]] = {}
-    for queries, rows in asked.items():
-        for best in _best_first(rows, game)[:1]:
-            first.setdefault(curve_label(best.scored), []).append(f"{queries:,.0f}")
-    where = "; ".join(f"{name} at {listed(queries)}" for name, queries in first.items()) or "no score"
-    return f"The {EXTREME[game]} {game} AUC at the same number of queries: {where}."
+    for queries in shared:
+        first.setdefault(asked[queries][0], []).append(f"{queries:,.0f}")
+    where = "; ".join(f"{name} at {listed(queries)}" for name, queries in first.items())
+    return [f"The {EXTREME[game]} {game} AUC at the same number of queries: {where}."]
 
 
 def _same_but_for_budget(row: MethodRow, other: MethodRow) -> bool:
