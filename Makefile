@@ -18,7 +18,7 @@ DEMO := runs/demo
 TEACHER := onnx:$(DEMO)/teacher/model.onnx
 METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
 
-# make paper DATASET=cars_40 DATA=../shared/data OPTIONS="--num-masks 2000"; `benchmarks/paper.py --help` lists both.
+# make paper DATASET=cars_40 DATA=../shared/data OPTIONS="--num-masks 2000"; `python -m benchmarks.paper --help` lists both.
 DATASET := all
 DATA := ../shared/data
 OPTIONS :=
@@ -83,9 +83,9 @@ paper: $(VENV)/.installed
 paper-status: $(VENV)/.installed
 	@$(PAPER) --status
 
-# make bench BENCH="--only games jobs"; `benchmarks/bench.py --help` lists the options.
+# make bench BENCH="--only games jobs"; `python -m benchmarks.speed --help` lists the options.
 bench: $(VENV)/.installed
-	@$(RUN) -m benchmarks.bench $(BENCH)
+	@$(RUN) -m benchmarks.speed $(BENCH)
 
 # Side by side, as tests wait for Ray most of their time; a file's tests share what it has made, and files keep their order.
 # A process that dies ends the run, with the name of its test: with another in its place the run could wait for ever.

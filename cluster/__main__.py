@@ -14,7 +14,7 @@ def upload(file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FI
         file: The file that the job named in its warning.
         uri: The store to send to; else MLFLOW_TRACKING_URI, else the one that each run was meant for.
     """
-    from cluster import spill
+    from cluster.tracking import unsent as spill
 
     run_ids = spill.upload(file, uri=uri)
     print(f"sent {len(run_ids)} run(s): {' '.join(run_ids)}")
@@ -54,7 +54,7 @@ def plan(
         depth: Layers of the student, other than the recipe's.
         input_size: Height and width in pixels that the student sees, other than the recipe's.
     """
-    from cluster.plan import costs, find_workload, plan_text
+    from cluster.planning.cost_model import costs, find_workload, plan_text
 
     settings = {"depth": depth, "input_size": input_size and list(input_size)}
     workload = find_workload(recipe, settings=settings, epochs=epochs, num_train=num_train, num_images=num_images)

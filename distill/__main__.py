@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from cluster.errors import WorkError
-from distill.recipes import FINE_TUNING_RECIPES, RECIPES, Recipe, TrainingRecipe
+from distill.training.recipes import FINE_TUNING_RECIPES, RECIPES, Recipe, TrainingRecipe
 
 DISTIL = (
     "Train a white-box student that answers as a black box does. `python -m distill RECIPE --help` has a recipe's "
@@ -44,7 +44,7 @@ class Distil:
 
     def run(self, name: str) -> str:
         """Distil; return what came out, in words."""
-        from distill.loop import distil
+        from distill.training.launch import distil
 
         workers = {"num_workers": self.num_workers, "min_workers": self.min_workers}
         options = {"init": self.init, **workers, "resume": self.resume}
@@ -72,7 +72,7 @@ class FineTune:
 
     def run(self, name: str) -> str:
         """Fine-tune; return what came out, in words."""
-        from distill.loop import finetune
+        from distill.training.launch import finetune
 
         options = {"num_workers": self.num_workers, "min_workers": self.min_workers, "resume": self.resume}
         metrics = finetune(self.recipe, name=name, data=self.data, network=self.network, out=self.out, **options)

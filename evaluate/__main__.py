@@ -9,8 +9,8 @@ import tyro
 
 from cluster.errors import WorkError
 from distill.teachers import split_spec
-from evaluate.measures import Measure, Settings
-from evaluate.protocol import Protocol, RankedBy
+from evaluate.games.protocol import Protocol, RankedBy
+from evaluate.metrics.settings import Measure, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class Games:
     def run(self) -> None:
         """Play, then print the table."""
         split_spec(self.teacher)
-        from evaluate.batch import play_games
-        from evaluate.tables import print_games
+        from evaluate.games.job import play_games
+        from evaluate.report.console import print_games
 
         result = play_games(
             self.maps,
@@ -92,8 +92,8 @@ class Measures:
     def run(self) -> None:
         """Measure, then print the table."""
         split_spec(self.teacher)
-        from evaluate.measures_batch import measure_maps
-        from evaluate.tables import print_measures
+        from evaluate.metrics.job import measure_maps
+        from evaluate.report.console import print_measures
 
         result = measure_maps(
             self.maps,
@@ -147,8 +147,8 @@ class Sanity:
     def run(self) -> None:
         """Check, then print the table."""
         split_spec(self.teacher)
-        from evaluate.sanity_batch import check_maps
-        from evaluate.tables import print_sanity
+        from evaluate.report.console import print_sanity
+        from evaluate.sanity.job import check_maps
 
         result = check_maps(
             self.student,
@@ -192,8 +192,8 @@ class Similarity:
     def run(self) -> None:
         """Measure, then print the table."""
         split_spec(self.teacher)
+        from evaluate.report.console import print_agreement
         from evaluate.similarity import measure
-        from evaluate.tables import print_agreement
 
         found = measure(
             self.student,
@@ -235,7 +235,7 @@ class Report:
 
     def run(self) -> None:
         """Write the page, then print what it found."""
-        from evaluate.report import write_report
+        from evaluate.report.write import write_report
 
         summary = write_report(
             self.scores,
@@ -264,7 +264,7 @@ class Substrates:
 
     def run(self) -> None:
         """Compare, then print the tables."""
-        from evaluate.stability_texts import write_stability
+        from evaluate.report.rank_stability import write_stability
 
         print(write_stability(self.scores, measure=self.measure, tables=self.table))
 
@@ -288,7 +288,7 @@ class Tables:
 
     def run(self) -> None:
         """Write everything, then list it."""
-        from evaluate.paper_report import write_paper
+        from evaluate.paper.write import write_paper
 
         written = write_paper(
             self.scores,
@@ -313,7 +313,7 @@ class Specificity:
 
     def run(self) -> None:
         """Compare, then print the tables."""
-        from evaluate.specificity_texts import write_specificity
+        from evaluate.report.specificity import write_specificity
 
         print(write_specificity(self.scores, tables=self.table))
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from cluster.parquet import check_types, read_parquet
 from cluster.storage import PART_SUFFIX
-from cluster.tables import check_types, read_parquet
 
 if TYPE_CHECKING:
     from cluster.storage import Folder

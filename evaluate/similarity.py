@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from cluster.progress import Progress
+from cluster.device import own_device
+from cluster.progress.bar import Progress
 from cluster.storage import Folder, config_hash
-from cluster.tracking import Tracker
-from distill.device import own_device
-from distill.images import ImageSet, open_images
-from distill.images.decode import ImageError, centre_crop, resize
-from distill.similarity import sim_n
-from distill.student import Student, check_pair, load_student
+from cluster.tracking.tracker import Tracker
+from distill.data import ImageSet, open_images
+from distill.data.decode import ImageError, centre_crop, resize
+from distill.student.checkpoint import check_pair, load_student
+from distill.student.model import Student
+from distill.student.similarity import sim_n
 from distill.teachers import load_teacher
-from distill.teachers.budget import Share, check_budget
+from distill.teachers.query_budget import Share, check_budget
 from evaluate.statistics import mean_interval
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import tyro
 
 from cluster.errors import WorkError
 from explain.auto import SUMMARY, AutoOptions, resolve
-from explain.fit_settings import FitSettings
-from explain.job import Job
-from explain.registration import Registration
-from explain.registry import METHODS, find_method
+from explain.config import Job
+from explain.methods.registry import METHODS, find_method
+from explain.readout.config import FitSettings
+from explain.serving.config import Registration
 
 PROG, AUTO = "python -m explain", "auto"
 EXPLAIN = (
@@ -65,7 +65,7 @@ def _explain(args: Sequence[str]) -> str:
         name, job = resolve(job)
         print(f"auto: {name}, {job.options}", file=sys.stderr)
     job.check(find_method(name))
-    from explain.batch import explain
+    from explain.job import explain
 
     summary = explain(name, job)
     made = summary.rows - summary.errors
@@ -74,7 +74,7 @@ def _explain(args: Sequence[str]) -> str:
 
 def _fit(args: Sequence[str]) -> str:
     settings = tyro.cli(FitSettings, prog=f"{PROG} fit", args=args)
-    from explain.fitting import fit
+    from explain.readout.fit import fit
 
     made = fit(settings)
     said = (
@@ -91,7 +91,7 @@ def _fit(args: Sequence[str]) -> str:
 def _register(args: Sequence[str]) -> str:
     name, job = parse(args, kind=Registration, prog=f"{PROG} register", description=REGISTER)
     job.check(find_method(name))
-    from explain.served import register
+    from explain.serving.pyfunc import register
 
     return f"model {register(name, job)}"
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.storage import Folder
-from explain.job import Job
-from explain.options import GpRegressionOptions
-from explain.registry import METHODS
+from explain.config import Job
+from explain.methods.options import GpRegressionOptions
+from explain.methods.registry import METHODS
 
 SUMMARY = "Whatever is best at a budget of questions to the black box, down to none."
 LEAST_QUERIES = 8

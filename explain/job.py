@@ -1,98 +1,266 @@
-"""What `python -m explain METHOD` is asked for, as the command line shows it. Imports no torch."""
+"""The job: targets first (once for all methods), then maps, both as Ray Data jobs with one file a shard."""
 
-from dataclasses import dataclass
-from typing import Annotated, Generic, Literal, TypeVar
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-import tyro
+import numpy as np
+import torch
 
-from distill.teachers import split_spec
-from explain.registry import METHODS, Method
+from cluster.device import own_device
+from cluster.session import WorkerResources, ray_session, worker_resources
+from cluster.sharded_job import Summary, make_shards, refuse_nothing, run_shards, shard_size
+from cluster.storage import Folder
+from distill.data.frames import read_frame, without_list
+from distill.teachers import load_teacher
+from distill.teachers.engines.backends import Choice, has_native_bfloat16
+from distill.teachers.query_budget import check_budget
+from explain.compiled.select import EAGER, GRAPH_IMAGES, GRAPH_QUESTIONS, choose, in_engine
+from explain.config import Job
+from explain.maps import SCHEMA_VERSION, maps_table
+from explain.methods.registry import METHODS, Method, find_method
+from explain.plan import Plan, make_plan, white_box
+from explain.rank_maps import compact
+from explain.readout.checkpoint import load_explained
+from explain.runners.query import Asker
+from explain.runners.query_cache import answers_folder, gather_answers
+from explain.runners.white_box import PASS_IMAGES, Answer, Explainer, Request, Tell, explainer_of, passes_over, silent
+from explain.seeds import image_seed
+from explain.surrogate import logits, stand_in
+from explain.targets import TargetWorker, read_targets, targets_folder
 
-Options = TypeVar("Options")
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job(Generic[Options]):
-    """One method's maps of one data set."""
+SHARD_IMAGES = 64
+"""One part of 64 maps at 224 px is at most 13 MB: small to redo, large enough for an object store."""
 
-    options: Annotated[Options, tyro.conf.arg(name="")]
-    """The method's own options."""
-    data: str
-    """Folder or URI of images: with or without class folders, or a data set's official layout (for FGVC-Aircraft with
-    #variant, #family or #manufacturer behind it)."""
-    out: str
-    """Folder or URI for the maps. The same command again goes on where it stopped."""
-    student: str | None = None
-    """RUN folder of `python -m distill`; its network is what the CAM methods look into. Without it they look into the
-    teacher, where that is a torchvision network or a torch.export archive."""
-    teacher: str | None = None
-    """The black box, KIND:WHERE, as onnx:model.onnx; must be the one that the student was distilled from."""
-    ask: Literal["teacher", "student"] = "teacher"
-    """Whom a method that asks does ask. The student in the black box's place tells whether its maps are poor because it
-    is unfaithful or because of how they are read from it; the class explained stays the black box's."""
-    target: str | None = None
-    """Class to explain: teacher or student (their top-1 on the whole image), label, or a class index. Default:
-    teacher where one is given, else student."""
-    split: str | None = None
-    """Part of the data set: train, val or test. Default: val, else test, else all."""
-    limit: int | None = None
-    """Take the first so many images only, in sorted order: of a data set with class folders, those of the first."""
-    per_class: int | None = None
-    """Take the first so many images of each class only, in sorted order."""
-    seed: int = 0
-    """Seed of random methods; each image's map depends on it and on the image's id alone."""
-    engine: Literal["auto", "eager", "onnxruntime", "openvino"] = "auto"
-    """What computes a CAM method, or a student that is asked, without a GPU: torch (eager) or an inference engine,
-    equal but for the last bits. auto measures which is fastest, once per machine and student, and takes eager for fewer
-    than 256 images, or 4096 questions."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the student's passes, or of a student that is asked. bfloat16 needs OpenVINO and a CPU with such
-    units, is two to four times as fast, and moves maps a little; they are other maps then, and say so."""
-    map_cells: int | None = None
-    """Store each map as so many rows and columns of float16: each the mean place of its pixels in the map's order. 28
-    take 2 kB instead of 200 and keep both games' areas; magnitudes are lost. Default: the map itself, float32."""
-    num_workers: int | None = None
-    """Workers. Default: one for each GPU, else one for every 4 cores."""
-    max_queries: int | None = None
-    """Start only if the job asks the black box at most so often; what it will ask is said first."""
-    batch_size: int = 64
-    """Images that a worker holds at once, in eights. Changes no map: the student always gets 8 at a time."""
+SHARD_ASKED = 8
+"""Images a shard of a query-based method, whose maps cost thousands of passes each."""
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size {self.batch_size} is too small; give 1 or more")
-        if self.map_cells is not None and self.map_cells < 2:
-            raise ValueError(f"map_cells {self.map_cells} is too small; give 2 or more, such as 28")
-        if self.max_queries is not None and self.max_queries < 0:
-            raise ValueError(f"max_queries {self.max_queries} is too small; give 0 or more")
 
-    def reads_out(self, method: Method) -> bool:
-        """Tell whether the student's learnt read-out is needed."""
-        return method.reads_out or getattr(self.options, "prior", "none") == "readout"
+def explain(name: str, job: Job) -> Summary:
+    """Write the maps of method `name` for the whole data set into `job.out`; go on where an earlier start stopped.
 
-    def asks_student(self, method: Method) -> bool:
-        """Tell whether the student is asked as the black box is: in its place, or for a prior."""
-        return method.asks and (self.ask == "student" or getattr(self.options, "prior", "none") == "student")
+    Raises:
+        ValueError, FileNotFoundError: As `make_plan`; or the folder holds another configuration's maps.
+        WorkError: No image has got a map.
+    """
+    plan = make_plan(name, job)
+    if plan.teacher is not None:
+        check_budget(plan.teacher, plan.shares(), job.max_queries)
+    choice = choose_engine(plan, job)
+    folder = Folder(job.out)
+    folder.claim(plan.config, what="maps")
+    with ray_session():
+        resources = worker_resources(job.num_workers)
+        items = map_items(plan, job.out, resources)
+        config = {
+            "stored": plan.config,
+            "options": asdict(job.options),
+            "images": without_list(plan.images),
+            "size": plan.size,
+            "batch_size": job.batch_size,
+            "engine": asdict(choice),
+            "answers": answers_folder(job.out, plan.method, plan.config) if plan.method.asks else None,
+        }
+        image_ids = plan.images.image_ids
+        size = shard_size(len(image_ids), SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
+        shards = make_shards(items, size)
+        if config["answers"] is not None:
+            gather_answers(config["answers"], [image_ids[k : k + size] for k in range(0, len(image_ids), size)])
+        summary = run_shards(
+            MapWorker,
+            config,
+            shards,
+            folder,
+            resources=resources,
+            description=name,
+            queries="teacher_queries",
+            tells=plan.method.explains != "nothing" and not plan.method.static,  # minutes a shard
+        )
+    if config["answers"] is not None:
+        config["answers"].sweep()
+    if folder.finished() is None or summary.skipped_rows < summary.rows:
+        made = {"schema_version": SCHEMA_VERSION, "num_parts": len(shards), "engine": str(choice)}
+        folder.finish({**asdict(summary), **made})
+    asked = [targets_folder(job.out, plan.teacher, plan.images)] if plan.teacher and plan.target == "teacher" else []
+    refuse_nothing(summary, folder, "maps", sources=asked)
+    return summary
 
-    def check(self, method: Method) -> None:
-        """Refuse what no work could come of, before anything is loaded.
 
-        Raises:
-            ValueError: If the method needs a model that was not given, or for an unknown kind of teacher.
+def choose_engine(plan: Plan, job: Job) -> Choice:
+    """Return what computes the method here. Raises: ValueError for an engine that cannot."""
+    method, asks_student = plan.method, job.asks_student(plan.method)
+    if job.precision == "bfloat16":
+        return low_precision(method, job)
+    if not (method.static or asks_student) and job.engine in ("auto", "eager"):
+        return EAGER
+    if not (method.static or asks_student):
+        graphs = ", ".join(one.name for one in METHODS.values() if one.static)
+        raise ValueError(
+            f"method {method.name!r} is no static graph for --engine {job.engine}; these are: {graphs}, and a student "
+            "that is asked"
+        )
+    options, number = asdict(job.options), len(plan.images.image_ids)
+    few = number < GRAPH_IMAGES
+    if asks_student:
+        each = options[str(method.budget)]
+        few = number * max(each, 0 if job.ask == "student" else options["prior_samples"]) < GRAPH_QUESTIONS
+    if torch.cuda.is_available() or (few and job.engine == "auto"):
+        return EAGER
+    if asks_student:
+        assert plan.student is not None, "Job.check lets no such job through"
+        return choose(passes_over(plan.student, logits), plan.student, job.engine, name="logits")
+    explained = white_box(method, plan.student, plan.teacher)
+    assert explained is not None, "a static method looks into a network"
+    return choose(explainer_of(method, explained, options), explained, job.engine, name=method.name)
+
+
+def low_precision(method: Method, job: Job) -> Choice:
+    """Return what computes a method in bfloat16. Raises: ValueError where nothing does."""
+    is_graph = method.static or job.asks_student(method)
+    engine = "openvino" if is_graph else "eager"
+    passes = is_graph or (method.explains == "student" and job.student is not None)
+    if not passes or job.engine not in ("auto", engine) or torch.cuda.is_available():
+        where = f"--engine {job.engine}{' on a GPU' if torch.cuda.is_available() else ''}"
+        raise ValueError(
+            "--precision bfloat16 is for the student's passes on a CPU: a static graph's, or those of a student that "
+            f"is asked, in OpenVINO, others in torch (eager); not for {method.name!r} with {where}; leave it out"
+        )
+    if not has_native_bfloat16():
+        raise ValueError(
+            "--precision bfloat16 needs OpenVINO (pip install openvino onnx) and a CPU with such units; leave it out"
+        )
+    return replace(EAGER, engine=engine, precision="bfloat16")
+
+
+def map_items(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
+    """Yield one item per image: image_id, label, target, target_prob, error (why it has no target)."""
+    targets = stored_targets(plan, out, resources) if plan.target == "teacher" else iter(())
+    for image_id, label in zip(plan.images.image_ids, plan.labels, strict=True):
+        item = {"image_id": image_id, "label": label, "target": None, "target_prob": None, "error": None}
+        if plan.target == "teacher":
+            item |= next(targets)
+            assert item["image_id"] == image_id, (item["image_id"], image_id)
+        elif plan.target == "label":
+            item |= {"target": label, "error": "the image has no label" if label is None else None}
+        elif isinstance(plan.target, int):
+            item["target"] = plan.target
+        yield item
+
+
+def stored_targets(plan: Plan, out: str, resources: WorkerResources) -> Iterator[dict[str, Any]]:
+    """Read the teacher's top-1 of each image, in their order; ask the teacher first where it is not stored yet."""
+    assert plan.teacher is not None
+    folder = targets_folder(out, plan.teacher, plan.images)
+    image_ids = plan.images.image_ids
+    shards = make_shards(({"image_id": one} for one in image_ids), shard_size(len(image_ids), SHARD_IMAGES))
+    if folder.finished() is None:
+        config = {"teacher": plan.teacher.spec, "images": without_list(plan.images)}
+        summary = run_shards(TargetWorker, config, shards, folder, resources=resources, description="targets")
+        folder.finish(asdict(summary))
+    return read_targets(folder, [shard.name for shard in shards])
+
+
+class MapWorker:
+    """Make the maps of a shard: read, explain, and keep one row per image whatever happens."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Load the model on this worker's cores or GPU, once."""
+        self.config, stored = config, config["stored"]
+        self.method = find_method(stored["method"])
+        device = own_device()
+        make = make_asker if self.method.asks else make_explainer
+        self.explainer = make(self.method, config, device)
+
+    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> "pa.Table":
+        """Return one row per item, in their order; the next images are read while some are explained.
+
+        `tell` hears how far it is.
         """
-        if method.explains == "student" and self.student is None and self.teacher is None:
-            raise ValueError(f"method {method.name!r} looks into a student; give --student RUN (python -m distill)")
-        if method.explains == "teacher" and self.teacher is None:
-            raise ValueError(f"method {method.name!r} asks the black box; give --teacher KIND:WHERE")
-        if self.ask == "student" and not method.asks:
-            asking = ", ".join(one.name for one in METHODS.values() if one.asks)
-            raise ValueError(f"method {method.name!r} asks nobody; leave out --ask, which is for {asking}")
-        if self.ask == "student" and self.student is None:
-            raise ValueError("--ask student needs the student; give --student RUN (python -m distill)")
-        prior = getattr(self.options, "prior", "none")
-        if prior != "none" and (self.student is None or self.ask == "student"):
-            raise ValueError(f"--prior {prior} needs --student RUN (python -m distill), and --ask teacher")
-        if method.reads_out and self.student is None:
-            raise ValueError(f"method {method.name!r} reads a student; give --student RUN (python -m distill)")
-        if self.teacher is not None:
-            split_spec(self.teacher)
+        size = math.ceil(self.config["batch_size"] / PASS_IMAGES) * PASS_IMAGES
+        rows: list[dict[str, Any]] = []
+        with ThreadPoolExecutor(torch.get_num_threads()) as readers:
+            read = readers.map(self._read, items)
+            for i in range(0, len(items), size):
+                batch = items[i : i + size]
+                rows += self._rows(batch, list(islice(read, len(batch))), partial(_further, tell, i))
+        return maps_table(rows, self.config["stored"])
+
+    def _rows(self, items: Sequence[dict[str, Any]], read: Sequence[Request | str], tell: Tell) -> list[dict[str, Any]]:
+        answers = self.explainer([found if isinstance(found, Request) else None for found in read], tell)
+        return [
+            self._row(item, answer) if isinstance(answer, Answer) else {**item, "error": answer or found}
+            for item, found, answer in zip(items, read, answers, strict=True)
+        ]
+
+    def _read(self, item: dict[str, Any]) -> Request | str:
+        """Return the image to explain, or why it cannot be."""
+        if item["error"] is not None:
+            return item["error"]
+        frame, error = read_frame(self.config["images"], item["image_id"], self.config["size"])
+        if frame is None:
+            return str(error)
+        seed = image_seed(self.config["stored"]["seed"], item["image_id"], self.method.name)
+        return Request(frame=frame, target=item["target"], seed=seed, image_id=item["image_id"])
+
+    def _row(self, item: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        explained = self.config["stored"].get("explains", self.method.explains)
+        row = {
+            **item,
+            "target": answer.target,
+            "target_prob": item["target_prob"] if answer.target_prob is None else answer.target_prob,
+            "seconds": answer.seconds,
+            "teacher_queries": answer.passes if explained == "teacher" else 0,
+            "student_passes": answer.passes if explained == "student" else answer.prior_passes,
+        }
+        if not np.isfinite(answer.saliency).all():
+            return {**row, "error": "the map has values that are not finite numbers"}
+        cells = self.config["stored"].get("map_cells")
+        saliency = answer.saliency if cells is None else compact(answer.saliency, cells)
+        size = {"map_height": saliency.shape[0], "map_width": saliency.shape[1]}
+        return {**row, "saliency": saliency, "saliency_std": None if cells else answer.std, **size}
+
+
+def _further(tell: Tell, before: int, rows: int, asked: int) -> None:
+    """Tell of a batch behind `before` others."""
+    tell(before + rows, asked)
+
+
+def make_explainer(method: Method, config: dict[str, Any], device: str) -> Explainer:
+    """Load what the method looks into: the student, else a teacher that is a torch network, else nothing."""
+    stored = config["stored"]
+    student = load_explained(stored["student"], device=device) if stored["student"] is not None else None
+    teacher = load_teacher(stored["teacher"], device=device) if stored.get("explains") == "teacher" else None
+    explainer = explainer_of(method, student or teacher, config["options"])
+    return explainer if device == "cuda" else in_engine(explainer, Choice(**config["engine"]), tuple(config["size"]))
+
+
+def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
+    """Load what a query-based method asks: the black box, or the student in its place; and the student as a prior."""
+    stored, student = config["stored"], None
+    teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=device)
+    teacher.remembers = False  # thousands for an image: `Asker` keeps the target's probability alone
+    asks_student, prior, starts, size = stored.get("explains") == "student", config["options"].get("prior"), None, None
+    if asks_student or prior == "student":
+        found = load_explained(stored["student"], device=device)
+        student = stand_in(found, teacher, Choice(**config["engine"]))
+    if prior == "readout":
+        read = load_explained(stored["student"], device=device)
+        starts, size = explainer_of(find_method("readout"), read, {}), read.input_size
+    return Asker(
+        function=method.load_with_std(),
+        teacher=student if asks_student and student is not None else teacher,
+        student=None if asks_student else student,
+        starts=starts,
+        student_size=size,
+        folder=config["answers"],
+        options=config["options"],
+        device=device,
+    )

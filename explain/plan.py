@@ -7,15 +7,16 @@ import numpy as np
 import torch
 
 from cluster.storage import Folder, as_stored
-from distill.images import ImageSet, open_images
-from distill.student import Student, check_pair
+from distill.data import ImageSet, open_images
+from distill.student.checkpoint import check_pair
+from distill.student.model import Student
 from distill.teachers import load_teacher
-from distill.teachers.budget import Share
-from explain.job import Job
-from explain.passes import network
-from explain.readouts import load_explained, readout_of
-from explain.registry import Method, find_method
-from explain.schema import SCHEMA_VERSION
+from distill.teachers.query_budget import Share
+from explain.config import Job
+from explain.maps import SCHEMA_VERSION
+from explain.methods.registry import Method, find_method
+from explain.readout.checkpoint import load_explained, readout_of
+from explain.runners.white_box import network
 from explain.targets import choose_target
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cluster.parquet import read_parquet
 from cluster.storage import Folder
-from cluster.tables import read_parquet
-from distill.images import ImageSet
+from distill.data import ImageSet
+from distill.data.frames import read_frame
 from distill.teachers import RefusedImageError, load_teacher
-from explain.frames import read_frame
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,7 +70,7 @@ class TargetWorker:
         """Load the teacher on this worker's cores or GPU. `config`: teacher (KIND:WHERE), images (an ImageSet)."""
         import torch
 
-        from distill.device import own_device
+        from cluster.device import own_device
 
         self.images: ImageSet = config["images"]
         device = own_device()

@@ -8,21 +8,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from distill.teachers.description import model_file
 from distill.teachers.errors import RefusedImageError, TeacherError
+from distill.teachers.teacher_toml import model_file
 
 if TYPE_CHECKING:
     from distill.teachers.base import Teacher
 
 KINDS = {
-    "torchvision": "distill.teachers.torchvision",
-    "torch": "distill.teachers.torch_export",
-    "onnx": "distill.teachers.onnx",
-    "python": "distill.teachers.python",
-    "http": "distill.teachers.open_inference",
-    "https": "distill.teachers.open_inference",
-    "mlflow": "distill.teachers.mlflow",
-    "mlflow-unpickle": "distill.teachers.mlflow",
+    "torchvision": "distill.teachers.kinds.torchvision_model",
+    "torch": "distill.teachers.kinds.torch_archive",
+    "onnx": "distill.teachers.kinds.onnx_file",
+    "python": "distill.teachers.kinds.python_callable",
+    "http": "distill.teachers.kinds.http_server",
+    "https": "distill.teachers.kinds.http_server",
+    "mlflow": "distill.teachers.kinds.mlflow_model",
+    "mlflow-unpickle": "distill.teachers.kinds.mlflow_model",
 }
 FILE_KINDS = ("torch", "onnx")
 EXAMPLES = (

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.teachers.description import Output
+from cluster.device import one_thread
 from distill.teachers.errors import RefusedImageError, TeacherError
-from distill.teachers.patience import ask_patiently
-from distill.threads import one_thread
+from distill.teachers.retry import ask_patiently
+from distill.teachers.teacher_toml import Output
 
 SUM_TOLERANCE = 1e-3  # of a row of probabilities: room for float16 outputs, too little for a forgotten softmax
 RETRY_WAITS_S = (1.0, 4.0)  # where there was no reply: a lost connection passes at once, a busy server in seconds

@@ -141,7 +141,7 @@ python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $st
 rm results/imagenette/paper/figure6-*.png # two megabytes; the report's gallery shows the same maps
 python -c '
 import sys, pandas as pd
-from evaluate.results import load_results
+from evaluate.games.reader import load_results
 found = load_results(sys.argv[2:])
 pd.concat({game: found.auc(game) for game in found.games}, names=["game"]).round(5).to_csv(sys.argv[1])
 ' results/imagenette/scores.csv $run/scores/*/

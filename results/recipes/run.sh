@@ -30,7 +30,7 @@ import json, sys
 from pathlib import Path
 import numpy as np, pandas as pd
 from cluster.storage import Folder
-from evaluate.measures_schema import read_measures
+from evaluate.metrics.schema import read_measures
 from evaluate.statistics import paired_difference
 run, out = sys.argv[1:]
 rows, values = [], {}

@@ -14,7 +14,7 @@ sed -i 's/engine = "auto"/engine = "openvino"/; s/precision = "auto"/precision =
 python -m distill imagenette --data "$data" --teacher $teacher --out $run/student --compile --num-workers 2
 
 # What the paper leaves open in MATT, measured on training images.
-python benchmarks/attention_options.py --data "$data" --student $run/student --teacher $teacher --out $results \
+python benchmarks/studies/attention_options.py --data "$data" --student $run/student --teacher $teacher --out $results \
     --num-images 24 --step-px 1792
 
 # 300 val images: the first 30 of each class, which --limit 300 would not give.

@@ -1,0 +1,1 @@
+"""Progress of jobs on a terminal or in a log, with rate and time left."""

@@ -1,0 +1,1 @@
+"""One module for each data set's official layout on disk; `folder` reads everything else."""

@@ -1,0 +1,1 @@
+"""Image perturbations that training, methods and games share: masks, superpixels, patches, imputation, curves."""

@@ -1,0 +1,1 @@
+"""The student network ResCBAM: modules, storage, pooling operations and similarity to the teacher."""

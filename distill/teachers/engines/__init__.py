@@ -1,0 +1,1 @@
+"""Inference engines behind model files, and their selection by measurement."""

@@ -1,0 +1,225 @@
+"""Choose the engine of a model file (or of a student's pass) by measurement, once per machine and model file.
+
+The decision is kept in the user's cache folder, so that every worker and every rerun computes with the same engine
+and gets the same bytes. Machines of one cluster that differ may decide differently; `engine` and `precision` in
+the model's `teacher.toml` settle it for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distill.teachers.cache import CACHE_VARIABLE, cache_folder
+from distill.teachers.engines.backends import Choice, Run, has_native_bfloat16, has_openvino, inspect, open_engine
+from distill.teachers.teacher_toml import Description
+
+BATCH_SIZES = (8, 16)
+NUM_PROBES = 32
+# What another engine or precision may change on the probe, against ONNX Runtime in float32. Of each image the class
+# whose probability moves most counts. The probe is hard: EfficientNet-Lite0 in bfloat16 moved by 0.031 in the mean and
+# 0.055 at most on it, by 0.009 and 0.041 on 200 photographs, of which 199 kept their top class.
+MEAN_TOLERANCE = 0.05
+LARGEST_TOLERANCE = 0.1
+TOP1_SHARE = 0.9  # of the images keep their top class
+NUM_TIMED = 5  # calls; the fastest counts, since others may be using the machine
+GAIN = 1.05  # a candidate must be this much faster than the simpler one before it
+
+
+def choose_engine(path: Path, description: Description, fingerprint: str, *, device: str) -> Choice:
+    """Return the engine, precision and batch size for a model file here, measuring them the first time.
+
+    Raises:
+        ValueError: `teacher.toml` demands what is not installed or does not go together.
+    """
+    candidates = _candidates(description, device)
+    batch = inspect(path, description.input_size)
+    sizes = (batch,) if batch else BATCH_SIZES
+    about = (fingerprint, description.engine, description.precision, device)
+    opened = partial(open_engine, path, description.input_size, num_threads=None, device=device)
+    return remembered(about, lambda: _measure(description, candidates, sizes, opened))
+
+
+def choose_archive_engine(
+    description: Description, fingerprint: str, batch_size: int, opened: Callable[[Choice], Run]
+) -> Choice:
+    """Return what computes an archive on this CPU, torch itself or OpenVINO, measuring them the first time.
+
+    Args:
+        description: its `teacher.toml`; float16 is for GPUs, and float32 here.
+        fingerprint: of the model.
+        batch_size: images per call.
+        opened: makes a choice's call; raises ValueError where it cannot.
+
+    Raises:
+        ValueError: `teacher.toml` demands what is not installed or does not go together.
+    """
+    wished = replace(description, precision="float32") if description.precision == "float16" else description
+    eager = Choice(engine="eager", precision="float32", batch_size=batch_size)
+    candidates = _allowed([eager, *_openvino_choices(wished, "cpu")], wished, "cpu")
+    about = (fingerprint, wished.engine, wished.precision, str(batch_size), f"torch {torch.__version__}")
+    return remembered(about, lambda: _measure(wished, candidates, (batch_size,), opened))
+
+
+def remembered(about: Sequence[str], measure: Callable[[], Choice]) -> Choice:
+    """Return what was decided here about a model and the wishes for it; measure and keep it the first time."""
+    file = cache_folder("engines") / f"{_key(about)}.json"
+    if not file.exists():
+        _write_first(file, json.dumps(asdict(measure())))
+    return _read(file)
+
+
+def probe(size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Make normalised images (32, 3, H, W): coloured squares with a little noise, the same every time."""
+    random = np.random.default_rng(0)
+    coarse = random.random((NUM_PROBES, 3, 8, 8), dtype=np.float32)
+    rows, columns = (np.arange(length) * 8 // length for length in size)
+    images = coarse[:, :, rows][:, :, :, columns] + random.normal(0, 0.05, (NUM_PROBES, 3, *size))
+    centre, width = (np.reshape(values, (1, 3, 1, 1)) for values in (mean, std))
+    return ((np.clip(images, 0, 1) - centre) / width).astype(np.float32)
+
+
+def is_close(reference: np.ndarray, other: np.ndarray, output: str) -> bool:
+    """Say whether the probabilities of two engines' outputs (N, K) agree within the tolerances above."""
+    expected, found = (_probabilities(rows, output) for rows in (reference, other))
+    if not np.isfinite(found).all() or np.abs(found.sum(axis=1) - 1).max() > 1e-3:
+        return False
+    same_top = (expected.argmax(axis=1) == found.argmax(axis=1)).mean()
+    largest = np.abs(expected - found).max(axis=1)
+    return bool(same_top >= TOP1_SHARE and largest.mean() <= MEAN_TOLERANCE and largest.max() <= LARGEST_TOLERANCE)
+
+
+def _candidates(description: Description, device: str) -> list[Choice]:
+    """List what is allowed here, the simplest first."""
+    if description.engine == "onnxruntime" and description.precision == "bfloat16":
+        raise ValueError('engine "onnxruntime" computes in float32 only; use precision "auto" or engine "openvino"')
+    simplest = Choice(engine="onnxruntime", precision="float32", batch_size=BATCH_SIZES[0])
+    return _allowed([simplest, *_openvino_choices(description, device)], description, device)
+
+
+def _openvino_choices(description: Description, device: str) -> list[Choice]:
+    if description.engine == "openvino" and not has_openvino():
+        raise ValueError("teacher.toml asks for engine openvino, which is not installed; pip install openvino")
+    if description.precision == "bfloat16" and not has_native_bfloat16():
+        raise ValueError('precision "bfloat16" needs OpenVINO and a CPU with bfloat16 instructions; use "auto"')
+    if not has_openvino() or device != "cpu":
+        return []
+    whole = Choice(engine="openvino", precision="float32", batch_size=BATCH_SIZES[0])
+    return [whole, replace(whole, precision="bfloat16")]
+
+
+def _allowed(choices: list[Choice], description: Description, device: str) -> list[Choice]:
+    engine, precision = description.engine, description.precision
+    kept = [c for c in choices if engine in ("auto", c.engine) and precision in ("auto", c.precision)]
+    if not kept:
+        raise ValueError(
+            f'engine {engine!r} with precision {precision!r} does not run on device {device!r}; use "auto"'
+        )
+    return kept
+
+
+def _measure(
+    description: Description, candidates: list[Choice], sizes: tuple[int, ...], opened: Callable[[Choice], Run]
+) -> Choice:
+    """Time every usable candidate at the first batch size, then the winner at all of them."""
+    images = probe(description.input_size, description.mean, description.std)
+    usable: dict[Choice, Run] = {}
+    failures: list[ValueError] = []
+    reference: np.ndarray | None = None
+    for candidate in (replace(candidate, batch_size=sizes[0]) for candidate in candidates):
+        wished = len(candidates) == 1
+        if candidate.precision == "bfloat16" and not (wished or has_native_bfloat16()):
+            continue
+        try:
+            run = opened(candidate)
+        except ValueError as error:  # this engine lacks one of the model's operators; another one may have it
+            failures.append(error)
+            continue
+        outputs = _run(run, images, candidate.batch_size)
+        if reference is None or is_close(reference, outputs, description.output):
+            usable[candidate] = run
+        reference = outputs if reference is None else reference
+    if not usable:
+        raise failures[0]
+    best = fastest(usable, images)
+    others = [replace(best, batch_size=size) for size in sizes if size != best.batch_size]
+    runs = {c: opened(c) for c in others}
+    return fastest({best: usable[best], **runs}, images)
+
+
+def fastest(usable: dict[Choice, Run], images: np.ndarray) -> Choice:
+    """Return the first choice that no later one beats by more than `GAIN`, in turns so that all see the same load."""
+    seconds = {choice: [] for choice in usable}
+    for _ in range(1 + NUM_TIMED if len(usable) > 1 else 0):
+        for choice, run in usable.items():
+            batch = np.resize(images, (choice.batch_size, *images.shape[1:]))
+            start = time.perf_counter()
+            run(batch)
+            seconds[choice].append((time.perf_counter() - start) / choice.batch_size)
+    best, *rivals = usable
+    for rival in rivals:
+        if min(seconds[rival][1:]) * GAIN < min(seconds[best][1:]):  # the first call warms up
+            best = rival
+    return best
+
+
+def _run(run: Run, images: np.ndarray, batch_size: int) -> np.ndarray:
+    padding = np.zeros((-len(images) % batch_size, *images.shape[1:]), images.dtype)
+    padded = np.concatenate([images, padding])
+    chunks = (padded[start : start + batch_size] for start in range(0, len(padded), batch_size))
+    return np.concatenate([run(chunk) for chunk in chunks])[: len(images)]
+
+
+def _probabilities(rows: np.ndarray, output: str) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    if output == "probabilities":
+        return rows
+    powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _key(about: Sequence[str]) -> str:
+    """Hash what a decision depends on: model and wishes, processor, versions; not the number of threads."""
+    versions = [importlib.metadata.version("onnxruntime")]
+    if has_openvino():
+        versions.append(importlib.metadata.version("openvino"))
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.exists() else [platform.processor()]
+    processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or lines[:1])
+    parts = [*about, *versions, platform.machine(), str(os.cpu_count()), *processor]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _write_first(file: Path, text: str) -> None:
+    """Write a file unless somebody else has just written it: theirs stays."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{file.name}.{platform.node()}.{os.getpid()}.aside")
+        aside.write_text(text, encoding="utf-8")
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, file)  # a rename would overwrite the first writer's decision
+        aside.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"the choice of engine cannot be kept in {file.parent}: {error}; set {CACHE_VARIABLE} to a writable folder"
+        ) from error
+
+
+def _read(file: Path) -> Choice:
+    try:
+        choice = Choice(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} holds no choice of engine: {error}; delete it, and it is measured again") from error
+    return choice

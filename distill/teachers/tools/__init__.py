@@ -1,0 +1,1 @@
+"""Tools that make a black box's model file: export, quantization, EfficientNet-Lite."""

@@ -1,0 +1,1 @@
+"""Statistics over scores of several methods: comparisons, rank stability, teacher specificity, query curves, strata."""

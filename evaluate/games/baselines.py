@@ -1,0 +1,56 @@
+"""What replaces pixels in a game: one function per substrate, all `(image, *, mean, std, rng) -> image`.
+
+Images are (3, H, W) in the teacher's normalised space; `mean` and `std` are its three floats per colour, in
+units of [0, 1] pixels. Substrates have the image's shape, type and device and share no memory with it.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from distill.perturb.patches import rise_blur
+from evaluate.games.protocol import BLUR_KERNEL_PX, BLUR_SIGMA_PX, Substrate
+
+
+def mean_colour(
+    image: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], rng: np.random.Generator
+) -> torch.Tensor:
+    """Make the mean colour: zero in normalised space (RISE's deletion)."""
+    return torch.zeros_like(image)
+
+
+def black(
+    image: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], rng: np.random.Generator
+) -> torch.Tensor:
+    """Make black: (0 - mean) / std per colour."""
+    colour = -image.new_tensor(mean) / image.new_tensor(std)
+    return colour[:, None, None].expand_as(image).contiguous()
+
+
+def blur(image: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], rng: np.random.Generator) -> torch.Tensor:
+    """Blur each colour with RISE's kernel, zeros beyond the border of normalised space (RISE's insertion)."""
+    return rise_blur(image, kernel_px=BLUR_KERNEL_PX, sigma_px=BLUR_SIGMA_PX)
+
+
+def noise(
+    image: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], rng: np.random.Generator
+) -> torch.Tensor:
+    """Draw every colour of every pixel uniformly from 0..255, then normalise."""
+    pixels = torch.from_numpy(rng.integers(0, 256, tuple(image.shape), dtype=np.uint8)).to(image) / 255
+    return (pixels - image.new_tensor(mean)[:, None, None]) / image.new_tensor(std)[:, None, None]
+
+
+SUBSTRATES: dict[Substrate, Callable[..., torch.Tensor]] = {
+    "mean": mean_colour,
+    "black": black,
+    "blur": blur,
+    "noise": noise,
+}
+
+
+def image_rng(seed: int, image_id: str) -> np.random.Generator:
+    """Make the random generator of one image, the same in every job and for every method."""
+    digest = hashlib.sha256(f"{seed}/{image_id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))

@@ -1,0 +1,160 @@
+"""What the games of one method came to: means with intervals, mean curves, cost; and its MLflow run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from cluster.storage import Folder
+from cluster.tracking.tracker import Tracker
+from evaluate.games.derived import normalised_area, relevance_gain
+from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES
+from evaluate.games.reader import load_results
+from evaluate.jobs import make_runs
+from evaluate.map_sets import Source
+from evaluate.scored_method import title
+from evaluate.statistics import Interval, mean_interval
+
+COSTS = {
+    "seconds_per_map": "map_seconds",
+    "teacher_queries_per_map": "map_teacher_queries",
+    "student_passes_per_map": "map_student_passes",
+    "tied_share": "tied_share",
+    "auc_bound": "auc_bound",  # of scores that leave points out
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOutcome:
+    """One method's games over all images that have a score."""
+
+    source: Source
+    """The maps."""
+    auc: dict[str, Interval]
+    """Game -> mean AUC with its 95 % bootstrap interval over images."""
+    insertion_normalised: Interval
+    """Mean insertion AUC between each curve's own start and end, over the images where that is defined."""
+    num_flat: int
+    """Images with a score whose insertion curve ends too near its start for that."""
+    gains: dict[str, Interval]
+    """Main game -> mean symmetric relevance gain; empty where the games were not played least relevant first."""
+    curves: dict[str, np.ndarray]
+    """Game -> mean curve; empty where no image has one."""
+    costs: dict[str, float]
+    """Mean per map of seconds, teacher queries, student passes, tied share and the areas' bound; without what is
+    unknown."""
+    num_images: int
+    """Images with a score."""
+    num_errors: int
+    """Images without one."""
+
+    def metrics(self) -> dict[str, float]:
+        """List all numbers by their MLflow names; what is not a number is left out."""
+        named = {"num_images": float(self.num_images), "num_errors": float(self.num_errors), **self.costs}
+        intervals = {f"{game}_auc": auc for game, auc in self.auc.items()}
+        intervals |= {f"symmetric_relevance_gain_{game}": gain for game, gain in self.gains.items()}
+        intervals["insertion_normalised_auc"] = self.insertion_normalised
+        named["num_insertion_flat"] = float(self.num_flat)
+        for name, found in intervals.items():
+            named |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+        return {name: value for name, value in named.items() if np.isfinite(value)}
+
+
+def read_outcomes(folder: Folder, sources: Sequence[Source]) -> list[MethodOutcome]:
+    """Read a scores folder and sum it up, one outcome per source in their order."""
+    found = load_results([folder.uri], cross_teacher=True)
+    labels = {scored.config_hash: scored.label for scored in found.methods}
+    groups = dict(list(found.rows.groupby("config_hash")))
+    outcomes = []
+    for source in sources:
+        label, rows = labels.get(source.config_hash), groups.get(source.config_hash, found.rows.iloc[:0])
+        curves = {game: curve.mean for (of, game), curve in found.curves.items() if of == label}
+        outcomes.append(_outcome(rows, source, curves))
+    return outcomes
+
+
+def _outcome(rows: Any, source: Source, curves: Mapping[str, np.ndarray]) -> MethodOutcome:
+    scored = rows[rows["error"].isna()]
+    played = set(rows["game"])
+    by_game = {game: scored[scored["game"] == game] for game in ALL_GAMES if game in played or game in GAMES}
+    costs = {name: scored[column].astype("float64").mean() for name, column in COSTS.items() if column in scored}
+    num_images = len(by_game[GAMES[0]])
+    normalised = _normalised(by_game["insertion"])
+    return MethodOutcome(
+        source=source,
+        auc={game: mean_interval(found["auc"].to_numpy()) for game, found in by_game.items()},
+        insertion_normalised=mean_interval(normalised[np.isfinite(normalised)]),
+        num_flat=int(np.isnan(normalised).sum()),
+        gains=_gains(by_game),
+        curves={game: curves.get(game, np.zeros(0)) for game in by_game},
+        costs={name: float(value) for name, value in costs.items() if np.isfinite(value)},
+        num_images=num_images,
+        num_errors=len(rows) // len(by_game) - num_images,
+    )
+
+
+def _normalised(rows: Any) -> np.ndarray:
+    return normalised_area(*(rows[column].to_numpy() for column in ("auc", "start", "end")))
+
+
+def _gains(by_game: Mapping[str, Any]) -> dict[str, Interval]:
+    areas = {game: found.set_index("image_id")["auc"] for game, found in by_game.items()}
+    return {
+        game: mean_interval(relevance_gain(game, areas[game], areas[least].reindex(areas[game].index)))
+        for game, least in LEAST_GAMES.items()
+        if least in areas
+    }
+
+
+def track_outcomes(
+    folder: Folder, experiment: str, outcomes: Sequence[MethodOutcome], stored: Mapping[str, Any]
+) -> None:
+    """Make one MLflow run per method, unless the scores folder notes that this store has it already.
+
+    Args:
+        folder: the scores folder.
+        experiment: the data set's name.
+        outcomes: the methods.
+        stored: the scores' configuration.
+    """
+    runs = {
+        f"{outcome.source.config_hash}/{stored['protocol_hash']}": partial(
+            _track, experiment, outcome, stored, folder.uri
+        )
+        for outcome in outcomes
+    }
+    make_runs(folder, runs)
+
+
+def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str, *, key: str) -> str | None:
+    source = outcome.source
+    options = {f"option.{name}": value for name, value in source.config["options"].items()}
+    kept = (
+        "teacher",
+        "teacher_fingerprint",
+        "data",
+        "data_fingerprint",
+        "split",
+        "limit",
+        "per_class",
+        "protocol_hash",
+    )
+    student = {name: source.config[name] for name in ("student", "student_fingerprint", "target")}
+    params = {"method": source.method, **options, **student, **{name: stored[name] for name in kept if name in stored}}
+    params |= {f"protocol.{name}": value for name, value in stored["protocol"].items()}
+    params |= {f"made_for.{name}": value for name, value in stored.get("made_for", {}).items()}
+    tags = {
+        "stage": "cross_teacher_games" if "made_for" in stored else "games",
+        "method": source.method,
+        "config_hash": source.config_hash,
+        "protocol_hash": stored["protocol_hash"],
+        "maps": source.uri,
+        "scores": uri,
+    }
+    with Tracker(experiment, title(source.record()), params=params, tags=tags, key=key) as tracker:
+        tracker.log(outcome.metrics())
+        for game, curve in outcome.curves.items():
+            tracker.curve(f"{game}_curve", curve.tolist())
+    return tracker.run_id

@@ -1,0 +1,173 @@
+"""What the measures of a method came to: means with intervals for the report's table, and the MLflow run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cluster.storage import Folder
+from cluster.tracking.tracker import Tracker
+from evaluate.jobs import make_runs
+from evaluate.metrics.schema import read_measures
+from evaluate.metrics.settings import settings_hash
+from evaluate.scored_method import name_methods, title
+from evaluate.statistics import Interval, mean_interval
+
+COLUMNS = ["image_id", "config_hash", "measure", "protocol_hash", "value", "teacher_queries", "seconds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One measure of one method over all images that have a value."""
+
+    label: str
+    """The method's name in tables, as `name_methods` gives it."""
+    method: str
+    """Its registered name."""
+    config_hash: str
+    """Hash of the maps' configuration."""
+    measure: str
+    """The row's name, a key of `evaluate.metrics.settings.HIGHER_IS_BETTER`."""
+    protocol_hash: str
+    """Hash of the measure's settings."""
+    values: pd.Series = field(compare=False, repr=False)
+    """The values of the images that have one, by image_id."""
+    num_errors: int
+    """Images without a value."""
+    teacher_queries: float
+    """Mean per map, shared ones divided; NaN without a value."""
+    seconds: float
+    """Mean per map, shared work divided; NaN without a value."""
+    maps: str
+    """Folder of the maps."""
+
+    @cached_property
+    def value(self) -> Interval:
+        """Return the mean value with its 95 % bootstrap interval over images."""
+        return mean_interval(self.values.to_numpy())
+
+
+def read_measured(folders: Sequence[str]) -> list[Measured]:
+    """Sum up measures folders: one entry per method and measure, methods in the folders' order.
+
+    Raises:
+        ValueError: a folder holds no measures, they are of different black boxes, a measure has different settings or
+            images in two of them, or a method's measure stands in two of them.
+        FileNotFoundError: a folder is missing.
+    """
+    opened = [Folder(uri) for uri in folders]
+    configs = [measures_config(folder) for folder in opened]
+    _refuse_different(opened, configs)
+    named = {scored.config_hash: scored for scored in name_methods([e for c in configs for e in c["maps"]])}
+    found: dict[tuple[str, str], Measured] = {}
+    for folder in opened:
+        frame: Any = read_measures(folder, COLUMNS).to_pandas()
+        for (config_hash, measure), rows in frame.groupby(["config_hash", "measure"], sort=False, observed=True):
+            if (config_hash, measure) in found:
+                raise ValueError(
+                    f"{measure} of {named[config_hash].label} stands in {folder.uri} and in an earlier folder; "
+                    "give one of them"
+                )
+            found[config_hash, measure] = _measured(named[config_hash], measure, rows)
+    return list(found.values())
+
+
+def measures_config(folder: Folder) -> dict[str, Any]:
+    """Read what a measures folder was made with. Raises: ValueError, FileNotFoundError."""
+    config = folder.config()
+    if "measures" not in config:
+        raise ValueError(f"{folder.uri} holds no measures; give the --out folder of `python -m evaluate measures`")
+    return config
+
+
+def _refuse_different(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse two black boxes, and two settings or sets of images of one measure; measures differ in their images."""
+    first: dict[str, tuple[str, str]] = {}
+    for folder, config in zip(folders, configs, strict=True):
+        images = f"images {config['data_fingerprint']}"
+        marks = {name: f"settings {settings_hash(fields)}, {images}" for name, fields in config["measures"].items()}
+        for what, mark in {"the black box": str(config["teacher_fingerprint"]), **marks}.items():
+            uri, other = first.setdefault(what, (folder.uri, mark))
+            if mark != other:
+                raise ValueError(
+                    f"{uri} ({what}: {other}) and {folder.uri} ({mark}) cannot stand in one table; read them apart, or "
+                    "measure again into another --out"
+                )
+
+
+def _measured(scored: Any, measure: str, rows: Any) -> Measured:
+    valued = rows[rows["value"].notna()]
+    costs = {name: float(valued[name].astype("float64").mean()) for name in ("teacher_queries", "seconds")}
+    return Measured(
+        label=scored.label,
+        method=scored.method,
+        config_hash=scored.config_hash,
+        measure=measure,
+        protocol_hash=rows["protocol_hash"].iloc[0],
+        values=pd.Series(valued["value"].to_numpy(), index=pd.Index(valued["image_id"].astype(object))),
+        num_errors=len(rows) - len(valued),
+        maps=scored.maps,
+        **costs,
+    )
+
+
+def track_measured(folder: Folder, experiment: str, measured: Sequence[Measured], stored: Mapping[str, Any]) -> None:
+    """Make one MLflow run per method, unless the measures folder notes that this store has it already.
+
+    Args:
+        folder: the measures folder.
+        experiment: the data set's name.
+        measured: what it came to.
+        stored: the folder's configuration.
+    """
+    runs = {}
+    for entry in stored["maps"]:
+        own = [one for one in measured if one.config_hash == entry["config_hash"]]
+        runs[entry["config_hash"]] = partial(_track, experiment, entry, own, stored, folder.uri)
+    make_runs(folder, runs)
+
+
+def metrics(measured: Sequence[Measured]) -> dict[str, float]:
+    """List one method's numbers by their MLflow names; what is not a number is left out."""
+    named: dict[str, float] = {}
+    for one in measured:
+        name = one.measure
+        named |= {name: one.value.mean, f"{name}_low": one.value.low, f"{name}_high": one.value.high}
+        named |= {f"{name}_num_images": float(one.value.num), f"{name}_num_errors": float(one.num_errors)}
+        named |= {f"{name}_seconds": one.seconds, f"{name}_teacher_queries": one.teacher_queries}
+    return {name: value for name, value in named.items() if np.isfinite(value)}
+
+
+def _track(
+    experiment: str,
+    entry: Mapping[str, Any],
+    measured: Sequence[Measured],
+    stored: Mapping[str, Any],
+    uri: str,
+    *,
+    key: str,
+) -> str | None:
+    kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit", "per_class")
+    options = {f"option.{name}": value for name, value in entry["config"]["options"].items()}
+    hashes = {f"protocol_hash.{one.measure}": one.protocol_hash for one in measured}
+    student = {name: entry["config"][name] for name in ("student", "student_fingerprint", "target")}
+    params = {
+        "method": entry["method"],
+        **options,
+        **student,
+        **{name: stored[name] for name in kept if name in stored},
+        **hashes,
+    }
+    tags = {
+        "stage": "measures",
+        "method": entry["method"],
+        "config_hash": entry["config_hash"],
+        "maps": entry["uri"],
+        "measures": uri,
+    }
+    with Tracker(experiment, title(entry), params=params, tags=tags, key=key) as tracker:
+        tracker.log(metrics(measured))
+    return tracker.run_id

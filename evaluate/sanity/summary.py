@@ -1,0 +1,103 @@
+"""What the sanity checks of a method came to: mean similarities with intervals, and its MLflow run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from cluster.storage import Folder
+from cluster.tracking.tracker import Tracker
+from evaluate.jobs import make_runs
+from evaluate.sanity.schema import read_sanity
+from evaluate.statistics import Interval, mean_interval
+
+SIMILARITIES = ("rank_correlation", "rank_correlation_absolute", "ssim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """One check of one method, at one stage, over all images that have a value."""
+
+    method: str
+    """The method's name."""
+    check: str
+    """randomised, wrong_class or other_student."""
+    stage: str | None
+    """Of `randomised`: the stage that was redrawn last."""
+    similarities: dict[str, Interval]
+    """Name, one of SIMILARITIES -> mean with its 95 % bootstrap interval over images."""
+    num_errors: int
+    """Images without a value."""
+
+    @property
+    def name(self) -> str:
+        """Return check and stage in one word."""
+        return self.check if self.stage is None else f"{self.check}_{self.stage}"
+
+
+def read_checked(folder: Folder) -> list[Checked]:
+    """Sum up a folder of checks: methods, checks and stages in the order of its rows.
+
+    Raises:
+        ValueError: the folder holds no checks.
+    """
+    groups = read_sanity(folder).to_pandas().groupby(["method", "check", "stage"], sort=False, dropna=False)
+    return [
+        _checked(method, check, stage if isinstance(stage, str) else None, rows)
+        for (method, check, stage), rows in groups
+    ]
+
+
+def _checked(method: str, check: str, stage: str | None, rows: Any) -> Checked:
+    valued = rows[rows["error"].isna()]
+    return Checked(
+        method=method,
+        check=check,
+        stage=stage,
+        similarities={name: mean_interval(valued[name].to_numpy()) for name in SIMILARITIES},
+        num_errors=len(rows) - len(valued),
+    )
+
+
+def metrics(checked: Sequence[Checked]) -> dict[str, float]:
+    """List one method's numbers by their MLflow names; what is not a number is left out."""
+    named: dict[str, float] = {}
+    for one in checked:
+        for name, found in one.similarities.items():
+            key = f"{one.name}_{name}"
+            named |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high}
+        named[f"{one.name}_num_errors"] = float(one.num_errors)
+    return {name: value for name, value in named.items() if np.isfinite(value)}
+
+
+def track_checked(folder: Folder, experiment: str, checked: Sequence[Checked], stored: Mapping[str, Any]) -> None:
+    """Make one MLflow run per method, unless the folder notes that this store has it already.
+
+    Args:
+        folder: the checks' folder.
+        experiment: the data set's name.
+        checked: what they came to.
+        stored: the folder's configuration.
+    """
+    runs = {}
+    for method in stored["methods"]:
+        own = [one for one in checked if one.method == method]
+        runs[method] = partial(_track, experiment, method, own, stored, folder.uri)
+    make_runs(folder, runs)
+
+
+def _track(
+    experiment: str, method: str, checked: Sequence[Checked], stored: Mapping[str, Any], uri: str, *, key: str
+) -> str | None:
+    options = {f"option.{name}": value for name, value in stored["methods"][method].items()}
+    params = {"method": method, **options, **{name: value for name, value in stored.items() if name != "methods"}}
+    tags = {"stage": "sanity", "method": method, "protocol_hash": stored["protocol_hash"], "sanity": uri}
+    with Tracker(experiment, method, params=params, tags=tags, key=key) as tracker:
+        tracker.log(metrics(checked))
+        for name in SIMILARITIES:
+            fall = [one.similarities[name].mean for one in checked if one.check == "randomised"]
+            if np.isfinite(fall).all():
+                tracker.curve(f"randomised_{name}", [1.0, *fall])  # the intact student's map is its own likeness
+    return tracker.run_id

@@ -1,0 +1,1 @@
+"""Saliency methods by family, their options, and the registry that names them."""

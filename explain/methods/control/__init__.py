@@ -1,0 +1,1 @@
+"""Controls: maps that know nothing of any model, which every method must beat."""

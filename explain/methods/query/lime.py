@@ -1,0 +1,82 @@
+"""LIME (Ribeiro et al. 2016): a linear model of what the black box says when superpixels are hidden."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.perturb.superpixels import Substrate, compose, hidden, paint, superpixels
+from explain.methods.query.queries import Queries
+
+RIDGE = 1.0
+"""L2 penalty of the linear model, as the `lime` package has it."""
+
+
+def lime(
+    model: Queries,
+    images: Tensor,
+    target: Tensor,
+    *,
+    seeds: Sequence[int],
+    num_samples: int = 1000,
+    num_segments: int = 50,
+    compactness: float = 10.0,
+    kernel_width: float = 0.25,
+    substrate: Substrate = "segment_mean",
+) -> Tensor:
+    """Fit the target's probability by the presence of superpixels near the image; a pixel gets its superpixel's weight.
+
+    Sample 0 shows all superpixels, every other one each with probability one half. Samples z count by
+    exp(-d(z, 1)^2 / kernel_width^2), d the cosine distance (Ribeiro et al. 2016, section 3.4; the square root of it as
+    the authors' package takes it). The model is ridge regression with an intercept.
+
+    Args:
+        model: The black box.
+        images: (B, 3, H, W), normalised for it.
+        target: (B,) class indices.
+        seeds: One for each image. Fewer samples are the first of more.
+        num_samples: Questions per image.
+        num_segments: About how many superpixels.
+        compactness: Of the superpixels, weight of nearness against colour.
+        kernel_width: In units of the cosine distance.
+        substrate: What hidden superpixels become.
+
+    Returns:
+        (B, H, W) float32, of either sign, in units of probability; all zero where there is one superpixel only.
+    """
+    maps = []
+    for i, image in enumerate(images):
+        segments = superpixels(image, num_segments=num_segments, compactness=compactness)
+        samples = presence(seeds[i], num_samples, int(segments.max()) + 1)
+        frames = functools.partial(_frames, image, hidden(image, segments, substrate), segments, samples)
+        answers = model.ask(i, range(num_samples), frames, int(target[i]))
+        weights = local_weights(samples.numpy(), answers.double().numpy(), kernel_width=kernel_width)
+        maps.append(paint(torch.from_numpy(weights), segments))
+    return torch.stack(maps)
+
+
+def presence(seed: int, num_samples: int, num_segments: int) -> Tensor:
+    """Draw which superpixels each sample shows, (num_samples, S) bool; sample 0 shows all."""
+    drawn = np.random.default_rng(seed).random((num_samples, num_segments)) < 0.5
+    drawn[0] = True
+    return torch.from_numpy(drawn)
+
+
+def local_weights(samples: np.ndarray, answers: np.ndarray, *, kernel_width: float) -> np.ndarray:
+    """Solve the weighted ridge regression of answers (N,) on samples (N, S) with an intercept; return (S,) weights."""
+    x = samples.astype(np.float64)
+    if x.shape[1] < 2:
+        return np.zeros(x.shape[1])
+    shown = x.mean(axis=1)
+    distance = 1 - np.sqrt(shown)  # cosine of z and the vector of ones: sum z / (sqrt(sum z) sqrt(S))
+    kernel = np.sqrt(np.exp(-(distance**2) / kernel_width**2))
+    share = kernel / kernel.sum()
+    centred, rest = x - share @ x, answers - share @ answers
+    gram = (centred * kernel[:, None]).T @ centred
+    return np.linalg.solve(gram + RIDGE * np.eye(x.shape[1]), (centred * kernel[:, None]).T @ rest)
+
+
+def _frames(image: Tensor, other: Tensor, segments: Tensor, samples: Tensor, numbers: range) -> Tensor:
+    return compose(image, other, segments, samples[numbers.start : numbers.stop])

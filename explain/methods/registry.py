@@ -1,0 +1,270 @@
+"""The methods by name. To add one: a file with its function, its options, a line here, a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from explain.methods.options import (
+    CamOptions,
+    CentreGaussianOptions,
+    EdgesOptions,
+    GpRegressionOptions,
+    GradCamOptions,
+    HiResCamOptions,
+    IntegratedGradientsOptions,
+    KernelShapOptions,
+    LimeOptions,
+    MalGradCamOptions,
+    MaskOptions,
+    MattOptions,
+    MlGradCamOptions,
+    NoOptions,
+    OracleOptions,
+    RiseOptions,
+    ScoreCamOptions,
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method; names its function instead of holding it, so that listing imports no torch."""
+
+    name: str
+    """As on the command line and in the maps' column `method`."""
+    function: str
+    """module:function with (model, images (B, 3, H, W), target (B,), *, options) -> (B, H, W) float32."""
+    explains: Literal["student", "teacher", "nothing"]
+    """Which model it is given."""
+    summary: str
+    """One line for --help."""
+    options: type = NoOptions
+    """Dataclass of its keyword arguments."""
+    seeded: bool = False
+    """Whether it also takes `seeds`, one for each image."""
+    class_specific: bool = True
+    """Whether its map is of one class; else it is the same for all."""
+    static: bool = False
+    """Whether it does the same with every image, so that its work is one graph that an inference engine can compute."""
+    frame_options: tuple[str, ...] = ()
+    """Of a query-based method: the options that decide what the black box is shown. Jobs that differ in others only
+    share its answers."""
+    budget: str | None = None
+    """Of a query-based method: the option that says how often it asks for one image, at most."""
+    reads_out: bool = False
+    """Whether it needs the student's learnt read-out."""
+    with_std: str | None = None
+    """module:function of the same that returns two: the maps, and the standard deviations of their values."""
+    version: int = 1
+    """Raised where the same options come to mean other maps; a job never goes on with another version's."""
+    frames_version: int = 1
+    """Of a query-based method, likewise: raised where they come to mean other frames, which have other answers."""
+
+    @property
+    def asks(self) -> bool:
+        """Tell whether the method queries the black box, by `Queries`, and looks into nothing."""
+        return self.explains == "teacher"
+
+    def load(self) -> Callable[..., Any]:
+        """Import the method's function."""
+        return _load(self.function)
+
+    def load_with_std(self) -> Callable[..., Any]:
+        """Import the function that also returns standard deviations, where there is one; else the method's own."""
+        return _load(self.with_std or self.function)
+
+
+def _load(where: str) -> Callable[..., Any]:
+    module, _, function = where.partition(":")
+    return getattr(import_module(module), function)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "mal_grad_cam",
+            "explain.methods.white_box.mal_grad_cam:mal_grad_cam",
+            "student",
+            "Attention maps of all CBAMs times Grad-CAM of layers 2, 3, 4 (the paper's map).",
+            MalGradCamOptions,
+            static=True,
+        ),
+        Method(
+            "ml_grad_cam",
+            "explain.methods.white_box.ml_grad_cam:ml_grad_cam",
+            "student",
+            "Grad-CAM summed over layers 2, 3, 4.",
+            MlGradCamOptions,
+            static=True,
+        ),
+        Method(
+            "matt",
+            "explain.methods.white_box.matt:matt",
+            "student",
+            "What the student's CBAMs change, summed over all of them.",
+            MattOptions,
+            class_specific=False,
+            static=True,
+        ),
+        Method(
+            "readout",
+            "explain.readout.network:readout",
+            "student",
+            "What all CBAMs change and CAMs of layers 2, 3, 4, put together as was learnt (python -m explain fit).",
+            reads_out=True,
+        ),
+        Method(
+            "grad_cam",
+            "explain.methods.white_box.grad_cam:grad_cam",
+            "student",
+            "Grad-CAM of one layer, any.",
+            GradCamOptions,
+            static=True,
+        ),
+        Method(
+            "cam",
+            "explain.methods.white_box.cam:cam",
+            "student",
+            "The last feature maps by the classifier's weights.",
+            CamOptions,
+            static=True,
+        ),
+        Method(
+            "grad_cam_pp",
+            "explain.methods.white_box.grad_cam_pp:grad_cam_pp",
+            "student",
+            "Grad-CAM++ of one layer, any.",
+            GradCamOptions,
+            static=True,
+        ),
+        Method(
+            "layer_cam",
+            "explain.methods.white_box.layer_cam:layer_cam",
+            "student",
+            "LayerCAM of one layer, any.",
+            GradCamOptions,
+            static=True,
+        ),
+        Method(
+            "hires_cam",
+            "explain.methods.white_box.hires_cam:hires_cam",
+            "student",
+            "HiResCAM of one layer, any.",
+            HiResCamOptions,
+            static=True,
+        ),
+        Method(
+            "score_cam",
+            "explain.methods.white_box.score_cam:score_cam",
+            "student",
+            "Score-CAM of one layer: a student pass for each channel.",
+            ScoreCamOptions,
+        ),
+        Method(
+            "integrated_gradients",
+            "explain.methods.white_box.integrated_gradients:integrated_gradients",
+            "student",
+            "The student's gradient added up from the mean colour to the image.",
+            IntegratedGradientsOptions,
+        ),
+        Method(
+            "mask",
+            "explain.methods.white_box.mask:mask",
+            "student",
+            "The smallest region whose replacement lowers the student's probability.",
+            MaskOptions,
+            seeded=True,
+        ),
+        Method(
+            "rise",
+            "explain.methods.query.rise:rise",
+            "teacher",
+            "Random masks weighed by the black box's answers.",
+            RiseOptions,
+            seeded=True,
+            frame_options=("num_cells", "keep_probability", "antithetic"),
+            budget="num_masks",
+        ),
+        Method(
+            "lime",
+            "explain.methods.query.lime:lime",
+            "teacher",
+            "A linear model of the black box's answers when superpixels are hidden.",
+            LimeOptions,
+            seeded=True,
+            frame_options=("num_segments", "compactness", "substrate"),
+            budget="num_samples",
+        ),
+        Method(
+            "kernel_shap",
+            "explain.methods.query.kernel_shap:kernel_shap",
+            "teacher",
+            "Shapley values of superpixels from the black box's answers.",
+            KernelShapOptions,
+            seeded=True,
+            frame_options=("num_segments", "compactness", "substrate"),
+            budget="num_samples",
+            version=2,
+            frames_version=2,
+        ),
+        Method(
+            "gp_regression",
+            "explain.methods.query.gp_regression:gp_regression",
+            "teacher",
+            "Few answers explained together: Gaussian-process regression on superpixels of several scales.",
+            GpRegressionOptions,
+            seeded=True,
+            frame_options=("num_segments", "compactness", "substrate"),
+            budget="num_samples",
+            with_std="explain.methods.query.gp_regression:gp_regression_with_std",
+            version=3,
+            frames_version=2,
+        ),
+        Method(
+            "oracle",
+            "explain.methods.query.oracle:oracle",
+            "teacher",
+            "Asks the black box; searches with the score itself: a ceiling, not an explanation.",
+            OracleOptions,
+            seeded=True,
+            frame_options=("game", "grid"),
+            budget="num_queries",
+        ),
+        Method(
+            "random",
+            "explain.methods.control.random:random",
+            "nothing",
+            "Control: uniform noise, seeded per image.",
+            seeded=True,
+            class_specific=False,
+        ),
+        Method(
+            "centre_gaussian",
+            "explain.methods.control.centre_gaussian:centre_gaussian",
+            "nothing",
+            "Control: a Gaussian in the middle of the image.",
+            CentreGaussianOptions,
+            class_specific=False,
+        ),
+        Method(
+            "edges",
+            "explain.methods.control.edges:edges",
+            "nothing",
+            "Control: where the image has edges.",
+            EdgesOptions,
+            class_specific=False,
+        ),
+    )
+}
+
+
+def find_method(name: str) -> Method:
+    """Look a method up.
+
+    Raises:
+        ValueError: If no method has that name; the error lists those that exist.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; methods: {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,1 @@
+"""White-box methods: saliency maps from a network's activations and gradients, one file a method."""

@@ -1,0 +1,142 @@
+"""What a read-out is fitted to: what is read of its student for each training image, and the map to learn.
+
+All is held in memory: 0.5 MB for an image of 160 px and a student of 18 layers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cluster.progress.bar import Progress
+from cluster.storage import Folder
+from distill.data import ImageSet
+from distill.data.frames import read_frame
+from distill.student.model import Student
+from explain.maps import map_parts, read_part, saliency_maps
+from explain.methods.grid import grid_size
+from explain.readout.config import FitSettings
+from explain.readout.network import Views, look, standardised
+
+LOOK_IMAGES = 16
+"""Images per pass of the student, each with its mirror image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What is read of the student for each image and its mirror image, and the map to learn."""
+
+    maps: Tensor
+    """`Views.maps`, (N, 2, M, h, w) float16."""
+    layers: tuple[Tensor, ...]
+    """`Views.layers`, each (N, 2, C, h', w') float16."""
+    labels: Tensor
+    """(N, h, w) float32, standardised, of the image as it is."""
+    image_ids: tuple[str, ...]
+    """(N,)."""
+    targets: Tensor
+    """The classes explained, (N,)."""
+    frames: np.ndarray
+    """The images at the student's size, uint8 (N, H, W, 3)."""
+    device: str
+    """Where the student is, and the read-out learns: cpu or cuda."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    def batch(self, numbers: Tensor, mirrored: Tensor) -> tuple[Views, Tensor]:
+        """Return views and labels of some images, each as it is (0) or mirrored (1), on the student's device."""
+        maps, *layers = (kept[numbers, mirrored].to(self.device).float() for kept in (self.maps, *self.layers))
+        labels = self.labels[numbers]
+        labels = torch.where(mirrored[:, None, None] == 1, labels.flip(2), labels)
+        return Views(maps, tuple(layers)), labels.to(self.device)
+
+
+def label_config(settings: FitSettings, student: Student) -> dict[str, Any]:
+    """Read what made the maps.
+
+    Raises:
+        ValueError: they are unfinished, of other images than training ones, or of another black box.
+    """
+    folder = Folder(settings.maps)
+    config, manifest = folder.config(), folder.finished()
+    if manifest is None:
+        raise ValueError(f"{settings.maps} holds unfinished maps; start its `python -m explain` again first")
+    if config.get("split") != "train":
+        raise ValueError(
+            f"{settings.maps} holds maps of the split {config.get('split')!r}; a read-out is fitted to training "
+            "images: give maps made with --split train"
+        )
+    if config.get("teacher_fingerprint") != student.teacher_fingerprint:
+        raise ValueError(
+            f"{settings.maps} explains the black box {config.get('teacher')} ({config.get('teacher_fingerprint')}), "
+            f"and {settings.student} was distilled from {student.teacher} ({student.teacher_fingerprint}); "
+            "give its own maps"
+        )
+    return {**config, "rows": manifest["rows"]}
+
+
+def gather(settings: FitSettings, student: Student, images: ImageSet, num_rows: int) -> Lessons:
+    """Look at every image that has a map, of so many rows, and at its mirror image."""
+    size = grid_size(*student.input_size)
+    found: list[tuple[Views, Tensor]] = []
+    seen: list[tuple[str, int, np.ndarray]] = []
+    with Progress("read-out: student passes", num_rows) as progress:
+        for batch in _batches(_labelled(settings.maps), LOOK_IMAGES):
+            read = [(read_frame(images, row[0], student.input_size)[0], *row) for row in batch]
+            kept = [(image_id, target, frame, label) for frame, image_id, target, label in read if frame is not None]
+            if kept:
+                _, targets, frames, labels = zip(*kept, strict=True)
+                seen.extend(row[:3] for row in kept)
+                views = _both(student, np.stack(frames), torch.tensor(targets, device=student.device))
+                small = [F.interpolate(torch.tensor(one)[None, None], size=size, mode="area")[0, 0] for one in labels]
+                found.append((views, standardised(torch.stack(small))))
+            progress.advance(len(batch))
+    if len(found) * LOOK_IMAGES < 2 / settings.held_out:
+        raise ValueError(f"{settings.maps} holds too few maps to learn from and be judged by; explain more images")
+    maps, layers = [views.maps for views, _ in found], [views.layers for views, _ in found]
+    return Lessons(
+        maps=torch.cat(maps),
+        layers=tuple(torch.cat(parts) for parts in zip(*layers, strict=True)),
+        labels=torch.cat([labels for _, labels in found]),
+        image_ids=tuple(image_id for image_id, _, _ in seen),
+        targets=torch.tensor([target for _, target, _ in seen]),
+        frames=np.stack([frame for _, _, frame in seen]),
+        device=student.device,
+    )
+
+
+def _both(student: Student, frames: np.ndarray, targets: Tensor) -> Views:
+    """Look at images (B, H, W, 3) and their mirror images: `Views` of (B, 2, ...), float16 on the CPU."""
+    pixels = student.normalise(frames)
+    views = look(student.model, torch.cat([pixels, pixels.flip(3)]), targets.repeat(2))
+    maps, *layers = (
+        part.unflatten(0, (2, len(frames))).transpose(0, 1).half().cpu() for part in (views.maps, *views.layers)
+    )
+    return Views(maps, tuple(layers))
+
+
+def _labelled(uri: str) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yield image_id, target and map of every image that has one."""
+    for part in map_parts(uri):
+        table = read_part(uri, part)
+        rows = zip(table["image_id"].to_pylist(), table["target"].to_pylist(), saliency_maps(table), strict=True)
+        for image_id, target, saliency in rows:
+            if saliency is not None:
+                yield image_id, target, saliency
+
+
+def _batches(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(islice(rows, size)):  # itertools.batched comes with Python 3.12
+        yield batch
+
+
+def correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Correlate maps (B, h, w) over their cells: (B,) in [-1, 1]; 0 for a constant map."""
+    return (standardised(one) * standardised(other)).mean(dim=(1, 2))

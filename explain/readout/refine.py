@@ -1,0 +1,165 @@
+"""Refine a read-out by the games themselves: played softly on its student, judged on the black box.
+
+A game shows or hides what a map ranks first, and no gradient leads through a rank. Here the border between shown and
+hidden is soft, so that the student's answer to a frame says how each cell's value should change. But the student only
+stands in for the black box: after each pass over the images the black box plays the games, hard, on images held out,
+and what scores best is kept, be it the read-out as it came.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.perturb.patches import rise_blur
+from distill.perturb.superpixels import blur
+from distill.student.model import Student
+from distill.teachers.base import Teacher
+from explain.readout.dataset import Lessons, correlation
+from explain.readout.network import ReadOut, resized, standardised
+from explain.readout.train import Figures, Passes, held_out_maps, learn
+
+LR = 0.0005
+"""Highest learning rate of AdamW; it rises, then falls to nothing."""
+
+BATCH_IMAGES = 8
+"""Images per step, each with `SOFT_POINTS` frames of either game."""
+
+SOFT_POINTS = 3
+"""Frames of each game per image and step: one share of the pixels from each third of (0, 1)."""
+
+SOFTNESS = 0.3
+"""Width of the border between shown and hidden, in standard deviations of a map."""
+
+ANCHOR = 0.3
+"""Weight of 1 - correlation with the labels beside the games' mean probabilities: the student knows less of the black
+box than its answers do."""
+
+BLUR_SIGMA = 0.014
+"""Standard deviation of the soft insertion's blur, as a share of the longer side: RISE's is as wide at 224 px."""
+
+HARD_POINTS = 10
+"""Frames of each game that the black box is asked for, per image held out: the middles of so many equal shares."""
+
+JUDGED_AT_ONCE = 16
+"""Images whose frames are in memory together: 190 MB at 224 px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """The black box and the images held out."""
+
+    teacher: Teacher
+    frames: np.ndarray
+    """uint8 (N, H, W, 3) at the black box's size."""
+    targets: Tensor
+    """(N,)."""
+
+    def games(self, maps: Tensor) -> tuple[float, float]:
+        """Return the mean probabilities along both games, deletion (lower is better) and insertion, of maps (N, h, w).
+
+        As `distill.perturb.curves` plays them, at `HARD_POINTS` points: pixels in the order of the up-sampled map, zero
+        (the
+        mean colour) in place of what is deleted, RISE's blur in place of what is not yet inserted.
+        """
+        found = []
+        for numbers in torch.arange(len(maps)).split(JUDGED_AT_ONCE):
+            images = self.teacher.normalise(self.frames[numbers])
+            frames = torch.cat(
+                [hard_frames(*pair) for pair in zip(images, maps[numbers].to(images.device), strict=True)]
+            )
+            targets = self.targets[numbers].repeat_interleave(2 * HARD_POINTS).to(frames.device)
+            found.append(self.teacher.forward(frames).gather(1, targets[:, None]).view(-1, 2, HARD_POINTS))
+        deletion, insertion = torch.cat(found).double().mean(dim=(0, 2)).tolist()
+        return deletion, insertion
+
+
+def refine(
+    head: ReadOut,
+    lessons: Lessons,
+    own: Tensor,
+    held: Tensor,
+    *,
+    student: Student,
+    judge: Judge,
+    epochs: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Refine a read-out in place; what has the highest insertion less deletion of all passes stays.
+
+    Args:
+        head: Fitted to the labels, on the student's device.
+        lessons: What is read of the images.
+        own: Numbers of the images to learn from.
+        held: Numbers of the judge's images.
+        student: Whose maps these are; it plays the soft games.
+        judge: The black box, for the images held out.
+        epochs: Passes over the images.
+        seed: Of order, mirroring and frames.
+
+    Returns:
+        epoch (0 is as it came) of what is kept, and deletion and insertion before and after.
+    """
+
+    def judged() -> Figures:
+        return dict(zip(("deletion", "insertion"), judge.games(held_out_maps(head, lessons, held)), strict=True))
+
+    before = judged()
+    epoch, after = learn(
+        head,
+        own,
+        lambda numbers, generator: soft_loss(head, lessons, numbers, student, generator),
+        judged,
+        passes=Passes(epochs=epochs, batch_size=BATCH_IMAGES, lr=LR, title="games"),
+        generator=torch.Generator().manual_seed(seed),
+        worth=lambda found: found["insertion"] - found["deletion"],
+        before=before,
+    )
+    return {"epoch": epoch, "before": before, "after": after}
+
+
+def soft_loss(head: ReadOut, lessons: Lessons, numbers: Tensor, student: Student, generator: torch.Generator) -> Tensor:
+    """Play both games softly on the student: what deletion leaves of the target, less what insertion brings back."""
+    mirrored = torch.randint(2, (len(numbers),), generator=generator)
+    views, labels = lessons.batch(numbers, mirrored)
+    maps = head(views)
+    images = student.normalise(lessons.frames[numbers])
+    images = torch.where(mirrored.to(images.device)[:, None, None, None] == 1, images.flip(3), images)
+    thirds = torch.arange(SOFT_POINTS)[:, None]
+    shares = (torch.rand(SOFT_POINTS, len(numbers), generator=generator) + thirds) / SOFT_POINTS
+    frames = torch.cat(list(soft_frames(images, maps, shares.to(images.device))))
+    targets = lessons.targets[numbers].to(images.device).repeat(2 * SOFT_POINTS)
+    found = torch.softmax(student.model(frames).float(), dim=1).gather(1, targets[:, None])
+    deletion, insertion = found.view(SOFT_POINTS, 2, len(numbers)).mean(dim=(0, 2))
+    return deletion - insertion + ANCHOR * (1 - correlation(maps, labels).mean())
+
+
+def soft_frames(images: Tensor, maps: Tensor, shares: Tensor) -> Iterator[Tensor]:
+    """Yield frames (B, 3, H, W) of deletion and of insertion in turn, for each row of shares (K, B) of the cells.
+
+    A cell is taken by sigmoid((value - quantile) / `SOFTNESS`), of values in standard deviations of the map.
+    """
+    values = standardised(maps)
+    size = (images.shape[2], images.shape[3])
+    blurred = blur(images.flatten(0, 1), BLUR_SIGMA).view_as(images)
+    for row in shares:
+        limits = torch.stack(
+            [one.detach().quantile(1 - share) for one, share in zip(values.flatten(1), row, strict=True)]
+        )
+        taken = resized(torch.sigmoid((values - limits[:, None, None]) / SOFTNESS)[:, None], size)
+        yield images * (1 - taken)
+        yield torch.lerp(blurred, images, taken)
+
+
+def hard_frames(image: Tensor, saliency: Tensor) -> Tensor:
+    """Make the frames of an image (3, H, W) that the black box is asked for, deletion's first, (2 K, 3, H, W)."""
+    size = (image.shape[1], image.shape[2])
+    values = F.interpolate(saliency[None, None].double(), size=size, mode="bilinear", align_corners=False)[0, 0]
+    ranks = values.flatten().argsort(descending=True, stable=True).argsort().view(size)
+    counts = (torch.arange(HARD_POINTS, device=image.device) + 0.5) / HARD_POINTS * ranks.numel()
+    taken = ranks < counts[:, None, None, None]  # (K, 1, H, W)
+    return torch.cat([torch.where(taken, 0.0, image), torch.where(taken, image, rise_blur(image))])

@@ -1,0 +1,107 @@
+"""Answers that were paid for: kept per image, so that no job asks the same question twice.
+
+One folder beside the maps for everything that is shown alike: the same black box, data, targets, seed, method and
+those of its options that decide its frames. Jobs that differ in the rest (the budget, the estimator, how many of the
+images) share it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster.parquet import read_parquet
+from cluster.storage import Folder, config_hash
+from explain.methods.registry import Method
+
+PART = "part-"
+# What decides an image's answers besides the method and its own options, as named in the maps' configuration.
+SHARED = ("data", "split", "teacher", "teacher_fingerprint", "target", "seed")
+# The same, where a label is the class: its number may be another among other images.
+SHARED_OF_LABELS = ("data_fingerprint",)
+# The same, where the student answered.
+SHARED_OF_STUDENT = ("explains", "student_fingerprint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of one image."""
+
+    answers: np.ndarray
+    """The target's probability on frames 0, 1, ..., (n,) float32."""
+    seconds: float
+    """What asking for them took."""
+
+
+def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folder:
+    """Return the folder beside the maps for the answers that this configuration's frames get, and claim it.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    of_student = SHARED_OF_STUDENT if config.get("explains") == "student" else ()
+    precision = {"precision": config["precision"]} if of_student and "precision" in config else {}
+    of_labels = SHARED_OF_LABELS if config["target"] == "label" else ()
+    later = {"version": method.frames_version} if method.frames_version > 1 else {}
+    shown = {
+        **{key: config[key] for key in (*SHARED, *of_student, *of_labels)},
+        **later,
+        **precision,
+        "method": method.name,
+        "options": {name: config["options"][name] for name in method.frame_options},
+    }
+    folder = Folder(out).beside(f"answers-{method.name}-{config_hash(shown)}")
+    folder.claim(shown, what="answers")
+    return folder
+
+
+def gather_answers(folder: Folder, shards: Sequence[tuple[str, ...]]) -> None:
+    """Bring what is known of the shards' images, each a list of ids, to where `read_answers` looks for it.
+
+    A job of more or fewer images cuts them into other shards, whose answers lie in other parts.
+    """
+    mine = {_part(image_ids) for image_ids in shards}
+    others = [name for name in folder.names() if name.startswith(PART) and name not in mine]
+    shard_of = {image_id: image_ids for image_ids in shards for image_id in image_ids} if others else {}
+    for name in others:
+        found = _read(folder, name)
+        for image_ids in {shard_of[image_id] for image_id in found if image_id in shard_of}:
+            here = read_answers(folder, image_ids)
+            if more := {one: found[one] for one in image_ids if one in found and _is_more(found[one], here.get(one))}:
+                write_answers(folder, image_ids, here | more)
+
+
+def _is_more(found: Known, known: Known | None) -> bool:
+    return known is None or len(found.answers) > len(known.answers)
+
+
+def read_answers(folder: Folder, image_ids: Sequence[str]) -> dict[str, Known]:
+    """Read what is known of the images of one shard: image_id -> answers."""
+    name = _part(image_ids)
+    return _read(folder, name) if folder.exists(name) else {}
+
+
+def _read(folder: Folder, name: str) -> dict[str, Known]:
+    rows = read_parquet(folder, name, ["image_id", "answers", "seconds"]).to_pylist()
+    return {
+        row["image_id"]: Known(answers=np.array(row["answers"], dtype=np.float32), seconds=row["seconds"])
+        for row in rows
+    }
+
+
+def write_answers(folder: Folder, image_ids: Sequence[str], known: Mapping[str, Known]) -> None:
+    """Keep what is known of the images of one shard, in place of what was known before."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"image_id": image_id, "answers": k.answers, "seconds": k.seconds} for image_id, k in known.items()]
+    schema = pa.schema({"image_id": pa.string(), "answers": pa.list_(pa.float32()), "seconds": pa.float64()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
+    folder.write_bytes(_part(image_ids), sink.getvalue().to_pybytes())
+
+
+def _part(image_ids: Sequence[str]) -> str:
+    return f"{PART}{hashlib.sha256(chr(10).join(image_ids).encode()).hexdigest()[:16]}.parquet"

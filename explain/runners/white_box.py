@@ -1,0 +1,205 @@
+"""Student passes of one worker: the same bits in a map whatever the workers, the batches and the order.
+
+A kernel may sum in another order when the number of images or of threads changes, or when an image comes last in
+its batch, and a map's last bits with it. So every pass has `PASS_IMAGES` images (black ones where there are fewer),
+an image's place in it follows from its place in the shard, and it runs on one thread. A worker with several cores
+runs several passes side by side, each on a copy of the model that shares its weights (the hooks are its own).
+"""
+
+import copy
+import functools
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.student.model import Student
+
+if TYPE_CHECKING:
+    from distill.teachers import Teacher
+    from explain.methods.registry import Method
+
+Tell = Callable[[int, int], None]
+"""Hears how many images are done and how many questions were asked for them, by now."""
+Network = TypeVar("Network", bound=nn.Module | None)
+PASS_IMAGES = 8
+"""Enough for a core's caches and a small GPU's cores; more would only cost memory (60 MB an image at 224 px)."""
+
+
+def silent(_done: int, _asked: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One image to explain."""
+
+    frame: np.ndarray
+    """uint8 (H, W, 3); or float32 in the same units, for an image that was moved by less than a level."""
+    target: int | None
+    """Class to explain; None: the student's top-1, where there is a student."""
+    seed: int = 0
+    """For seeded methods."""
+    image_id: str = ""
+    """Its path inside the data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One image's map."""
+
+    saliency: np.ndarray
+    """float32 (H, W)."""
+    target: int | None
+    """The class explained."""
+    target_prob: float | None
+    """The student's probability of it, where the student chose it."""
+    seconds: float
+    """The method's share of one image, on one thread or the GPU; questions answered at an earlier start included."""
+    passes: int = 0
+    """Forward passes, of what is asked or looked into, that the map is made of; backward passes are not counted."""
+    std: np.ndarray | None = None
+    """Standard deviation of each value of the map, float32 (H, W); None from a method that knows none."""
+    prior_passes: int = 0
+    """Forward passes of the student that a map of the black box's answers starts from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explainer:
+    """Run one method over frames of one size."""
+
+    function: Callable[..., Tensor]
+    """The method."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Its keyword arguments."""
+    seeded: bool = False
+    """Whether it takes `seeds`."""
+    model: nn.Module | None = None
+    """The student's network; None for a method that looks at none."""
+    normalise: Callable[[np.ndarray], Tensor] | None = None
+    """uint8 (B, H, W, 3) -> the model's input (B, 3, H, W)."""
+    num_threads: int = 1
+    """Passes side by side."""
+    passes: int = 0
+    """Forward passes of the method that are not the model's own, as an engine's are not."""
+
+    def __call__(self, requests: Sequence[Request | None], tell: Tell = silent) -> list[Answer | None]:
+        """Explain the requests, in their order; None keeps a place free, and is answered by None.
+
+        `tell` hears of every pass.
+        """
+        models: queue.SimpleQueue[nn.Module | None] = queue.SimpleQueue()
+        for copied in self._copies:
+            models.put(copied)
+        starts = range(0, len(requests), PASS_IMAGES)
+        with ThreadPoolExecutor(self.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            passes = [pool.submit(self._pass, models, requests[i : i + PASS_IMAGES]) for i in starts]
+            answers: list[Answer | None] = []
+            for one in passes:
+                answers += one.result()
+                tell(len(answers), 0)
+            return answers
+
+    @functools.cached_property
+    def _copies(self) -> list[nn.Module | None]:
+        """Make a copy of the model for each pass at a time: tens of milliseconds each, so once."""
+        return [share_weights(self.model) for _ in range(self.num_threads)]
+
+    def _pass(self, models: queue.SimpleQueue, requests: Sequence[Request | None]) -> list[Answer | None]:
+        asked = [request for request in requests if request is not None]
+        if not asked:
+            return [None] * len(requests)
+        nothing = Request(frame=np.zeros_like(asked[0].frame), target=0)
+        padded = [request or nothing for request in requests] + [nothing] * (PASS_IMAGES - len(requests))
+        model = models.get()
+        try:
+            images = self._images(np.stack([request.frame for request in padded]))
+            targets, probs = self._targets(model, images, [request.target for request in padded])
+            started = time.perf_counter()
+            seeds = {"seeds": [request.seed for request in padded]} if self.seeded else {}
+            with counted_images(model) as counted:
+                maps = self.function(model, images, targets, **self.options, **seeds).cpu().numpy()
+            seconds = (time.perf_counter() - started) / PASS_IMAGES
+        finally:
+            models.put(model)
+        known = [None if target < 0 else target for target in targets.tolist()]
+        answers = zip(maps, known, probs, strict=True)
+        costs = {"seconds": seconds, "passes": self.passes + sum(counted) // PASS_IMAGES}
+        made = [Answer(saliency=m, target=t, target_prob=p, **costs) for m, t, p in answers]
+        return [answer if request else None for answer, request in zip(made, requests, strict=False)]
+
+    def _images(self, frames: np.ndarray) -> Tensor:
+        if self.normalise is not None:
+            return self.normalise(frames)
+        return torch.from_numpy(frames).permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
+
+    def _targets(
+        self, model: nn.Module | None, images: Tensor, targets: Sequence[int | None]
+    ) -> tuple[Tensor, list[float | None]]:
+        """Return the targets, (B,), with the student's top-1 where none is given (-1 where there is no student)."""
+        given = torch.tensor([-1 if target is None else target for target in targets], device=images.device)
+        if model is None or None not in targets:
+            return given, [None] * len(targets)
+        with torch.no_grad():
+            probs, top = model(images).softmax(dim=1).max(dim=1)
+        found = [p if target is None else None for p, target in zip(probs.tolist(), targets, strict=True)]
+        return torch.where(given < 0, top, given), found
+
+
+def explainer_of(method: "Method", explained: "Student | Teacher | None", options: Mapping[str, Any]) -> Explainer:
+    """Make what runs a method in torch over images of what is explained, where there is something."""
+    return passes_over(explained, method.load(), options=options, seeded=method.seeded)
+
+
+def passes_over(explained: "Student | Teacher | None", function: Callable[..., Tensor], **options: Any) -> Explainer:
+    """Make what runs a function of a network over images: side by side on a CPU, one pass at a time on a GPU.
+
+    Args:
+        explained: The network's owner, on the device where it runs; None for a function of no network.
+        function: (model, images, targets) to (B, ...).
+        options: As `Explainer` has them.
+    """
+    on_gpu = explained is not None and explained.device == "cuda"
+    return Explainer(
+        function=function,
+        model=None if explained is None else network(explained),
+        normalise=None if explained is None else explained.normalise,
+        num_threads=1 if on_gpu else torch.get_num_threads(),
+        **options,
+    )
+
+
+def network(explained: "Student | Teacher") -> nn.Module:
+    """Return the network of what is explained."""
+    found = explained.model if isinstance(explained, Student) else explained.module
+    assert found is not None, "white_box returns no teacher without a network"
+    return found
+
+
+@contextmanager
+def counted_images(model: nn.Module | None) -> Iterator[list[int]]:
+    """Collect the number of images of each forward pass of the model while the block runs."""
+    counted: list[int] = []
+    if model is None:
+        yield counted
+        return
+    hook = model.register_forward_pre_hook(lambda _module, inputs: counted.append(len(inputs[0])))
+    try:
+        yield counted
+    finally:
+        hook.remove()
+
+
+def share_weights(model: Network) -> Network:
+    """Copy a model's modules but not its parameters and buffers, so that hooks on one copy do not fire in another."""
+    if model is None:
+        return model
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})

@@ -1,0 +1,1 @@
+"""Serving of a student's saliency maps from MLflow's model registry."""

@@ -1,0 +1,150 @@
+"""A student in MLflow's registry: image in, map out, by `mlflow.pyfunc.load_model` or `mlflow models serve`.
+
+The model holds the student's safetensors and JSON, this code, and the method's name and options; nothing of it is
+pickled. It computes what `python -m explain` does without an engine, with the same bits.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import requires, version
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types.schema import Array, DataType
+from packaging.requirements import Requirement
+from packaging.version import Version
+from PIL import Image
+
+from cluster.storage import Folder, as_stored
+from cluster.tracking.registry import register_model
+from cluster.tracking.tracker import TRACKING
+from distill.data.decode import ImageError, whole_view
+from explain.methods.registry import find_method
+from explain.plan import rehearse
+from explain.readout.checkpoint import files_of, load_explained
+from explain.runners.white_box import Answer, Request, explainer_of
+from explain.serving.config import Registration
+
+PROJECT = "malgradcam"
+PACKAGES = ("cluster", "distill", "explain")
+CODE = "from mlflow.models import set_model\n\nfrom explain.serving.pyfunc import Maps\n\nset_model(Maps())\n"
+"""What MLflow runs to make the model, in place of a pickle."""
+
+
+class Maps(PythonModel):
+    """Explain images by one method of one student."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the student on this machine's cores, once."""
+        config = context.model_config
+        self.student = load_explained(context.artifacts["student"])
+        self.explainer = explainer_of(find_method(config["method"]), self.student, config["options"])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Return one row per image, in their order, with the columns of the maps on disk.
+
+        Args:
+            context: MLflow's; not looked at.
+            model_input: `image`, a file's bytes, and where the class to explain is known (the black box's), `target`.
+            params: none are known.
+
+        Returns:
+            `target`, `target_prob` (the student's, where it chose the target), `map_height`, `map_width`, `saliency`
+            (row by row), `error` (why there is no map).
+        """
+        targets = model_input["target"] if "target" in model_input else [None] * len(model_input)
+        read = [self._read(*row) for row in zip(model_input["image"], targets, strict=True)]
+        answers = self.explainer([found if isinstance(found, Request) else None for found in read])
+        rows = [_row(answer, found) for answer, found in zip(answers, read, strict=True)]
+        nothing = dict.fromkeys(column.name for column in _outputs())
+        return pd.DataFrame([nothing | row for row in rows], dtype=object)  # pandas would make NaN of what is missing
+
+    def _read(self, data: bytes, target: Any) -> Request | str:
+        """Return the image to explain, or why it cannot be."""
+        number = self.student.num_classes
+        target = None if pd.isna(target) else int(target)
+        if target is not None and not 0 <= target < number:
+            return f"target {target} is no class of the student; give 0 to {number - 1}, or none for its top-1"
+        try:
+            return Request(frame=whole_view(data, self.student.input_size), target=target)
+        except ImageError as error:
+            return f"{type(error).__name__}: {error}"
+
+
+def register(name: str, job: Registration) -> str:
+    """Register a student with the method `name` under `job.name`; return its URI, `models:/NAME/VERSION`.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such student, an option does not fit it, or MLflow refuses.
+    """
+    student, folder = load_explained(job.student), Folder(job.student)
+    method, options = find_method(name), as_stored(job.options)
+    rehearse(method, options, student)
+    with TemporaryDirectory() as place:
+        code, files = Path(place) / "maps.py", Path(place) / "student"
+        code.write_text(CODE, encoding="utf-8")
+        for file in files_of(student):
+            Folder(str(files)).write_bytes(file, folder.read_bytes(file))
+        return register_model(
+            job.name,
+            run_id=folder.read_json(TRACKING)["run_id"] if folder.exists(TRACKING) else None,
+            python_model=str(code),
+            artifacts={"student": str(files)},
+            code_paths=[str(Path(__file__).parents[2] / package) for package in PACKAGES],
+            model_config={"method": name, "options": options},
+            signature=_signature(),
+            input_example=pd.DataFrame({"image": [_grey_image(student.input_size)]}),
+            pip_requirements=_requirements(),
+            metadata={"student_fingerprint": student.fingerprint, "teacher": student.teacher},
+        )
+
+
+def _row(answer: Answer | None, found: Request | str) -> dict[str, Any]:
+    if answer is None:
+        return {"error": found}
+    if not np.isfinite(answer.saliency).all():
+        return {"error": "the map has values that are not finite numbers"}
+    height, width = answer.saliency.shape
+    return {
+        "target": answer.target,
+        "target_prob": answer.target_prob,
+        "map_height": height,
+        "map_width": width,
+        "saliency": answer.saliency.ravel(),
+    }
+
+
+def _signature() -> ModelSignature:
+    """Name the input's columns, so that a server decodes the base64 of `image`, and the output's."""
+    image, target = ColSpec(DataType.binary, "image"), ColSpec(DataType.long, "target", required=False)
+    return ModelSignature(inputs=Schema([image, target]), outputs=Schema(_outputs()))
+
+
+def _outputs() -> list[ColSpec | TensorSpec]:
+    kinds = {
+        "target": DataType.long,
+        "target_prob": DataType.double,
+        "map_height": DataType.long,
+        "map_width": DataType.long,
+        "saliency": Array(DataType.float),
+        "error": DataType.string,
+    }
+    return [ColSpec(kind, name, required=False) for name, kind in kinds.items()]
+
+
+def _grey_image(size: tuple[int, int]) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (size[1], size[0]), "grey").save(file, "PNG")
+    return file.getvalue()
+
+
+def _requirements() -> list[str]:
+    """List what the project needs, in the versions of this environment."""
+    needed = [Requirement(line) for line in requires(PROJECT) or ()]
+    return [f"{one.name}=={Version(version(one.name)).public}" for one in needed if one.marker is None]

@@ -1,0 +1,54 @@
+"""What a report says first, where methods were asked at several numbers of queries."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_scores import method_row
+
+from evaluate.analysis import conclusions as headline
+from evaluate.analysis.comparison import MethodRow
+from evaluate.scored_method import Scored
+from evaluate.statistics import Interval
+
+NO_MAIN: Any = SimpleNamespace(main=None)
+
+
+def row(label: str, queries: float, deletion: float, insertion: float, **options: object) -> MethodRow:
+    values = {"deletion": deletion, "insertion": insertion, "gap": insertion - deletion}
+    scored = Scored(label=label, method=label[0], config_hash="0", maps="maps", config={"options": options})
+    return method_row(
+        scored, {game: Interval(mean=value, low=value, high=value, num=9) for game, value in values.items()}, queries
+    )
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Say what is said of rows, each of which is ahead of the next by as much."""
+    monkeypatch.setattr(headline, "lead", lambda *_: Interval(mean=0.1, low=0.05, high=0.15, num=9))
+    return lambda *rows: headline.sentences(NO_MAIN, rows)[:-1]
+
+
+def test_the_best_is_held_against_another_method_and_not_against_itself_with_fewer_queries(said: Any) -> None:
+    rows = [row("a 9", 9, 0.1, 0.9), row("a 5", 5, 0.2, 0.8), row("b 9", 9, 0.3, 0.7)]
+    assert [line.split(" ahead of ")[1][:3] for line in said(*rows)] == ["b 9", "b 9"]
+    assert ["ahead of a 5" in line for line in said(*rows[:2])] == [True, True]
+    other = row("a 9, another student", 9, 0.15, 0.85)
+    assert ["ahead of a 9, another student" in line for line in said(*rows, other)] == [True, True]
+
+
+def test_who_is_first_at_each_number_of_queries_that_several_were_given(said: Any) -> None:
+    rows = [
+        row("a", 50, 0.3, 0.5),
+        row("b", 50, 0.2, 0.4),
+        row("a", 1000, 0.1, 0.6),
+        row("b", 1000, 0.2, 0.6),
+        row("a", 2000, 0.1, 0.9),
+        row("c", 0, 0.0, 1.0),
+    ]
+    assert said(*rows)[2:] == [
+        "The lowest deletion AUC at the same number of queries: b at 50; a at 1,000.",
+        "The highest insertion AUC at the same number of queries: a at 50 and 1,000.",
+    ]
+    assert not said(*rows[:2], rows[-1])[2:]  # one budget is what the table of methods tells
+    assert not said(*rows[::2], *rows[::2])[2:]  # one method, of two students

@@ -1,0 +1,519 @@
+"""The games' job on a real local Ray with maps written by hand: rows, reruns, MLflow, and what is refused."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import box_teacher
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from project_paths import HELPERS
+
+from cluster.planning.throughput import rate_from
+from cluster.session import ray_session
+from cluster.storage import Folder, config_hash
+from distill.data import open_images
+from distill.data.decode import decode, resize
+from distill.data.frames import without_list
+from distill.teachers import load_teacher
+from evaluate.__main__ import main
+from evaluate.analysis.specificity import BOTH, compare_teachers
+from evaluate.games.baselines import SUBSTRATES, image_rng
+from evaluate.games.job import GamesWorker, _ahead, play_games
+from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Protocol, Substrate
+from evaluate.games.schema import read_scores
+from evaluate.jobs import RUNS_FILE
+from evaluate.map_sets import Source, map_items, open_played_images, open_sources
+from explain.maps import maps_table
+
+pytestmark = [
+    # Ray, MLflow and their dependencies deprecate each other's interfaces and leave sockets and SQLite
+    # connections to the collector.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+TEACHER = "python:box_teacher:make"
+NUM_IMAGES = 20
+BROKEN, NOT_FINITE, CONSTANT = 3, 5, 7  # numbers of the images that differ
+
+
+def write_images(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    root.mkdir(parents=True)
+    for k in range(NUM_IMAGES):
+        pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 30)).save(root / f"{k:02d}.png")
+    (root / f"{BROKEN:02d}.png").write_bytes(b"no image")
+    return root
+
+
+def maps_config(data: Path, method: str, **changes: Any) -> dict[str, Any]:
+    images = open_images(str(data))
+    config = {
+        "schema_version": 1,
+        "method": method,
+        "options": {},
+        "data": images.root,
+        "data_fingerprint": images.fingerprint,
+        "split": None,
+        "limit": None,
+        "student": None,
+        "student_fingerprint": None,
+        "teacher": TEACHER,
+        "teacher_fingerprint": load_teacher(TEACHER).fingerprint,
+        "target": "teacher",
+        "seed": 0,
+    }
+    return {**config, **changes}
+
+
+def map_row(data: Path, k: int, saliency: np.ndarray) -> dict[str, Any]:
+    row = {"image_id": f"{k:02d}.png", "label": None, "teacher_queries": 2, "student_passes": 1, "seconds": 0.5}
+    if k == BROKEN:
+        return {**row, "target": None, "error": "the file cannot be decoded"}
+    probs = box_teacher.make()(frame(data, row["image_id"])[None])[0]
+    row |= {"target": int(probs.argmax()), "target_prob": float(probs.max()), "error": None}
+    return {**row, "saliency": saliency, "map_height": saliency.shape[0], "map_width": saliency.shape[1]}
+
+
+def read_table(uri: str) -> Any:
+    return pd.read_parquet(uri)
+
+
+def runs_of(place: SimpleNamespace) -> tuple[Any, list[Any]]:
+    from mlflow.tracking import MlflowClient
+
+    client: Any = MlflowClient(place.uri)
+    experiment = client.get_experiment_by_name("photos")
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def frame(data: Path, image_id: str) -> np.ndarray:
+    return resize(decode((data / image_id).read_bytes()), box_teacher.SIZE)
+
+
+def make_saliency(method: str, k: int) -> np.ndarray:
+    saliency = np.random.default_rng([len(method), k]).random((8, 8), dtype=np.float32)
+    if k == NOT_FINITE:
+        saliency[2, 2] = np.nan
+    return np.full_like(saliency, 0.3) if k == CONSTANT else saliency
+
+
+def write_maps(data: Path, out: Path, method: str, **changes: Any) -> str:
+    folder, config = Folder(str(out)), maps_config(data, method, **changes)
+    folder.claim(config, what="maps")
+    rows = [map_row(data, k, make_saliency(method, k)) for k in range(NUM_IMAGES)]
+    for part, start in enumerate(range(0, NUM_IMAGES, 9)):
+        pq.write_table(maps_table(rows[start : start + 9], config), out / f"part-{part:05d}.parquet")
+    folder.finish({"rows": NUM_IMAGES})
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    root = tmp_path_factory.mktemp("games")
+    data = write_images(root / "photos")
+    maps = [write_maps(data, root / name, name) for name in ("first", "second_one")]
+    return SimpleNamespace(root=root, data=data, maps=maps, uri=f"sqlite:///{root}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(HELPERS))  # the workers import the black box too
+        patch.setattr(
+            "evaluate.games.job.SHARD_FRAMES", 16 * 2 * 13
+        )  # 16 maps, with 13 points a game on 12 x 18 pixels
+        with ray_session():
+            yield
+
+
+@pytest.fixture(scope="module")
+def played(place: SimpleNamespace, ray_here: None) -> SimpleNamespace:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", place.uri)
+        place.scores = str(place.root / "scores")
+        place.result = play(place, place.scores)
+    return place
+
+
+def play(place: SimpleNamespace, out: str, **changes: Any) -> Any:
+    options: dict[str, Any] = {"data": str(place.data), "teacher": TEACHER, "out": out, "protocol": Protocol()}
+    return play_games(place.maps, **{**options, **changes})
+
+
+def plain_auc(place: SimpleNamespace, method: str, k: int, game: str, target: int) -> float:
+    """Play one game frame by frame through the uint8 interface; no map has ties here."""
+    height, width = box_teacher.SIZE
+    teacher = load_teacher(TEACHER)
+    image = teacher.normalise(frame(place.data, f"{k:02d}.png")[None])[0]
+    name: Substrate = "mean" if game == "deletion" else "blur"
+    rng = image_rng(0, "unused")
+    substrate = SUBSTRATES[name](image, mean=teacher.mean, std=teacher.std, rng=rng)
+    shown, finish = (image.clone(), substrate) if game == "deletion" else (substrate.clone(), image)
+    saliency = torch.from_numpy(make_saliency(method, k)).double()
+    values = torch.nn.functional.interpolate(saliency[None, None], (height, width), mode="bilinear")[0, 0]
+    order = torch.argsort(values.flatten(), descending=True)
+    scores = []
+    for i in range(height + 1):
+        pixels = (shown * torch.tensor(teacher.std)[:, None, None] + torch.tensor(teacher.mean)[:, None, None]) * 255
+        levels = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        scores.append(box_teacher.make()(levels[None])[0, target])
+        for index in order[i * width : (i + 1) * width].tolist():
+            shown[:, index // width, index % width] = finish[:, index // width, index % width]
+    return float((np.sum(scores) - scores[0] / 2 - scores[-1] / 2) / height)
+
+
+def test_every_image_method_and_game_is_one_row(played):
+    table = read_table(played.scores)
+    keys = table[["image_id", "method", "game"]]
+    assert len(table) == NUM_IMAGES * 2 * 2
+    assert not keys.duplicated().any()
+    assert set(table["game"]) == set(GAMES)
+    failed = table[table["error"].notna()]
+    assert set(failed["image_id"]) == {f"{BROKEN:02d}.png", f"{NOT_FINITE:02d}.png"}
+    assert len(failed) == 2 * 2 * 2
+    assert failed["auc"].isna().all()
+    assert (failed["teacher_queries"] == 0).all()
+    scored = table[table["error"].isna()]
+    assert (scored["teacher_queries"] == 13).all()
+    assert (scored["curve"].map(len) == 13).all()
+    assert (scored["protocol_hash"] == Protocol().hash).all()
+    assert (scored["map_seconds"] == 0.5).all()
+    assert played.result.summary.errors == len(failed)
+
+
+def test_the_manifest_says_how_fast_it_went(played):
+    manifest = Folder(played.scores).finished()
+    assert manifest is not None
+    rate = rate_from(manifest["rate"])
+    assert (rate.job, rate.kind, rate.per_image) == ("games", "images", 2)
+    assert rate.items == 2 * (NUM_IMAGES - 2)  # maps, without the two images that have none
+    assert rate.queries == rate.items * 2 * 13
+    assert rate.num_bytes == sum(path.stat().st_size for path in Path(played.scores).glob("*.parquet"))
+
+
+def test_errors_say_why(played):
+    table = read_table(played.scores).dropna(subset="error").set_index("image_id")["error"]
+    assert set(table[f"{BROKEN:02d}.png"]) == {"the file cannot be decoded"}
+    assert set(table[f"{NOT_FINITE:02d}.png"].str.contains("not finite")) == {True}
+
+
+def test_areas_are_those_of_a_plain_game(played):
+    table = read_table(played.scores).set_index(["method", "image_id", "game"])
+    for method in ("first", "second_one"):
+        for k in (0, 11, 19):
+            for game in GAMES:
+                row = table.loc[(method, f"{k:02d}.png", game)]
+                assert row["auc"] == pytest.approx(plain_auc(played, method, k, game, int(row["target"])), abs=1e-4)
+                assert row["tied_share"] == 0
+
+
+def test_a_constant_map_ties_everywhere_and_has_a_score(played):
+    table = read_table(played.scores)
+    rows = table[table["image_id"] == f"{CONSTANT:02d}.png"]
+    assert (rows["tied_share"] == 1).all()
+    assert rows["auc"].between(0, 1).all()
+
+
+def test_other_readers_read_the_scores(played):
+    import duckdb
+
+    query = f"select method, game, avg(auc) from '{played.scores}/*.parquet' group by all order by all"  # noqa: S608
+    found = duckdb.execute(query).fetchall()
+    assert [row[:2] for row in found] == [(m, g) for m in ("first", "second_one") for g in GAMES]
+    outcomes = {outcome.source.method: outcome for outcome in played.result.outcomes}
+    assert found[0][2] == pytest.approx(outcomes["first"].auc["deletion"].mean)
+    metadata = pq.read_schema(f"{played.scores}/part-00000.parquet").metadata
+    assert metadata[b"schema_version"] == b"1"
+    assert Protocol().hash.encode() in metadata[b"config"]
+
+
+def test_mlflow_has_one_run_per_method_with_curves(played):
+    client, runs = runs_of(played)
+    assert sorted(run.data.tags["method"] for run in runs) == ["first", "second_one"]
+    run = next(run for run in runs if run.data.tags["method"] == "first")
+    metrics = run.data.metrics
+    for game in GAMES:
+        assert metrics[f"{game}_auc_low"] < metrics[f"{game}_auc"] < metrics[f"{game}_auc_high"]
+        curve = client.get_metric_history(run.info.run_id, f"{game}_curve")
+        assert sorted(point.step for point in curve) == list(range(13))
+    assert metrics["seconds_per_map"] == 0.5
+    assert metrics["teacher_queries_per_map"] == 2
+    assert (metrics["num_images"], metrics["num_errors"]) == (NUM_IMAGES - 2, 2)
+
+
+def test_a_rerun_restores_what_is_missing_and_makes_no_second_run(played, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
+    part = Path(played.scores) / "part-00001.parquet"
+    before, others = part.read_bytes(), {p: p.stat().st_mtime_ns for p in part.parent.glob("part-*")}
+    runs = Folder(played.scores).read_json(RUNS_FILE)
+    part.unlink()
+    result = play(played, played.scores)
+    assert part.read_bytes() == before
+    assert {p for p, at in others.items() if p.stat().st_mtime_ns != at} == {part}
+    assert result.summary.skipped_rows == result.summary.rows - 2 * 16
+    assert len(runs_of(played)[1]) == 2
+    assert Folder(played.scores).read_json(RUNS_FILE) == runs
+
+
+def test_maps_are_read_a_few_ahead_of_the_black_box_and_in_their_order(monkeypatch):
+    monkeypatch.setattr("evaluate.games.job.MAPS_AHEAD", 3)
+    read = []
+    with ThreadPoolExecutor(1) as pool:
+        for place, found in enumerate(_ahead(pool, lambda item: read.append(item) or item, range(20))):
+            assert found == place
+            assert len(read) <= place + 1 + 3
+    assert read == list(range(20))
+
+
+def test_another_protocol_needs_another_folder(played):
+    with pytest.raises(ValueError, match=r"another configuration.*protocol"):
+        play(played, played.scores, protocol=Protocol(deletion_substrate="black"))
+
+
+def test_a_limit_and_another_protocol_without_ray(place):
+    protocol = Protocol(step_px=50, deletion_substrate="noise", insertion_substrate="black")
+    sources = check(place.maps)
+    images = open_played_images(str(place.data), sources[0], 2)
+    found = make_worker(place, protocol)(list(map_items(sources, images))).to_pandas()
+    assert found["image_id"].tolist() == ["00.png"] * 2 + ["01.png"] * 2 + ["00.png"] * 2 + ["01.png"] * 2
+    assert (found["teacher_queries"] == 6).all()  # 216 pixels in steps of 50, and the start
+    assert set(found["protocol_hash"]) == {protocol.hash} != {Protocol().hash}
+    ends = found.set_index(["method", "image_id", "game"])["curve"]
+    for method, image_id, game in ends.index:
+        whole = ends[(method, image_id, game)][0 if game == "deletion" else -1]
+        probs = box_teacher.make()(frame(place.data, image_id)[None])[0]
+        assert whole == pytest.approx(probs.max(), abs=1e-6)  # the whole image, at the end where it belongs
+
+
+def test_whole_patches_in_both_orders_without_ray(place):
+    """Four rows a map; 5 patches divide neither side of 12 x 18; the ends are the same frames in both orders."""
+    protocol = Protocol(patches=5, least_relevant=True)
+    sources = check(place.maps[:1])
+    images = open_played_images(str(place.data), sources[0], 8)
+    found = make_worker(place, protocol)(list(map_items(sources, images))).to_pandas()
+    assert found["game"].tolist() == list(ALL_GAMES) * 8
+    failed = found[found["error"].notna()]
+    assert len(failed) == 2 * 4  # the broken image and the map that is not finite
+    scored = found[found["error"].isna()]
+    assert (scored["teacher_queries"] == 26).all()
+    assert set(scored.loc[scored["image_id"] == f"{CONSTANT:02d}.png", "tied_share"]) == {1}
+    for _, rows in scored.groupby("image_id"):
+        curves = rows.set_index("game")["curve"]
+        for game, least in LEAST_GAMES.items():
+            assert curves[game][[0, -1]] == pytest.approx(curves[least][[0, -1]], abs=1e-6)
+            assert np.abs(curves[game] - curves[least]).max() > 1e-3
+        assert curves["deletion"][0] == pytest.approx(curves["insertion"][-1], abs=1e-6)
+    row = scored.iloc[0]
+    assert (row["image_id"], row["game"]) == ("00.png", "deletion")
+    assert row["auc"] == pytest.approx(plain_patch_auc(place, 0, 5, int(row["target"])), abs=1e-4)
+
+
+def test_fewer_points_say_by_how_much_they_may_be_off(place):
+    protocol, steps = Protocol(points=6, step_px=9), 24
+    sources = check(place.maps[:1])
+    images = open_played_images(str(place.data), sources[0], 8)
+    items = list(map_items(sources, images))
+    exact = make_worker(place, Protocol(step_px=9))(items).to_pandas()
+    table = make_worker(place, protocol)(items)
+    found = table.to_pandas()
+    assert "auc_bound" not in exact
+    assert found["error"].tolist() == exact["error"].tolist()
+    assert found["auc_bound"].isna().equals(found["error"].notna())
+    for (_, row), (_, whole) in zip(
+        found.dropna(subset="auc").iterrows(), exact.dropna(subset="auc").iterrows(), strict=True
+    ):
+        assert row["teacher_queries"] == 6
+        assert len(row["curve"]) == len(whole["curve"]) == steps + 1
+        assert row["curve"][[0, -1]] == pytest.approx(whole["curve"][[0, -1]], abs=1e-6)
+        assert np.isclose(row["curve"], whole["curve"], atol=1e-6).sum() >= 6
+        assert row["auc"] == pytest.approx(np.trapezoid(row["curve"], dx=1 / steps), abs=1e-6)
+        assert 0 < row["auc_bound"] < 0.5
+    folder = Folder(str(place.root / "fewer"))
+    folder.claim({"schema_version": "1", "protocol": protocol.fields(), "protocol_hash": protocol.hash}, what="scores")
+    pq.write_table(table, place.root / "fewer" / "part-00000.parquet")
+    assert read_scores(folder).column_names == table.column_names
+
+
+def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -> float:
+    """Delete whole patches of one image of the first method, frame by frame through the uint8 interface."""
+    height, width = box_teacher.SIZE
+    teacher = load_teacher(TEACHER)
+    shown = teacher.normalise(frame(place.data, f"{k:02d}.png")[None])[0].clone()
+    saliency = torch.from_numpy(make_saliency("first", k)).double()
+    values = torch.nn.functional.interpolate(saliency[None, None], (height, width), mode="bilinear")
+    means = torch.nn.functional.adaptive_avg_pool2d(values, patches)[0, 0]
+    scores, changed = [], [0]
+    for index in [-1, *torch.argsort(means.flatten(), descending=True).tolist()]:
+        if index >= 0:
+            i, j = divmod(index, patches)
+            rows = slice(i * height // patches, (i + 1) * height // patches)
+            columns = slice(j * width // patches, (j + 1) * width // patches)
+            shown[:, rows, columns] = 0
+            changed.append(changed[-1] + shown[0, rows, columns].numel())
+        pixels = (shown * torch.tensor(teacher.std)[:, None, None] + torch.tensor(teacher.mean)[:, None, None]) * 255
+        levels = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        scores.append(box_teacher.make()(levels[None])[0, target])
+    assert changed[-1] == height * width
+    return float(np.trapezoid(scores, np.array(changed) / changed[-1]))
+
+
+def make_worker(place: SimpleNamespace, protocol: Protocol) -> GamesWorker:
+    sources, images = check(place.maps), without_list(open_images(str(place.data)))
+    stored = {"teacher": TEACHER, "protocol": protocol.fields()}
+    return GamesWorker({"stored": stored, "protocol": protocol, "sources": sources, "images": images})
+
+
+def test_scores_are_the_same_in_any_shard(played):
+    """A worker without Ray, other items beside them, another order: the same rows."""
+    places = [(1, "part-00001.parquet", 8, "17.png"), (0, "part-00000.parquet", 0, "00.png")]
+    items: list[Any] = [dict(zip(("source", "part", "row", "image_id"), place, strict=True)) for place in places]
+    alone = make_worker(played, Protocol())(items).to_pandas().set_index(["method", "image_id", "game"])
+    together = read_table(played.scores).set_index(["method", "image_id", "game"])
+    for key, row in alone.iterrows():
+        assert row["auc"] == together.loc[key]["auc"]
+        assert row["curve"].tolist() == together.loc[key]["curve"].tolist()
+
+
+@pytest.mark.parametrize("change", [{"data_fingerprint": "0" * 12}, {"target": "label"}])
+def test_maps_that_do_not_belong_together_are_refused(place, tmp_path, change):
+    other = write_maps(place.data, tmp_path / "other", "third", **change)
+    with pytest.raises(ValueError, match=r"must belong together.*explain them with the same"):
+        check([place.maps[0], other])
+
+
+def test_maps_of_another_teacher_are_refused(place):
+    with pytest.raises(ValueError, match="play them on their own teacher"):
+        check(place.maps, teacher="python:box_teacher:make_other")
+
+
+OTHER = "python:box_teacher:make_other"
+
+
+def test_crossed_maps_must_be_of_one_other_teacher(place, tmp_path):
+    third = {"teacher": "python:third:make", "teacher_fingerprint": "third"}
+    other = write_maps(place.data, tmp_path / "other", "third", **third)
+    assert [source.method for source in check([place.maps[0]], OTHER, cross_teacher=True)] == ["first"]
+    with pytest.raises(ValueError, match="leave --cross-teacher out"):
+        check(place.maps, cross_teacher=True)
+    nobody = write_maps(place.data, tmp_path / "nobody", "third", teacher=None, teacher_fingerprint=None)
+    with pytest.raises(ValueError, match="made for no teacher"):
+        check([nobody], OTHER, cross_teacher=True)
+    with pytest.raises(ValueError, match="different teachers; cross one at a time"):
+        check([place.maps[0], other], OTHER, cross_teacher=True)
+
+
+def test_maps_are_played_on_another_teacher_where_that_is_asked_for(played, tmp_path, monkeypatch):
+    """The class stays the map's own, and configuration, rows and MLflow say whose maps they were."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
+    out = str(tmp_path / "crossed")
+    play(played, out, teacher=OTHER, cross_teacher=True)
+    config = Folder(out).config()
+    own = load_teacher(TEACHER)
+    assert config["made_for"] == {"teacher": TEACHER, "teacher_fingerprint": own.fingerprint}
+    assert config["teacher_fingerprint"] == load_teacher(OTHER).fingerprint
+    assert "made_for" not in Folder(played.scores).config()
+    found = read_table(out)
+    assert set(found["protocol_hash"]) == {config["protocol_hash"]} != {Protocol().hash}
+    targets = read_table(played.scores).set_index("image_id")["target"]
+    for _, row in found[found["error"].isna()].iterrows():
+        assert row["target"] == targets[row["image_id"]].iloc[0]
+        probs = box_teacher.make_other()(frame(played.data, row["image_id"])[None])[0]
+        whole = row["curve"][0 if row["game"] == "deletion" else -1]
+        assert whole == pytest.approx(probs[int(row["target"])], abs=1e-6)
+    _, runs = runs_of(played)
+    crossed = [run for run in runs if run.data.tags["stage"] == "cross_teacher_games"]
+    assert sorted(run.data.tags["method"] for run in crossed) == ["first", "second_one"]
+    assert {run.data.params["made_for.teacher"] for run in crossed} == {TEACHER}
+    with pytest.raises(ValueError, match="another configuration"):
+        play(played, out)
+    assert_specific(played, tmp_path, out)
+
+
+def assert_specific(played: SimpleNamespace, root: Path, crossed: str) -> None:
+    """Maps that are the same for both teachers are specific to neither, and every image counts that has a score."""
+    names = {"teacher": OTHER, "teacher_fingerprint": load_teacher(OTHER).fingerprint}
+    maps = [write_maps(played.data, root / "of_other" / name, name, **names) for name in ("first", "second_one")]
+    others = SimpleNamespace(data=played.data, maps=maps)
+    play(others, str(root / "own"), teacher=OTHER)
+    play(others, str(root / "back"), cross_teacher=True)
+    found = compare_teachers([played.scores, crossed, str(root / "own"), str(root / "back")])
+    assert len(found.comparisons) == 2 * 2
+    for one in found.comparisons:
+        assert (one.num_images, one.num_scored) == (NUM_IMAGES - 2, NUM_IMAGES - 2)
+        assert one.aucs["A", "A"].mean != one.aucs["A", "B"].mean
+        assert one.differences[BOTH].mean == pytest.approx(0, abs=1e-6)
+
+
+def test_the_same_maps_twice_are_refused(place):
+    with pytest.raises(ValueError, match="same method with the same settings"):
+        check([*place.maps, place.maps[0]])
+
+
+def test_maps_that_are_not_complete_are_refused(place, tmp_path):
+    shutil.copytree(place.maps[0], tmp_path / "half")
+    Folder(str(tmp_path / "half")).delete("_manifest.json")
+    with pytest.raises(ValueError, match="not complete"):
+        check([str(tmp_path / "half")])
+
+
+def test_maps_without_a_target_are_refused(place, tmp_path):
+    nobody = {"target": None, "teacher": None, "teacher_fingerprint": None}
+    with pytest.raises(ValueError, match="name no class"):
+        check([write_maps(place.data, tmp_path / "nobody", "random", **nobody)])
+
+
+def check(maps: list[str], teacher: str = TEACHER, **options: bool) -> list[Source]:
+    return open_sources(maps, teacher=teacher, teacher_fingerprint=load_teacher(teacher).fingerprint, **options)
+
+
+def test_source_hash_is_the_rows_hash(place):
+    (source, _) = check(place.maps)
+    assert source.config_hash == config_hash(maps_config(place.data, "first"))
+    assert set(read_table(place.maps[0])["config_hash"]) == {source.config_hash}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--teacher": "magic:box"}, "unknown teacher kind"),
+        ({"--data": "nowhere"}, "nowhere"),
+        ({"--maps": "nowhere"}, "_config.json"),
+        ({"--step-px": "0"}, "step_px 0"),
+        ({"--patches": "13"}, "does not fit the teacher's input of 12 x 18"),
+        ({"--patches": "4", "--step-px": "9"}, "do not go together"),
+        ({"--limit": "0"}, "limit"),
+    ],
+)
+def test_the_command_says_what_is_wrong(place, tmp_path, capsys, change, message):
+    given = {"--maps": place.maps[0], "--data": str(place.data), "--teacher": TEACHER, "--out": str(tmp_path / "out")}
+    words = [word for pair in {**given, **change}.items() for word in pair]
+    assert main(["games", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_images_than_the_maps_are_refused(place, tmp_path, capsys):
+    data = write_images(tmp_path / "photos")
+    (data / "00.png").unlink()
+    words = ["--maps", *place.maps, "--data", str(data), "--teacher", TEACHER, "--out", str(tmp_path / "out")]
+    assert main(["games", *words]) == 2
+    assert "is not what the maps in" in capsys.readouterr().err
+
+
+def test_protocol_of_maps_for_labels_is_another(place):
+    assert dataclasses.replace(Protocol(), target="label").hash != Protocol().hash

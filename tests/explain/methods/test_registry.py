@@ -1,0 +1,69 @@
+import inspect
+import subprocess
+import sys
+from dataclasses import asdict, fields
+
+import pytest
+import torch
+from tiny_nets import noise, tiny_net
+
+from distill.student.model import ResCBAM
+from explain.methods.grid import grid_size
+from explain.methods.query.queries import Queries
+from explain.methods.registry import METHODS, find_method
+from explain.readout.checkpoint import new_readout
+
+
+def explain(name, targets):
+    method = METHODS[name]
+    seeds = {"seeds": [1, 2]} if method.seeded else {}
+    model = tiny_net()
+    if method.reads_out:
+        torch.manual_seed(0)
+        model = ResCBAM(18, 5).eval().requires_grad_(False)
+        model.add_module("readout", new_readout(model).eval())
+    if method.asks:
+        model = Queries(lambda frames: tiny_net()(frames).detach().softmax(dim=1))
+    return method.load()(model, noise(2, 32, 64), torch.tensor(targets), **asdict(method.options()), **seeds)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_a_finite_map_of_the_input_size_or_on_the_grid(name):
+    maps = explain(name, [0, 4])
+    assert maps.shape in ((2, 32, 64), (2, *grid_size(32, 64)))
+    assert maps.dtype == torch.float32
+    assert torch.isfinite(maps).all()
+    assert not maps.requires_grad
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].asks])
+def test_a_map_is_the_same_for_all_classes_where_the_registry_says_so(name):
+    assert torch.equal(explain(name, [0, 4]), explain(name, [1, 3])) != METHODS[name].class_specific
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_and_signature_say_the_same(name):
+    method = METHODS[name]
+    parameters = inspect.signature(method.load_with_std()).parameters
+    assert list(parameters)[:3] == ["model", "images", "target"]
+    keywords = {
+        key: p.default
+        for key, p in parameters.items()
+        if p.kind is p.KEYWORD_ONLY and key not in {"seeds", "student", "start"}
+    }
+    assert keywords == {field.name: field.default for field in fields(method.options)}
+    assert ("seeds" in parameters) == method.seeded
+
+
+def test_unknown_method_is_told_what_there_is():
+    with pytest.raises(ValueError, match="unknown method 'gradcam'; methods: mal_grad_cam, ml_grad_cam, matt"):
+        find_method("gradcam")
+
+
+def test_the_command_line_imports_nothing_heavy():
+    code = (
+        "import sys, explain.__main__; "
+        "print([m for m in ('torch', 'ray', 'mlflow', 'pandas', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

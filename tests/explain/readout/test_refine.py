@@ -1,0 +1,169 @@
+"""Refining a read-out by the games: its frames against the games' own, its loss against a slow one, what it keeps."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from distill.perturb.curves import compose
+from distill.perturb.superpixels import blur
+from distill.student.model import Student
+from distill.teachers import Teacher
+from evaluate.games.protocol import Protocol
+from evaluate.games.setup import make_plays
+from explain.readout import refine as refining
+from explain.readout.dataset import Lessons, correlation
+from explain.readout.network import NUM_PLACES, ReadOut, standardised
+from explain.readout.refine import ANCHOR, HARD_POINTS, SOFT_POINTS, Judge, hard_frames, refine, soft_frames, soft_loss
+from explain.readout.train import held_out_maps
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+SIZE, CELLS = (20, 28), (10, 14)
+
+
+class Half(nn.Module):
+    """Two classes: the first is as likely as one half of the image is far from grey."""
+
+    def __init__(self, half):
+        super().__init__()
+        self.half = half
+        self.fc = nn.Linear(1, 2)
+
+    def forward(self, images):
+        shown = images[..., :14] if self.half == "left" else images[..., 14:]
+        evidence = 4 * shown.abs().mean(dim=(1, 2, 3)) - 2
+        return torch.stack([evidence, torch.zeros_like(evidence)], dim=1)
+
+
+class Box(Teacher):
+    """The same as a black box."""
+
+    def __init__(self, half):
+        about = {"spec": half, "input_size": SIZE, "mean": MEAN, "std": STD, "fingerprint": half, "engine": "test"}
+        super().__init__(output="logits", class_names=None, batch_size=None, **about)
+        self.network = Half(half)
+        self.finish()
+
+    def _outputs(self, pixels):
+        return self.network(pixels)
+
+
+@pytest.fixture
+def student():
+    model: Any = Half("left").requires_grad_(False)
+    return Student(model=model, input_size=SIZE, mean=MEAN, std=STD, teacher="left", teacher_fingerprint="left")
+
+
+@pytest.fixture
+def lessons():
+    generator = torch.Generator().manual_seed(0)
+    maps = standardised(torch.randn(40, 2, 2 + 6 + NUM_PLACES, *CELLS, generator=generator))
+    x = torch.linspace(-1, 1, CELLS[1]).expand(CELLS)
+    maps[:, :, -NUM_PLACES] = x  # where a cell lies: what a read-out needs here, as an image is or mirrored
+    rng = np.random.default_rng(0)
+    return Lessons(
+        maps=maps.half(),
+        layers=tuple(torch.zeros(40, 2, 4, 5, 7) for _ in range(3)),
+        labels=standardised(torch.randn(40, *CELLS, generator=generator)),
+        image_ids=tuple(map(str, range(40))),
+        targets=torch.zeros(40, dtype=torch.long),
+        frames=rng.choice(np.array([0, 255], dtype=np.uint8), (40, *SIZE, 3)),
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def head():
+    torch.manual_seed(0)
+    return ReadOut(1, (4, 4, 4), width=8)
+
+
+def judge_of(half, lessons, held):
+    return Judge(teacher=Box(half), frames=lessons.frames[held], targets=lessons.targets[held])
+
+
+def test_the_frames_that_the_black_box_is_asked_for_are_the_games_own(lessons):
+    image = torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(1))
+    saliency = torch.randn(CELLS, generator=torch.Generator().manual_seed(2))
+    protocol = Protocol(step_px=SIZE[0] * SIZE[1] // (2 * HARD_POINTS))
+    plays, _ = make_plays(image, saliency, target=0, protocol=protocol, image_id="a", mean=MEAN, std=STD)
+    points = range(1, 2 * HARD_POINTS, 2)
+    expected = torch.empty(2, HARD_POINTS, 3, *SIZE)
+    for play, out in zip(plays, expected, strict=True):
+        compose(play, points, out=out)
+    assert torch.allclose(hard_frames(image, saliency), expected.flatten(0, 1), atol=1e-5)
+
+
+def test_a_soft_frame_is_a_hard_one_where_the_border_is_thin(monkeypatch):
+    monkeypatch.setattr(refining, "SOFTNESS", 1e-6)
+    generator = torch.Generator().manual_seed(0)
+    images, maps = torch.randn(2, 3, *CELLS, generator=generator), torch.randn(2, *CELLS, generator=generator)
+    shares = torch.tensor([[0.25, 0.5]])
+    deletion, insertion = soft_frames(images, maps, shares)
+    for i, share in enumerate((0.25, 0.5)):
+        taken = maps[i] >= np.quantile(maps[i].numpy(), 1 - share)
+        assert int(taken.sum()) == round(share * maps[i].numel())
+        assert torch.allclose(deletion[i], torch.where(taken, 0, images[i]), atol=1e-4)
+        assert torch.allclose(
+            insertion[i], torch.where(taken, images[i], blur(images[i], refining.BLUR_SIGMA)), atol=1e-4
+        )
+
+
+def test_the_soft_loss_is_what_its_terms_say(lessons, head, student):
+    numbers = torch.tensor([3, 1, 7])
+    found = soft_loss(head, lessons, numbers, student, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    mirrored = torch.randint(2, (3,), generator=generator)
+    uniform = torch.rand(SOFT_POINTS, 3, generator=generator)
+    views, labels = lessons.batch(numbers, mirrored)
+    maps, games = head(views), []
+    sigma = refining.BLUR_SIGMA * SIZE[1]
+    weight = gaussian_filter(np.ones(SIZE, dtype=np.float32), sigma, mode="constant", radius=5)
+    for i, number in enumerate(numbers.tolist()):
+        image = torch.from_numpy(lessons.frames[number]).permute(2, 0, 1) / 255 * 4 - 2
+        image = image.flip(2) if mirrored[i] else image
+        blurred = torch.from_numpy(
+            gaussian_filter(image.numpy(), (0, sigma, sigma), mode="constant", radius=5) / weight
+        )
+        values = (maps[i] - maps[i].mean()) / maps[i].std(correction=0)
+        for k in range(SOFT_POINTS):
+            limit = values.detach().quantile(1 - (uniform[k, i] + k) / SOFT_POINTS)
+            taken = 1 / (1 + torch.exp((limit - values) / refining.SOFTNESS))
+            taken = F.interpolate(taken[None, None], SIZE, mode="bilinear")[0]
+            frames = torch.stack([image * (1 - taken), image * taken + blurred * (1 - taken)])
+            odds = student.model(frames)
+            shown = torch.exp(odds[:, 0]) / torch.exp(odds).sum(dim=1)
+            games.append(shown[0] - shown[1])
+    expected = torch.stack(games).mean() + ANCHOR * (1 - correlation(maps, labels).mean())
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_games_on_a_faithful_student_make_both_games_on_the_black_box_better(lessons, head, student):
+    held, own = torch.arange(8), torch.arange(8, 40)
+    made = refine(head, lessons, own, held, student=student, judge=judge_of("left", lessons, held), epochs=12, seed=0)
+    assert made["epoch"] > 0
+    assert made["after"]["deletion"] < made["before"]["deletion"] - 0.01
+    assert made["after"]["insertion"] > made["before"]["insertion"] + 0.01
+    maps = held_out_maps(head, lessons, held)
+    assert maps[..., :7].mean() > maps[..., 7:].mean()
+    assert judge_of("left", lessons, held).games(maps) == pytest.approx(tuple(made["after"].values()))
+
+
+def test_a_read_out_that_games_on_an_unfaithful_student_would_spoil_stays_as_it_came(lessons, head, student):
+    held, own = torch.arange(8), torch.arange(8, 40)
+    for tensor in head.parameters():  # a read-out that the black box likes: bright on the right
+        tensor.data.zero_()
+    head.hidden[0].weight.data[0, 2 + 6, 1, 1] = 1.0  # the place from left to right
+    head.hidden[0].bias.data[0] = 2.0
+    for conv in head.hidden[1:]:
+        conv.weight.data[0, 0, 1, 1] = 1.0
+    head.last.weight.data[0, 0] = 1.0
+    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    made = refine(head, lessons, own, held, student=student, judge=judge_of("right", lessons, held), epochs=4, seed=0)
+    assert made["epoch"] == 0
+    assert made["after"] == made["before"]
+    assert all(torch.equal(before[name], tensor) for name, tensor in head.state_dict().items())
