@@ -45,7 +45,7 @@ class Scored:
     def kind(self) -> Kind:
         """Return what the method looks at, as every table marks it."""
         if self.explains == "teacher":
-            return "asks" if self.method in METHODS and METHODS[self.method].asks else "teacher"
+            return "asks" if self.method in METHODS and METHODS[self.method].is_query_based else "teacher"
         kinds: dict[str, Kind] = {"student": "student", "nothing": "control"}
         return kinds.get(self.explains, "unknown")
 

@@ -9,7 +9,7 @@ from explain.methods.options import GpRegressionOptions
 from explain.methods.registry import METHODS
 
 SUMMARY = "Whatever is best at a budget of questions to the black box, down to none."
-LEAST_QUERIES = 8
+MIN_QUERIES = 8
 """Of `gp_regression`."""
 
 
@@ -21,8 +21,8 @@ class AutoOptions:
     """Questions to the black box per image: 0, or 8 and more. Default: 200 with --teacher, 0 without."""
 
     def __post_init__(self) -> None:
-        if self.queries is not None and self.queries != 0 and self.queries < LEAST_QUERIES:
-            raise ValueError(f"queries {self.queries} is too small; give 0, or {LEAST_QUERIES} or more, such as 200")
+        if self.queries is not None and self.queries != 0 and self.queries < MIN_QUERIES:
+            raise ValueError(f"queries {self.queries} is too small; give 0, or {MIN_QUERIES} or more, such as 200")
 
 
 def resolve(job: Job[AutoOptions]) -> tuple[str, Job[Any]]:

@@ -66,13 +66,13 @@ class Job(Generic[Options]):
         if self.max_queries is not None and self.max_queries < 0:
             raise ValueError(f"max_queries {self.max_queries} is too small; give 0 or more")
 
-    def reads_out(self, method: Method) -> bool:
+    def needs_readout(self, method: Method) -> bool:
         """Tell whether the student's learnt read-out is needed."""
-        return method.reads_out or getattr(self.options, "prior", "none") == "readout"
+        return method.needs_readout or getattr(self.options, "prior", "none") == "readout"
 
-    def asks_student(self, method: Method) -> bool:
+    def queries_student(self, method: Method) -> bool:
         """Tell whether the student is asked as the black box is: in its place, or for a prior."""
-        return method.asks and (self.ask == "student" or getattr(self.options, "prior", "none") == "student")
+        return method.is_query_based and (self.ask == "student" or getattr(self.options, "prior", "none") == "student")
 
     def check(self, method: Method) -> None:
         """Refuse what no work could come of, before anything is loaded.
@@ -84,15 +84,15 @@ class Job(Generic[Options]):
             raise ValueError(f"method {method.name!r} looks into a student; give --student RUN (python -m distill)")
         if method.explains == "teacher" and self.teacher is None:
             raise ValueError(f"method {method.name!r} asks the black box; give --teacher KIND:WHERE")
-        if self.ask == "student" and not method.asks:
-            asking = ", ".join(one.name for one in METHODS.values() if one.asks)
+        if self.ask == "student" and not method.is_query_based:
+            asking = ", ".join(one.name for one in METHODS.values() if one.is_query_based)
             raise ValueError(f"method {method.name!r} asks nobody; leave out --ask, which is for {asking}")
         if self.ask == "student" and self.student is None:
             raise ValueError("--ask student needs the student; give --student RUN (python -m distill)")
         prior = getattr(self.options, "prior", "none")
         if prior != "none" and (self.student is None or self.ask == "student"):
             raise ValueError(f"--prior {prior} needs --student RUN (python -m distill), and --ask teacher")
-        if method.reads_out and self.student is None:
+        if method.needs_readout and self.student is None:
             raise ValueError(f"method {method.name!r} reads a student; give --student RUN (python -m distill)")
         if self.teacher is not None:
             split_spec(self.teacher)

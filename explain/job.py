@@ -19,18 +19,27 @@ from distill.data.frames import read_frame, without_list
 from distill.teachers import load_teacher
 from distill.teachers.engines.backends import Choice, has_native_bfloat16
 from distill.teachers.query_budget import check_budget
-from explain.compiled.select import EAGER, GRAPH_IMAGES, GRAPH_QUESTIONS, choose, in_engine
+from explain.compiled.select import EAGER, GRAPH_IMAGES, GRAPH_QUERIES, select_engine, with_engine
 from explain.config import Job
 from explain.maps import SCHEMA_VERSION, maps_table
 from explain.methods.registry import METHODS, Method, find_method
-from explain.plan import Plan, make_plan, white_box
+from explain.plan import Plan, explained_model, make_plan
 from explain.rank_maps import compact
 from explain.readout.checkpoint import load_explained
-from explain.runners.query import Asker
-from explain.runners.query_cache import answers_folder, gather_answers
-from explain.runners.white_box import PASS_IMAGES, Answer, Explainer, Request, Tell, explainer_of, passes_over, silent
+from explain.runners.query import QueryRunner
+from explain.runners.query_cache import regroup_responses, response_cache_folder
+from explain.runners.white_box import (
+    PASS_IMAGES,
+    Explainer,
+    Explanation,
+    ProgressCallback,
+    Request,
+    explainer_of,
+    no_progress,
+    passes_over,
+)
 from explain.seeds import image_seed
-from explain.surrogate import logits, stand_in
+from explain.surrogate import logits, make_surrogate
 from explain.targets import TargetWorker, read_targets, targets_folder
 
 if TYPE_CHECKING:
@@ -40,7 +49,7 @@ if TYPE_CHECKING:
 SHARD_IMAGES = 64
 """One part of 64 maps at 224 px is at most 13 MB: small to redo, large enough for an object store."""
 
-SHARD_ASKED = 8
+QUERY_SHARD_IMAGES = 8
 """Images a shard of a query-based method, whose maps cost thousands of passes each."""
 
 
@@ -54,7 +63,7 @@ def explain(name: str, job: Job) -> Summary:
     plan = make_plan(name, job)
     if plan.teacher is not None:
         check_budget(plan.teacher, plan.shares(), job.max_queries)
-    choice = choose_engine(plan, job)
+    choice = engine_for(plan, job)
     folder = Folder(job.out)
     folder.claim(plan.config, what="maps")
     with ray_session():
@@ -67,13 +76,13 @@ def explain(name: str, job: Job) -> Summary:
             "size": plan.size,
             "batch_size": job.batch_size,
             "engine": asdict(choice),
-            "answers": answers_folder(job.out, plan.method, plan.config) if plan.method.asks else None,
+            "answers": response_cache_folder(job.out, plan.method, plan.config) if plan.method.is_query_based else None,
         }
         image_ids = plan.images.image_ids
-        size = shard_size(len(image_ids), SHARD_ASKED if plan.method.asks else SHARD_IMAGES)
+        size = shard_size(len(image_ids), QUERY_SHARD_IMAGES if plan.method.is_query_based else SHARD_IMAGES)
         shards = make_shards(items, size)
         if config["answers"] is not None:
-            gather_answers(config["answers"], [image_ids[k : k + size] for k in range(0, len(image_ids), size)])
+            regroup_responses(config["answers"], [image_ids[k : k + size] for k in range(0, len(image_ids), size)])
         summary = run_shards(
             MapWorker,
             config,
@@ -94,14 +103,14 @@ def explain(name: str, job: Job) -> Summary:
     return summary
 
 
-def choose_engine(plan: Plan, job: Job) -> Choice:
+def engine_for(plan: Plan, job: Job) -> Choice:
     """Return what computes the method here. Raises: ValueError for an engine that cannot."""
-    method, asks_student = plan.method, job.asks_student(plan.method)
+    method, queries_student = plan.method, job.queries_student(plan.method)
     if job.precision == "bfloat16":
         return low_precision(method, job)
-    if not (method.static or asks_student) and job.engine in ("auto", "eager"):
+    if not (method.static or queries_student) and job.engine in ("auto", "eager"):
         return EAGER
-    if not (method.static or asks_student):
+    if not (method.static or queries_student):
         graphs = ", ".join(one.name for one in METHODS.values() if one.static)
         raise ValueError(
             f"method {method.name!r} is no static graph for --engine {job.engine}; these are: {graphs}, and a student "
@@ -109,22 +118,22 @@ def choose_engine(plan: Plan, job: Job) -> Choice:
         )
     options, number = asdict(job.options), len(plan.images.image_ids)
     few = number < GRAPH_IMAGES
-    if asks_student:
+    if queries_student:
         each = options[str(method.budget)]
-        few = number * max(each, 0 if job.ask == "student" else options["prior_samples"]) < GRAPH_QUESTIONS
+        few = number * max(each, 0 if job.ask == "student" else options["prior_samples"]) < GRAPH_QUERIES
     if torch.cuda.is_available() or (few and job.engine == "auto"):
         return EAGER
-    if asks_student:
+    if queries_student:
         assert plan.student is not None, "Job.check lets no such job through"
-        return choose(passes_over(plan.student, logits), plan.student, job.engine, name="logits")
-    explained = white_box(method, plan.student, plan.teacher)
+        return select_engine(passes_over(plan.student, logits), plan.student, job.engine, name="logits")
+    explained = explained_model(method, plan.student, plan.teacher)
     assert explained is not None, "a static method looks into a network"
-    return choose(explainer_of(method, explained, options), explained, job.engine, name=method.name)
+    return select_engine(explainer_of(method, explained, options), explained, job.engine, name=method.name)
 
 
 def low_precision(method: Method, job: Job) -> Choice:
     """Return what computes a method in bfloat16. Raises: ValueError where nothing does."""
-    is_graph = method.static or job.asks_student(method)
+    is_graph = method.static or job.queries_student(method)
     engine = "openvino" if is_graph else "eager"
     passes = is_graph or (method.explains == "student" and job.student is not None)
     if not passes or job.engine not in ("auto", engine) or torch.cuda.is_available():
@@ -176,13 +185,13 @@ class MapWorker:
         self.config, stored = config, config["stored"]
         self.method = find_method(stored["method"])
         device = own_device()
-        make = make_asker if self.method.asks else make_explainer
+        make = make_query_runner if self.method.is_query_based else make_explainer
         self.explainer = make(self.method, config, device)
 
-    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> "pa.Table":
+    def __call__(self, items: list[dict[str, Any]], on_progress: ProgressCallback = no_progress) -> "pa.Table":
         """Return one row per item, in their order; the next images are read while some are explained.
 
-        `tell` hears how far it is.
+        `on_progress` hears how far it is.
         """
         size = math.ceil(self.config["batch_size"] / PASS_IMAGES) * PASS_IMAGES
         rows: list[dict[str, Any]] = []
@@ -190,14 +199,18 @@ class MapWorker:
             read = readers.map(self._read, items)
             for i in range(0, len(items), size):
                 batch = items[i : i + size]
-                rows += self._rows(batch, list(islice(read, len(batch))), partial(_further, tell, i))
+                rows += self._rows(batch, list(islice(read, len(batch))), partial(_shifted, on_progress, i))
         return maps_table(rows, self.config["stored"])
 
-    def _rows(self, items: Sequence[dict[str, Any]], read: Sequence[Request | str], tell: Tell) -> list[dict[str, Any]]:
-        answers = self.explainer([found if isinstance(found, Request) else None for found in read], tell)
+    def _rows(
+        self, items: Sequence[dict[str, Any]], read: Sequence[Request | str], on_progress: ProgressCallback
+    ) -> list[dict[str, Any]]:
+        explanations = self.explainer([found if isinstance(found, Request) else None for found in read], on_progress)
         return [
-            self._row(item, answer) if isinstance(answer, Answer) else {**item, "error": answer or found}
-            for item, found, answer in zip(items, read, answers, strict=True)
+            self._row(item, explanation)
+            if isinstance(explanation, Explanation)
+            else {**item, "error": explanation or found}
+            for item, found, explanation in zip(items, read, explanations, strict=True)
         ]
 
     def _read(self, item: dict[str, Any]) -> Request | str:
@@ -210,27 +223,27 @@ class MapWorker:
         seed = image_seed(self.config["stored"]["seed"], item["image_id"], self.method.name)
         return Request(frame=frame, target=item["target"], seed=seed, image_id=item["image_id"])
 
-    def _row(self, item: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    def _row(self, item: dict[str, Any], explanation: Explanation) -> dict[str, Any]:
         explained = self.config["stored"].get("explains", self.method.explains)
         row = {
             **item,
-            "target": answer.target,
-            "target_prob": item["target_prob"] if answer.target_prob is None else answer.target_prob,
-            "seconds": answer.seconds,
-            "teacher_queries": answer.passes if explained == "teacher" else 0,
-            "student_passes": answer.passes if explained == "student" else answer.prior_passes,
+            "target": explanation.target,
+            "target_prob": item["target_prob"] if explanation.target_prob is None else explanation.target_prob,
+            "seconds": explanation.seconds,
+            "teacher_queries": explanation.passes if explained == "teacher" else 0,
+            "student_passes": explanation.passes if explained == "student" else explanation.prior_passes,
         }
-        if not np.isfinite(answer.saliency).all():
+        if not np.isfinite(explanation.saliency).all():
             return {**row, "error": "the map has values that are not finite numbers"}
         cells = self.config["stored"].get("map_cells")
-        saliency = answer.saliency if cells is None else compact(answer.saliency, cells)
+        saliency = explanation.saliency if cells is None else compact(explanation.saliency, cells)
         size = {"map_height": saliency.shape[0], "map_width": saliency.shape[1]}
-        return {**row, "saliency": saliency, "saliency_std": None if cells else answer.std, **size}
+        return {**row, "saliency": saliency, "saliency_std": None if cells else explanation.std, **size}
 
 
-def _further(tell: Tell, before: int, rows: int, asked: int) -> None:
+def _shifted(on_progress: ProgressCallback, before: int, rows: int, asked: int) -> None:
     """Tell of a batch behind `before` others."""
-    tell(before + rows, asked)
+    on_progress(before + rows, asked)
 
 
 def make_explainer(method: Method, config: dict[str, Any], device: str) -> Explainer:
@@ -239,25 +252,26 @@ def make_explainer(method: Method, config: dict[str, Any], device: str) -> Expla
     student = load_explained(stored["student"], device=device) if stored["student"] is not None else None
     teacher = load_teacher(stored["teacher"], device=device) if stored.get("explains") == "teacher" else None
     explainer = explainer_of(method, student or teacher, config["options"])
-    return explainer if device == "cuda" else in_engine(explainer, Choice(**config["engine"]), tuple(config["size"]))
+    return explainer if device == "cuda" else with_engine(explainer, Choice(**config["engine"]), tuple(config["size"]))
 
 
-def make_asker(method: Method, config: dict[str, Any], device: str) -> Asker:
+def make_query_runner(method: Method, config: dict[str, Any], device: str) -> QueryRunner:
     """Load what a query-based method asks: the black box, or the student in its place; and the student as a prior."""
     stored, student = config["stored"], None
     teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=device)
-    teacher.remembers = False  # thousands for an image: `Asker` keeps the target's probability alone
-    asks_student, prior, starts, size = stored.get("explains") == "student", config["options"].get("prior"), None, None
-    if asks_student or prior == "student":
+    teacher.remembers = False  # thousands for an image: `QueryRunner` keeps the target's probability alone
+    queries_student, prior = stored.get("explains") == "student", config["options"].get("prior")
+    starts, size = None, None
+    if queries_student or prior == "student":
         found = load_explained(stored["student"], device=device)
-        student = stand_in(found, teacher, Choice(**config["engine"]))
+        student = make_surrogate(found, teacher, Choice(**config["engine"]))
     if prior == "readout":
         read = load_explained(stored["student"], device=device)
         starts, size = explainer_of(find_method("readout"), read, {}), read.input_size
-    return Asker(
+    return QueryRunner(
         function=method.load_with_std(),
-        teacher=student if asks_student and student is not None else teacher,
-        student=None if asks_student else student,
+        teacher=student if queries_student and student is not None else teacher,
+        student=None if queries_student else student,
         starts=starts,
         student_size=size,
         folder=config["answers"],

@@ -16,7 +16,7 @@ from explain.config import Job
 from explain.maps import SCHEMA_VERSION
 from explain.methods.registry import Method, find_method
 from explain.readout.checkpoint import load_explained, readout_of
-from explain.runners.white_box import network
+from explain.runners.white_box import network_of
 from explain.targets import choose_target
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Plan:
     @property
     def size(self) -> tuple[int, int]:
         """Return the maps' (height, width): the input size of what is explained, else of the other, else 224 x 224."""
-        model = self.teacher if self.method.asks else self.student or self.teacher
+        model = self.teacher if self.method.is_query_based else self.student or self.teacher
         return tuple(model.input_size) if model is not None else DEFAULT_SIZE  # pyright: ignore[reportReturnType]
 
     def shares(self) -> list[Share]:
@@ -86,11 +86,11 @@ def make_plan(name: str, job: Job) -> Plan:
         labels=labels,
         num_classes=num_classes,
     )
-    if method.asks and target == "student":
+    if method.is_query_based and target == "student":
         raise ValueError(f"method {name!r} asks the black box; its --target is teacher, label, or a class index")
-    explained = white_box(method, student, teacher)
+    explained = explained_model(method, student, teacher)
     if explained is not None:
-        rehearse(method, asdict(job.options), explained)
+        dry_run(method, asdict(job.options), explained)
     config = {
         "schema_version": SCHEMA_VERSION,
         "method": name,
@@ -109,7 +109,7 @@ def make_plan(name: str, job: Job) -> Plan:
     }
     if job.per_class is not None:
         config["per_class"] = job.per_class
-    if student is not None and job.reads_out(method):
+    if student is not None and job.needs_readout(method):
         config["readout_fingerprint"] = readout_of(student).fingerprint
     if method.version > 1:
         config["version"] = method.version
@@ -134,7 +134,7 @@ def make_plan(name: str, job: Job) -> Plan:
     )
 
 
-def white_box(method: Method, student: Student | None, teacher: "Teacher | None") -> "Student | Teacher | None":
+def explained_model(method: Method, student: Student | None, teacher: "Teacher | None") -> "Student | Teacher | None":
     """Return what the method looks into: the student, else a teacher that is a torch network; None if it needs none.
 
     Raises:
@@ -153,10 +153,10 @@ def white_box(method: Method, student: Student | None, teacher: "Teacher | None"
     return teacher
 
 
-def rehearse(method: Method, options: dict[str, Any], explained: "Student | Teacher") -> None:
+def dry_run(method: Method, options: dict[str, Any], explained: "Student | Teacher") -> None:
     """Explain one black image, so that an option that does not fit the network fails before any work starts."""
     frame = np.zeros((1, *explained.input_size, 3), dtype=np.uint8)
     seeds = {"seeds": [0]} if method.seeded else {}
     rehearsed = options | {name: 1 for name in ("num_iterations", "num_steps") if name in options}
     target = torch.zeros(1, dtype=torch.long)
-    method.load()(network(explained), explained.normalise(frame), target, **rehearsed, **seeds)
+    method.load()(network_of(explained), explained.normalise(frame), target, **rehearsed, **seeds)

@@ -15,11 +15,11 @@ from distill.student.model import Student
 from distill.teachers.base import Teacher
 from distill.teachers.engines.backends import Choice
 from distill.teachers.kinds.torch_module import EagerTeacher
-from explain.compiled.select import EAGER, in_engine
+from explain.compiled.select import EAGER, with_engine
 from explain.runners.white_box import PASS_IMAGES, passes_over
 
 
-def stand_in(student: Student, teacher: Teacher, choice: Choice = EAGER) -> Teacher:
+def make_surrogate(student: Student, teacher: Teacher, choice: Choice = EAGER) -> Teacher:
     """Make what takes the teacher's normalised pixels, as the teacher does, and answers as the student.
 
     Args:
@@ -27,7 +27,7 @@ def stand_in(student: Student, teacher: Teacher, choice: Choice = EAGER) -> Teac
         teacher: The black box that it was distilled from.
         choice: What computes the student's passes on a CPU.
     """
-    passes = in_engine(passes_over(student, logits), choice, student.input_size)
+    passes = with_engine(passes_over(student, logits), choice, student.input_size)
     of_none = torch.zeros(PASS_IMAGES, dtype=torch.long)
 
     def answer(pixels: Tensor) -> Tensor:

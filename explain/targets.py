@@ -82,7 +82,7 @@ class TargetWorker:
 
         read = [read_frame(self.images, item["image_id"], self.teacher.input_size) for item in items]
         frames = [frame for frame, _ in read if frame is not None]
-        answers = iter(answers_or_errors(self.teacher, frames))
+        answers = iter(responses_or_errors(self.teacher, frames))
         rows = [
             {"image_id": item["image_id"], **_target(error if frame is None else next(answers))}
             for item, (frame, error) in zip(items, read, strict=True)
@@ -93,7 +93,7 @@ class TargetWorker:
         return pa.Table.from_pylist(rows, schema=schema)
 
 
-def answers_or_errors(teacher: "Teacher", frames: Sequence[np.ndarray]) -> list[np.ndarray | str]:
+def responses_or_errors(teacher: "Teacher", frames: Sequence[np.ndarray]) -> list[np.ndarray | str]:
     """Return each frame's probabilities, (K,), or the error that the teacher has with it alone.
 
     Raises:
@@ -104,7 +104,7 @@ def answers_or_errors(teacher: "Teacher", frames: Sequence[np.ndarray]) -> list[
     except RefusedImageError as error:
         if len(frames) == 1:
             return [str(error)]
-        return [answer for frame in frames for answer in answers_or_errors(teacher, [frame])]
+        return [answer for frame in frames for answer in responses_or_errors(teacher, [frame])]
 
 
 def _target(answer: np.ndarray | str | None) -> dict[str, Any]:

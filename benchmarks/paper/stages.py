@@ -190,8 +190,8 @@ def _explanations(name: str, settings: Settings) -> Iterator[Stage]:
         method, options = _method(folder, settings)
         maps, scores = settings.place(name, "maps", folder), settings.place(name, "scores", folder)
         made_with = {**settings.chosen, **{f"options.{key}": value for key, value in options.items()}}
-        own = () if METHODS[method].asks else ("--student", student)
-        if not METHODS[method].asks:
+        own = () if METHODS[method].is_query_based else ("--student", student)
+        if not METHODS[method].is_query_based:
             made_with["student_fingerprint"] = _fingerprint(student)
         if METHODS[method].explains == "student":
             low = None if settings.precision == "float32" else settings.precision

@@ -28,7 +28,7 @@ from evaluate.games.summary import MethodOutcome, read_outcomes, track_outcomes
 from evaluate.jobs import about, run_job
 from evaluate.map_sets import Source, map_items, map_row, open_played_images, open_sources
 from explain.maps import read_part
-from explain.runners.white_box import Tell, silent
+from explain.runners.white_box import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
@@ -140,7 +140,7 @@ class GamesWorker:
         )
         self._part = functools.lru_cache(maxsize=1)(read_part)  # a shard's maps mostly share one part
 
-    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> pa.Table:
+    def __call__(self, items: list[dict[str, Any]], tell: ProgressCallback = no_progress) -> pa.Table:
         """Return a row per item and game of the protocol, in the items' order and the protocol's.
 
         `tell` hears of every curve.

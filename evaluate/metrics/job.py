@@ -37,7 +37,7 @@ from evaluate.metrics.student_passes import (
 from evaluate.metrics.summary import Measured, read_measured, track_measured
 from explain.maps import read_part
 from explain.readout.checkpoint import load_explained
-from explain.runners.white_box import Tell, passes_over, silent
+from explain.runners.white_box import ProgressCallback, no_progress, passes_over
 from explain.seeds import image_seed
 from explain.surrogate import logits
 
@@ -162,7 +162,7 @@ class MeasuresWorker:
         # A shard's maps mostly share one part a source.
         self._part = functools.lru_cache(maxsize=len(self.sources))(read_part)
 
-    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> pa.Table:
+    def __call__(self, items: list[dict[str, Any]], tell: ProgressCallback = no_progress) -> pa.Table:
         """Return, for each item in order, each source's rows in the order of the measures; `tell` hears of each."""
         rows: list[dict[str, Any]] = []
         for item in items:

@@ -62,7 +62,7 @@ def explains_student(source: Source) -> bool:
 
 def is_measured(source: Source, measure: Measure) -> bool:
     """Tell whether a measure says something of these maps: what asks the student, only of a pass over the student."""
-    return measure not in OF_STUDENT or (explains_student(source) and not METHODS[source.method].asks)
+    return measure not in OF_STUDENT or (explains_student(source) and not METHODS[source.method].is_query_based)
 
 
 def make_explainer(source: Source, student: Student | None) -> Explainer | None:

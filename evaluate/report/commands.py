@@ -42,7 +42,7 @@ def explain(config: Mapping[str, Any], out: str) -> str:
     method, teacher, target = config["method"], config.get("teacher"), config.get("target")
     known = METHODS.get(method)
     by_default = "teacher" if teacher else "student"
-    asks_student = known is not None and known.asks and config.get("explains") == "student"
+    asks_student = known is not None and known.is_query_based and config.get("explains") == "student"
     return _command(
         f"explain {shlex.quote(method)}",
         data=config.get("data"),

@@ -29,9 +29,9 @@ from evaluate.sanity.schema import SCHEMA_VERSION, sanity_schema
 from evaluate.sanity.summary import Checked, read_checked, track_checked
 from explain.methods.registry import METHODS, Method, find_method
 from explain.readout.checkpoint import load_explained
-from explain.runners.white_box import PASS_IMAGES, Answer, Request, explainer_of
+from explain.runners.white_box import PASS_IMAGES, Explanation, Request, explainer_of
 from explain.seeds import image_seed
-from explain.targets import answers_or_errors
+from explain.targets import responses_or_errors
 
 SHARD_IMAGES = PASS_IMAGES  # they share a draw of parameters, and so their passes; ten methods make 90 maps an image
 Pair = tuple[str, str | None]  # check, and the stage of "randomised"
@@ -219,7 +219,7 @@ class SanityWorker:
     def _subjects(self, image_ids: Sequence[str]) -> list[Subject]:
         seen = [read_frame(self.images, image_id, self.teacher.input_size) for image_id in image_ids]
         frames = [frame for frame, _ in seen if frame is not None]
-        answers = iter(answers_or_errors(self.teacher, frames))
+        answers = iter(responses_or_errors(self.teacher, frames))
         return [
             self._subject(image_id, error if frame is None else next(answers))
             for image_id, (frame, error) in zip(image_ids, seen, strict=True)
@@ -247,7 +247,7 @@ class SanityWorker:
 
     def _explain(
         self, method: Method, subjects: Sequence[Subject], student: Student | None, place: int
-    ) -> list[Answer | None]:
+    ) -> list[Explanation | None]:
         """Map the black box's choice number `place` of each image: one pass, as a shard is no larger."""
         assert student is not None, "pairs names another student only where there is one"
         seeds = [image_seed(self.stored["seed"], subject.image_id, method.name) for subject in subjects]
@@ -257,7 +257,7 @@ class SanityWorker:
         return dataclasses.replace(explainer, num_threads=1)(requests)
 
 
-def _row(subject: Subject, intact: Answer | None, compared: Answer | None) -> dict[str, Any]:
+def _row(subject: Subject, intact: Explanation | None, compared: Explanation | None) -> dict[str, Any]:
     """Compare two maps of an image: everything in its row that is not of the check."""
     row: dict[str, Any] = {"image_id": subject.image_id, "target": subject.classes[0] if subject.classes else None}
     if intact is None or compared is None:

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from distill.student.model import Student
     from distill.teachers import Teacher
 
-Wish = Literal["auto", "eager", "onnxruntime", "openvino"]
+EngineOption = Literal["auto", "eager", "onnxruntime", "openvino"]
 EAGER = Choice(engine="eager", precision="float32", batch_size=PASS_IMAGES)
 GRAPH_IMAGES = 256
 """Images that a job needs for a graph: making and measuring one costs as much as some hundred maps."""
-GRAPH_QUESTIONS = 4096
+GRAPH_QUERIES = 4096
 """Questions to the student that a job needs for one."""
 TOLERANCE = 1e-2
 """Largest difference from torch's map, as a share of that map's range. Between two memory layouts torch's own maps of
@@ -42,7 +42,7 @@ an untrained student, whose layers hardly vary, differ by a tenth of it; of othe
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineMethod:
+class CompiledMethod:
     """A method with its options and its model in an engine; called as any method is."""
 
     run: Callable[..., np.ndarray]
@@ -65,7 +65,7 @@ class EngineMethod:
         return torch.from_numpy(self.run(np.ascontiguousarray(images.numpy()), target.numpy()))
 
 
-def open_method(
+def compile_method(
     function: Callable[..., Tensor],
     model: nn.Module,
     choice: Choice,
@@ -73,7 +73,7 @@ def open_method(
     size: tuple[int, int],
     num_streams: int = 1,
     num_threads: int = 1,
-) -> EngineMethod:
+) -> CompiledMethod:
     """Make a static graph of a method and load it into an engine.
 
     Args:
@@ -94,18 +94,21 @@ def open_method(
     with torch.no_grad():
         num_classes = model(torch.zeros(1, 3, *size)).shape[1]
     run = open_graph(write_onnx(graph), choice, num_streams=num_streams, num_threads=num_threads)
-    return EngineMethod(run=run, shape=shape, num_classes=num_classes, passes=sum(counted) // choice.batch_size)
+    return CompiledMethod(run=run, shape=shape, num_classes=num_classes, passes=sum(counted) // choice.batch_size)
 
 
-def in_engine(explainer: Explainer, choice: Choice, size: tuple[int, int]) -> Explainer:
-    """Let an engine compute an explainer's method for images of one size (height, width). Raises: as `open_method`."""
+def with_engine(explainer: Explainer, choice: Choice, size: tuple[int, int]) -> Explainer:
+    """Let an engine compute an explainer's method for images of one size (height, width).
+
+    Raises: as `compile_method`.
+    """
     if choice == EAGER:
         return explainer
     assert explainer.model is not None, "only a method of a network is a graph"
     if choice.engine == "eager":
         return replace(explainer, model=in_bfloat16(explainer.model))
     function = partial(explainer.function, **explainer.options)
-    method = open_method(function, explainer.model, choice, size=size, num_streams=explainer.num_threads)
+    method = compile_method(function, explainer.model, choice, size=size, num_streams=explainer.num_threads)
     return replace(explainer, function=method, options={}, passes=method.passes)
 
 
@@ -123,7 +126,9 @@ def in_bfloat16(model: nn.Module) -> nn.Module:
     return low
 
 
-def choose(explainer: Explainer, explained: "Student | Teacher", wish: Wish, *, name: str) -> Choice:
+def select_engine(
+    explainer: Explainer, explained: "Student | Teacher", engine_option: EngineOption, *, name: str
+) -> Choice:
     """Return what computes a method here, measured the first time.
 
     Args:
@@ -135,24 +140,26 @@ def choose(explainer: Explainer, explained: "Student | Teacher", wish: Wish, *, 
     Raises:
         ValueError: If the engine that is wished for is not installed, cannot load the graph or is not exact.
     """
-    if wish == "eager":
+    if engine_option == "eager":
         return EAGER
-    needed = {"onnx": True, "openvino": wish == "openvino"}
+    needed = {"onnx": True, "openvino": engine_option == "openvino"}
     missing = [module for module, wanted in needed.items() if wanted and importlib.util.find_spec(module) is None]
-    if missing and wish != "auto":
-        raise ValueError(f"--engine {wish} needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+    if missing and engine_option != "auto":
+        raise ValueError(f"--engine {engine_option} needs {' and '.join(missing)}; pip install {' '.join(missing)}")
     if missing:
         return EAGER
     options = json.dumps(dict(explainer.options), sort_keys=True)
-    about = (explained.fingerprint, name, options, wish, str(PASS_IMAGES))
-    return remembered(about, lambda: _measure(explainer, explained, wish))
+    about = (explained.fingerprint, name, options, engine_option, str(PASS_IMAGES))
+    return remembered(about, lambda: _measure(explainer, explained, engine_option))
 
 
-def _measure(explainer: Explainer, explained: "Student | Teacher", wish: Wish) -> Choice:
+def _measure(explainer: Explainer, explained: "Student | Teacher", engine_option: EngineOption) -> Choice:
     """Time one pass on one thread in torch and in each engine whose maps are torch's."""
     images = probe(explained.input_size, explained.mean, explained.std)[:PASS_IMAGES]
     target = torch.arange(PASS_IMAGES) % explained.num_classes
-    engines = ("onnxruntime", *(["openvino"] if has_openvino() else [])) if wish == "auto" else (wish,)
+    engines = (
+        ("onnxruntime", *(["openvino"] if has_openvino() else [])) if engine_option == "auto" else (engine_option,)
+    )
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -162,14 +169,14 @@ def _measure(explainer: Explainer, explained: "Student | Teacher", wish: Wish) -
         for engine in engines:
             choice = replace(EAGER, engine=engine)
             try:
-                run = partial(_run, in_engine(eager, choice, explained.input_size), target)
+                run = partial(_run, with_engine(eager, choice, explained.input_size), target)
                 check_exact(expected, run(images), engine)
             except ValueError:
-                if wish != "auto":
+                if engine_option != "auto":
                     raise
                 continue  # torch's maps are to be had without it
             runs[choice] = run
-        return choice if wish != "auto" else fastest(runs, images)
+        return choice if engine_option != "auto" else fastest(runs, images)
     finally:
         torch.set_num_threads(num_threads)
 

@@ -51,7 +51,7 @@ class Method:
     share its answers."""
     budget: str | None = None
     """Of a query-based method: the option that says how often it asks for one image, at most."""
-    reads_out: bool = False
+    needs_readout: bool = False
     """Whether it needs the student's learnt read-out."""
     with_std: str | None = None
     """module:function of the same that returns two: the maps, and the standard deviations of their values."""
@@ -61,7 +61,7 @@ class Method:
     """Of a query-based method, likewise: raised where they come to mean other frames, which have other answers."""
 
     @property
-    def asks(self) -> bool:
+    def is_query_based(self) -> bool:
         """Tell whether the method queries the black box, by `Queries`, and looks into nothing."""
         return self.explains == "teacher"
 
@@ -112,7 +112,7 @@ METHODS: dict[str, Method] = {
             "explain.readout.network:readout",
             "student",
             "What all CBAMs change and CAMs of layers 2, 3, 4, put together as was learnt (python -m explain fit).",
-            reads_out=True,
+            needs_readout=True,
         ),
         Method(
             "grad_cam",

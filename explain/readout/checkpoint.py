@@ -56,10 +56,10 @@ def load_explained(run: str, device: str = "cpu") -> Student:
     return student
 
 
-def files_of(student: Student) -> tuple[str, ...]:
+def student_files(student: Student) -> tuple[str, ...]:
     """List the files in a student's folder that it is loaded from."""
-    own = (students.WEIGHTS_FILE, students.DESCRIPTION_FILE)
-    return (*own, WEIGHTS_FILE, DESCRIPTION_FILE) if hasattr(student.model, "readout") else own
+    own_files = (students.WEIGHTS_FILE, students.DESCRIPTION_FILE)
+    return (*own_files, WEIGHTS_FILE, DESCRIPTION_FILE) if hasattr(student.model, "readout") else own_files
 
 
 def readout_of(student: Student) -> ReadOut:

@@ -21,20 +21,20 @@ from distill.student.model import Student
 from explain.maps import map_parts, read_part, saliency_maps
 from explain.methods.grid import grid_size
 from explain.readout.config import FitSettings
-from explain.readout.network import Views, look, standardised
+from explain.readout.network import StudentFeatures, extract_features, standardised
 
-LOOK_IMAGES = 16
+FEATURE_IMAGES = 16
 """Images per pass of the student, each with its mirror image."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lessons:
+class ReadOutDataset:
     """What is read of the student for each image and its mirror image, and the map to learn."""
 
     maps: Tensor
-    """`Views.maps`, (N, 2, M, h, w) float16."""
+    """`StudentFeatures.maps`, (N, 2, M, h, w) float16."""
     layers: tuple[Tensor, ...]
-    """`Views.layers`, each (N, 2, C, h', w') float16."""
+    """`StudentFeatures.layers`, each (N, 2, C, h', w') float16."""
     labels: Tensor
     """(N, h, w) float32, standardised, of the image as it is."""
     image_ids: tuple[str, ...]
@@ -50,15 +50,15 @@ class Lessons:
         """Return the number of images."""
         return len(self.labels)
 
-    def batch(self, numbers: Tensor, mirrored: Tensor) -> tuple[Views, Tensor]:
+    def batch(self, numbers: Tensor, mirrored: Tensor) -> tuple[StudentFeatures, Tensor]:
         """Return views and labels of some images, each as it is (0) or mirrored (1), on the student's device."""
         maps, *layers = (kept[numbers, mirrored].to(self.device).float() for kept in (self.maps, *self.layers))
         labels = self.labels[numbers]
         labels = torch.where(mirrored[:, None, None] == 1, labels.flip(2), labels)
-        return Views(maps, tuple(layers)), labels.to(self.device)
+        return StudentFeatures(maps, tuple(layers)), labels.to(self.device)
 
 
-def label_config(settings: FitSettings, student: Student) -> dict[str, Any]:
+def read_maps_config(settings: FitSettings, student: Student) -> dict[str, Any]:
     """Read what made the maps.
 
     Raises:
@@ -82,26 +82,26 @@ def label_config(settings: FitSettings, student: Student) -> dict[str, Any]:
     return {**config, "rows": manifest["rows"]}
 
 
-def gather(settings: FitSettings, student: Student, images: ImageSet, num_rows: int) -> Lessons:
+def extract_dataset(settings: FitSettings, student: Student, images: ImageSet, num_rows: int) -> ReadOutDataset:
     """Look at every image that has a map, of so many rows, and at its mirror image."""
     size = grid_size(*student.input_size)
-    found: list[tuple[Views, Tensor]] = []
+    found: list[tuple[StudentFeatures, Tensor]] = []
     seen: list[tuple[str, int, np.ndarray]] = []
     with Progress("read-out: student passes", num_rows) as progress:
-        for batch in _batches(_labelled(settings.maps), LOOK_IMAGES):
+        for batch in _batches(_labelled(settings.maps), FEATURE_IMAGES):
             read = [(read_frame(images, row[0], student.input_size)[0], *row) for row in batch]
             kept = [(image_id, target, frame, label) for frame, image_id, target, label in read if frame is not None]
             if kept:
                 _, targets, frames, labels = zip(*kept, strict=True)
                 seen.extend(row[:3] for row in kept)
-                views = _both(student, np.stack(frames), torch.tensor(targets, device=student.device))
+                features = _both(student, np.stack(frames), torch.tensor(targets, device=student.device))
                 small = [F.interpolate(torch.tensor(one)[None, None], size=size, mode="area")[0, 0] for one in labels]
-                found.append((views, standardised(torch.stack(small))))
+                found.append((features, standardised(torch.stack(small))))
             progress.advance(len(batch))
-    if len(found) * LOOK_IMAGES < 2 / settings.held_out:
+    if len(found) * FEATURE_IMAGES < 2 / settings.held_out:
         raise ValueError(f"{settings.maps} holds too few maps to learn from and be judged by; explain more images")
-    maps, layers = [views.maps for views, _ in found], [views.layers for views, _ in found]
-    return Lessons(
+    maps, layers = [features.maps for features, _ in found], [features.layers for features, _ in found]
+    return ReadOutDataset(
         maps=torch.cat(maps),
         layers=tuple(torch.cat(parts) for parts in zip(*layers, strict=True)),
         labels=torch.cat([labels for _, labels in found]),
@@ -112,14 +112,14 @@ def gather(settings: FitSettings, student: Student, images: ImageSet, num_rows: 
     )
 
 
-def _both(student: Student, frames: np.ndarray, targets: Tensor) -> Views:
-    """Look at images (B, H, W, 3) and their mirror images: `Views` of (B, 2, ...), float16 on the CPU."""
+def _both(student: Student, frames: np.ndarray, targets: Tensor) -> StudentFeatures:
+    """Look at images (B, H, W, 3) and their mirror images: `StudentFeatures` of (B, 2, ...), float16 on the CPU."""
     pixels = student.normalise(frames)
-    views = look(student.model, torch.cat([pixels, pixels.flip(3)]), targets.repeat(2))
+    features = extract_features(student.model, torch.cat([pixels, pixels.flip(3)]), targets.repeat(2))
     maps, *layers = (
-        part.unflatten(0, (2, len(frames))).transpose(0, 1).half().cpu() for part in (views.maps, *views.layers)
+        part.unflatten(0, (2, len(frames))).transpose(0, 1).half().cpu() for part in (features.maps, *features.layers)
     )
-    return Views(maps, tuple(layers))
+    return StudentFeatures(maps, tuple(layers))
 
 
 def _labelled(uri: str) -> Iterator[tuple[str, int, np.ndarray]]:

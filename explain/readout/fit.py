@@ -21,10 +21,10 @@ from distill.teachers.base import Teacher
 from distill.teachers.query_budget import Share, check_budget
 from explain.readout.checkpoint import new_readout, save_readout
 from explain.readout.config import FitSettings
-from explain.readout.dataset import Lessons, correlation, gather, label_config
+from explain.readout.dataset import ReadOutDataset, correlation, extract_dataset, read_maps_config
 from explain.readout.network import ReadOut
-from explain.readout.refine import HARD_POINTS, Judge, refine
-from explain.readout.train import Passes, held_out_maps, learn
+from explain.readout.refine import HARD_POINTS, GameValidation, refine
+from explain.readout.train import Schedule, maps_of_images, train_epochs
 
 
 def fit(settings: FitSettings) -> dict[str, Any]:
@@ -36,33 +36,40 @@ def fit(settings: FitSettings) -> dict[str, Any]:
     """
     device = own_device()
     student = load_student(settings.student, device=device)
-    config = label_config(settings, student)
+    config = read_maps_config(settings, student)
     teacher = None if settings.teacher is None else _own_teacher(settings, student, config["rows"], device)
     images = open_images(config["data"], split=config["split"])
-    lessons = gather(settings, student, images, config["rows"])
+    dataset = extract_dataset(settings, student, images, config["rows"])
     torch.manual_seed(settings.seed)
     head = new_readout(student.model).to(device)
     generator = torch.Generator().manual_seed(settings.seed)
-    held, own = hold_out(len(lessons), settings, generator)
-    figures: dict[str, Any] = train(head, lessons, own, held, settings=settings, generator=generator)
+    validation, training = split_validation(len(dataset), settings, generator)
+    scores: dict[str, Any] = train(head, dataset, training, validation, settings=settings, generator=generator)
     if teacher is not None:
-        judge = _judge(teacher, lessons, held, images)
-        figures["games"] = refine(
-            head, lessons, own, held, student=student, judge=judge, epochs=settings.game_epochs, seed=settings.seed
+        validate = _game_validation(teacher, dataset, validation, images)
+        scores["games"] = refine(
+            head,
+            dataset,
+            training,
+            validation,
+            student=student,
+            validate=validate,
+            epochs=settings.game_epochs,
+            seed=settings.seed,
         )
-    about = {"settings": settings.fields(), "maps_config": config, "num_images": len(lessons), **figures}
+    about = {"settings": settings.fields(), "maps_config": config, "num_images": len(dataset), **scores}
     fingerprint = save_readout(settings.student, head, student, about)
-    return {"fingerprint": fingerprint, "num_images": len(lessons), **figures}
+    return {"fingerprint": fingerprint, "num_images": len(dataset), **scores}
 
 
-def hold_out(num_images: int, settings: FitSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def split_validation(num_images: int, settings: FitSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw the numbers of the images held out, and of those to learn from."""
     order = torch.randperm(num_images, generator=generator)
-    num_held = num_held_out(num_images, settings)
+    num_held = num_validation(num_images, settings)
     return order[:num_held], order[num_held:]
 
 
-def num_held_out(num_images: int, settings: FitSettings) -> int:
+def num_validation(num_images: int, settings: FitSettings) -> int:
     """Count the images held out."""
     return max(1, round(settings.held_out * num_images))
 
@@ -73,27 +80,27 @@ def _own_teacher(settings: FitSettings, student: Student, num_images: int, devic
     teacher = load_teacher(settings.teacher, device=device)
     check_pair(settings.student, student, teacher)
     each = 2 * HARD_POINTS * (settings.game_epochs + 1)
-    shares = [Share(what="games", each=each, number=num_held_out(num_images, settings), unit="images held out")]
+    shares = [Share(what="games", each=each, number=num_validation(num_images, settings), unit="images held out")]
     check_budget(teacher, shares, settings.max_queries)
     return teacher
 
 
-def _judge(teacher: Teacher, lessons: Lessons, held: Tensor, images: ImageSet) -> Judge:
-    frames = [read_frame(images, lessons.image_ids[number], teacher.input_size) for number in held.tolist()]
+def _game_validation(teacher: Teacher, dataset: ReadOutDataset, validation: Tensor, images: ImageSet) -> GameValidation:
+    frames = [read_frame(images, dataset.image_ids[number], teacher.input_size) for number in validation.tolist()]
     if any(frame is None for frame, _ in frames):
         raise ValueError(f"images in {images.root} changed while they were read; start again")
-    return Judge(
+    return GameValidation(
         teacher=teacher,
         frames=np.stack([frame for frame, _ in frames if frame is not None]),
-        targets=lessons.targets[held],
+        targets=dataset.targets[validation],
     )
 
 
 def train(
     head: ReadOut,
-    lessons: Lessons,
-    own: Tensor,
-    held: Tensor,
+    dataset: ReadOutDataset,
+    training: Tensor,
+    validation: Tensor,
     *,
     settings: FitSettings,
     generator: torch.Generator,
@@ -114,14 +121,14 @@ def train(
 
     def loss(numbers: Tensor, generator: torch.Generator) -> Tensor:
         mirrored = torch.randint(2, (len(numbers),), generator=generator)
-        views, labels = lessons.batch(numbers, mirrored)
-        return 1 - correlation(head(views), labels).mean()
+        features, labels = dataset.batch(numbers, mirrored)
+        return 1 - correlation(head(features), labels).mean()
 
-    def judged() -> dict[str, float]:
-        maps = held_out_maps(head, lessons, held)
-        return {"held_out_correlation": float(correlation(maps, lessons.labels[held].to(maps.device)).mean())}
+    def validated() -> dict[str, float]:
+        maps = maps_of_images(head, dataset, validation)
+        return {"held_out_correlation": float(correlation(maps, dataset.labels[validation].to(maps.device)).mean())}
 
-    passes = Passes(epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr)
-    worth = itemgetter("held_out_correlation")
-    epoch, best = learn(head, own, loss, judged, passes=passes, generator=generator, worth=worth)
+    schedule = Schedule(epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr)
+    score = itemgetter("held_out_correlation")
+    epoch, best = train_epochs(head, training, loss, validated, schedule=schedule, generator=generator, score=score)
     return {**best, "epoch": epoch}

@@ -31,7 +31,7 @@ NUM_PLACES = 3
 """Maps that say where a cell lies: x, y and the distance from the centre."""
 
 
-class Views(NamedTuple):
+class StudentFeatures(NamedTuple):
     """What is read of a student for some images and classes."""
 
     maps: Tensor
@@ -63,17 +63,17 @@ class ReadOut(nn.Module):
         )
         self.last = nn.Conv2d(width, 1, 1)
 
-    def forward(self, views: Views) -> Tensor:
+    def forward(self, features: StudentFeatures) -> Tensor:
         """Return maps (B, h, w)."""
-        size = (views.maps.shape[2], views.maps.shape[3])
-        contexts = (resized(conv(layer), size) for conv, layer in zip(self.context, views.layers, strict=True))
-        x = torch.cat([views.maps, *contexts], dim=1)
+        size = (features.maps.shape[2], features.maps.shape[3])
+        contexts = (resized(conv(layer), size) for conv, layer in zip(self.context, features.layers, strict=True))
+        x = torch.cat([features.maps, *contexts], dim=1)
         for conv in self.hidden:
             x = F.relu(conv(x))
         return self.last(x)[:, 0]
 
 
-def look(model: nn.Module, images: Tensor, target: Tensor) -> Views:
+def extract_features(model: nn.Module, images: Tensor, target: Tensor) -> StudentFeatures:
     """Read a student: for each CBAM F_o - F_i and its absolute value, for each layer two class activation maps.
 
     They are the channels' means of the differences (eq. 7), Grad-CAM's sum_k a_k A^k without its ReLU (eq. 6), and
@@ -96,7 +96,7 @@ def look(model: nn.Module, images: Tensor, target: Tensor) -> Views:
         size = grid_size(images.shape[2], images.shape[3])
         maps = torch.stack([upsample(each.float(), size) for each in found], dim=1)
         places = _places(size, images.device).expand(len(images), -1, -1, -1)
-        return Views(
+        return StudentFeatures(
             standardised(torch.cat([maps, places], dim=1)), tuple(kept[name].detach().float() for name in LAYERS)
         )
 
@@ -116,9 +116,9 @@ def readout(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
         ValueError: If no read-out was fitted to this student.
     """
     head = require_readout(model)
-    views = look(model, images, target)
+    features = extract_features(model, images, target)
     with torch.no_grad():
-        return standardised(head(views))
+        return standardised(head(features))
 
 
 def require_readout(model: nn.Module) -> ReadOut:

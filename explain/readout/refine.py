@@ -19,9 +19,9 @@ from distill.perturb.patches import rise_blur
 from distill.perturb.superpixels import blur
 from distill.student.model import Student
 from distill.teachers.base import Teacher
-from explain.readout.dataset import Lessons, correlation
+from explain.readout.dataset import ReadOutDataset, correlation
 from explain.readout.network import ReadOut, resized, standardised
-from explain.readout.train import Figures, Passes, held_out_maps, learn
+from explain.readout.train import Schedule, Scores, maps_of_images, train_epochs
 
 LR = 0.0005
 """Highest learning rate of AdamW; it rises, then falls to nothing."""
@@ -50,7 +50,7 @@ JUDGED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class GameValidation:
     """The black box and the images held out."""
 
     teacher: Teacher
@@ -80,12 +80,12 @@ class Judge:
 
 def refine(
     head: ReadOut,
-    lessons: Lessons,
-    own: Tensor,
-    held: Tensor,
+    dataset: ReadOutDataset,
+    training: Tensor,
+    validation: Tensor,
     *,
     student: Student,
-    judge: Judge,
+    validate: GameValidation,
     epochs: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -105,34 +105,37 @@ def refine(
         epoch (0 is as it came) of what is kept, and deletion and insertion before and after.
     """
 
-    def judged() -> Figures:
-        return dict(zip(("deletion", "insertion"), judge.games(held_out_maps(head, lessons, held)), strict=True))
+    def validated() -> Scores:
+        deletion, insertion = validate.games(maps_of_images(head, dataset, validation))
+        return {"deletion": deletion, "insertion": insertion}
 
-    before = judged()
-    epoch, after = learn(
+    before = validated()
+    epoch, after = train_epochs(
         head,
-        own,
-        lambda numbers, generator: soft_loss(head, lessons, numbers, student, generator),
-        judged,
-        passes=Passes(epochs=epochs, batch_size=BATCH_IMAGES, lr=LR, title="games"),
+        training,
+        lambda numbers, generator: soft_loss(head, dataset, numbers, student, generator),
+        validated,
+        schedule=Schedule(epochs=epochs, batch_size=BATCH_IMAGES, lr=LR, title="games"),
         generator=torch.Generator().manual_seed(seed),
-        worth=lambda found: found["insertion"] - found["deletion"],
+        score=lambda found: found["insertion"] - found["deletion"],
         before=before,
     )
     return {"epoch": epoch, "before": before, "after": after}
 
 
-def soft_loss(head: ReadOut, lessons: Lessons, numbers: Tensor, student: Student, generator: torch.Generator) -> Tensor:
+def soft_loss(
+    head: ReadOut, dataset: ReadOutDataset, numbers: Tensor, student: Student, generator: torch.Generator
+) -> Tensor:
     """Play both games softly on the student: what deletion leaves of the target, less what insertion brings back."""
     mirrored = torch.randint(2, (len(numbers),), generator=generator)
-    views, labels = lessons.batch(numbers, mirrored)
-    maps = head(views)
-    images = student.normalise(lessons.frames[numbers])
+    features, labels = dataset.batch(numbers, mirrored)
+    maps = head(features)
+    images = student.normalise(dataset.frames[numbers])
     images = torch.where(mirrored.to(images.device)[:, None, None, None] == 1, images.flip(3), images)
     thirds = torch.arange(SOFT_POINTS)[:, None]
     shares = (torch.rand(SOFT_POINTS, len(numbers), generator=generator) + thirds) / SOFT_POINTS
     frames = torch.cat(list(soft_frames(images, maps, shares.to(images.device))))
-    targets = lessons.targets[numbers].to(images.device).repeat(2 * SOFT_POINTS)
+    targets = dataset.targets[numbers].to(images.device).repeat(2 * SOFT_POINTS)
     found = torch.softmax(student.model(frames).float(), dim=1).gather(1, targets[:, None])
     deletion, insertion = found.view(SOFT_POINTS, 2, len(numbers)).mean(dim=(0, 2))
     return deletion - insertion + ANCHOR * (1 - correlation(maps, labels).mean())

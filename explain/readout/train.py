@@ -1,4 +1,4 @@
-"""Passes of a read-out over training images, of which the one that does best on others is kept."""
+"""Training loop of a read-out: several epochs, of which the one with the best validation score is kept."""
 
 import copy
 from collections.abc import Callable
@@ -8,78 +8,78 @@ import torch
 from torch import Tensor
 
 from cluster.progress.bar import Progress
-from explain.readout.dataset import Lessons
+from explain.readout.dataset import ReadOutDataset
 from explain.readout.network import ReadOut
 
-JUDGED_IMAGES = 32
-"""Images held out whose maps are made at once."""
+VALIDATION_IMAGES = 32
+"""Validation images whose maps are computed at once."""
 
-Figures = dict[str, float]
+Scores = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passes:
-    """How a read-out goes over its images."""
+class Schedule:
+    """Epochs, batch size and learning rate of a read-out's training."""
 
     epochs: int
-    """How often."""
+    """Passes over the training images."""
     batch_size: int
     """Images per step."""
     lr: float
     """Highest learning rate of AdamW; it rises, then falls to nothing."""
     title: str = "fit"
-    """What the progress calls it."""
+    """Name in the progress bar."""
 
 
-def learn(
+def train_epochs(
     head: ReadOut,
-    own: Tensor,
+    training: Tensor,
     loss: Callable[[Tensor, torch.Generator], Tensor],
-    judge: Callable[[], Figures],
+    validate: Callable[[], Scores],
     *,
-    passes: Passes,
+    schedule: Schedule,
     generator: torch.Generator,
-    worth: Callable[[Figures], float],
-    before: Figures | None = None,
-) -> tuple[int, Figures]:
-    """Teach a read-out in place, and leave it as it was after the best pass.
+    score: Callable[[Scores], float],
+    before: Scores | None = None,
+) -> tuple[int, Scores]:
+    """Train a read-out in place and keep the weights of its best epoch.
 
     Args:
-        head: On the device where it shall learn.
-        own: Numbers of the images to learn from.
-        loss: Of images by their numbers, with a source of randomness.
-        judge: Says how good the read-out is at the moment.
-        passes: How to go over the images.
-        generator: Draws the order, and what the loss draws.
-        worth: Of the judge's figures; more is better.
-        before: The judge's figures of the read-out as it came, where that may stay.
+        head: The read-out, on the device where it is trained.
+        training: Indices of the training images.
+        loss: Maps indices of images and a generator to their loss.
+        validate: Returns the validation scores of the read-out as it is.
+        schedule: Epochs, batch size and learning rate.
+        generator: Draws the order of the images, and whatever the loss draws.
+        score: Reduces validation scores to one number; higher is better.
+        before: Validation scores of the untrained read-out, where that one may be kept too.
 
     Returns:
-        The best pass, from 1 (0 is the read-out as it came), and the judge's figures of it.
+        The best epoch, from 1 (0 is the read-out as it was given), and its validation scores.
     """
-    steps = passes.epochs * -(-len(own) // passes.batch_size)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=passes.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, passes.lr, total_steps=steps)
+    steps = schedule.epochs * -(-len(training) // schedule.batch_size)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=schedule.lr, weight_decay=0.01)
+    lr_schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.lr, total_steps=steps)
     best, weights = (0, before or {}), copy.deepcopy(head.state_dict())
-    with Progress(f"read-out: {passes.title}", passes.epochs * len(own)) as progress:
+    with Progress(f"read-out: {schedule.title}", schedule.epochs * len(training)) as progress:
         progress.advance(0, **best[1])
-        for epoch in range(passes.epochs):
-            for numbers in own[torch.randperm(len(own), generator=generator)].split(passes.batch_size):
-                optimiser.zero_grad()
+        for epoch in range(schedule.epochs):
+            for numbers in training[torch.randperm(len(training), generator=generator)].split(schedule.batch_size):
+                optimizer.zero_grad()
                 loss(numbers, generator).backward()
-                optimiser.step()
-                schedule.step()
+                optimizer.step()
+                lr_schedule.step()
                 progress.advance(len(numbers))
-            found = judge()
-            progress.advance(0, **found)
-            if not best[1] or worth(found) > worth(best[1]):
-                best, weights = (epoch + 1, found), copy.deepcopy(head.state_dict())
+            scores = validate()
+            progress.advance(0, **scores)
+            if not best[1] or score(scores) > score(best[1]):
+                best, weights = (epoch + 1, scores), copy.deepcopy(head.state_dict())
     head.load_state_dict(weights)
     return best
 
 
-def held_out_maps(head: ReadOut, lessons: Lessons, held: Tensor) -> Tensor:
-    """Make a read-out's maps of some images as they are, (N, h, w)."""
+def maps_of_images(head: ReadOut, dataset: ReadOutDataset, numbers: Tensor) -> Tensor:
+    """Compute a read-out's maps of the images `numbers`, not mirrored: (N, h, w)."""
     with torch.no_grad():
-        parts = [head(lessons.batch(some, torch.zeros_like(some))[0]) for some in held.split(JUDGED_IMAGES)]
+        parts = [head(dataset.batch(some, torch.zeros_like(some))[0]) for some in numbers.split(VALIDATION_IMAGES)]
     return torch.cat(parts)

@@ -16,8 +16,8 @@ from cluster.storage import Folder
 from distill.data.decode import resize
 from distill.teachers import RefusedImageError
 from explain.methods.query.queries import Queries
-from explain.runners.query_cache import Known, read_answers, write_answers
-from explain.runners.white_box import Answer, Explainer, Request, Tell, silent
+from explain.runners.query_cache import Responses, read_responses, write_responses
+from explain.runners.white_box import Explainer, Explanation, ProgressCallback, Request, no_progress
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
@@ -27,7 +27,7 @@ BATCH_FRAMES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asker:
+class QueryRunner:
     """Run one query-based method over frames at the teacher's input size."""
 
     function: Callable[..., Tensor | tuple[Tensor, Tensor]]
@@ -47,29 +47,31 @@ class Asker:
     device: str = "cpu"
     """Where frames are composed."""
 
-    def __call__(self, requests: Sequence[Request | None], tell: Tell = silent) -> list[Answer | str | None]:
+    def __call__(
+        self, requests: Sequence[Request | None], on_progress: ProgressCallback = no_progress
+    ) -> list[Explanation | str | None]:
         """Explain the requests, in their order; None keeps a place free, and is answered by None.
 
-        `tell` hears of every batch of questions. A text says why an image has no map. Whatever happens, answers that
-        came are kept.
+        `on_progress` is called after every batch of queries. A text says why an image has no map. Whatever happens,
+        responses that arrived are kept.
         """
         image_ids = [request.image_id for request in requests if request is not None]
-        known = read_answers(self.folder, image_ids)
-        before = {image_id: len(found.answers) for image_id, found in known.items()}
-        counted = _Counted(tell)
+        known = read_responses(self.folder, image_ids)
+        before = {image_id: len(found.probs) for image_id, found in known.items()}
+        counted = _Counted(on_progress)
         try:
             return [
                 None if request is None else self._explain(request, known, counted.at(place))
                 for place, request in enumerate(requests)
             ]
         finally:
-            if {image_id: len(found.answers) for image_id, found in known.items()} != before:
-                write_answers(self.folder, image_ids, known)
+            if {image_id: len(found.probs) for image_id, found in known.items()} != before:
+                write_responses(self.folder, image_ids, known)
 
-    def _explain(self, request: Request, known: dict[str, Known], counted: "_Counted") -> Answer | str:
+    def _explain(self, request: Request, known: dict[str, Responses], counted: "_Counted") -> Explanation | str:
         assert request.target is not None, "a query-based method has a target from the start"
-        earlier = known.get(request.image_id, Known(answers=np.zeros(0, np.float32), seconds=0.0))
-        queries = _asked(self.teacher, earlier.answers, counted)
+        earlier = known.get(request.image_id, Responses(probs=np.zeros(0, np.float32), seconds=0.0))
+        queries = _asked(self.teacher, earlier.probs, counted)
         image = self.teacher.normalise(request.frame[None]).to(self.device)
         target = torch.tensor([request.target])
         started = time.perf_counter()
@@ -82,12 +84,12 @@ class Asker:
             return str(error)
         finally:
             took = time.perf_counter() - started
-            if len(queries.answers[0]) > len(earlier.answers):
-                answers = queries.answers[0].numpy()
-                known[request.image_id] = Known(answers=answers, seconds=earlier.seconds + took)
-        used, reused = queries.used.get(0, 0), min(queries.used.get(0, 0), len(earlier.answers))
-        seconds_before = earlier.seconds * reused / len(earlier.answers) if reused else 0.0
-        return Answer(
+            if len(queries.responses[0]) > len(earlier.probs):
+                responses = queries.responses[0].numpy()
+                known[request.image_id] = Responses(probs=responses, seconds=earlier.seconds + took)
+        used, reused = queries.used.get(0, 0), min(queries.used.get(0, 0), len(earlier.probs))
+        seconds_before = earlier.seconds * reused / len(earlier.probs) if reused else 0.0
+        return Explanation(
             saliency=saliency,
             target=request.target,
             target_prob=None,
@@ -113,22 +115,22 @@ class Asker:
 class _Counted:
     """Count the questions of one call, and tell after each batch of them."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell, self._place, self._asked = tell, 0, 0
+    def __init__(self, on_progress: ProgressCallback) -> None:
+        self._on_progress, self._place, self._asked = on_progress, 0, 0
 
     def at(self, place: int) -> "_Counted":
         self._place = place
-        self._tell(self._place, self._asked)
+        self._on_progress(self._place, self._asked)
         return self
 
     def add(self, num: int) -> None:
         self._asked += num
-        self._tell(self._place, self._asked)
+        self._on_progress(self._place, self._asked)
 
 
 def _asked(answerer: "Teacher", known: Sequence[float] | np.ndarray = (), counted: _Counted | None = None) -> Queries:
     """Make the questions to one image's frames, of which some are answered already."""
-    answers = torch.from_numpy(np.asarray(known, dtype=np.float32))
+    responses = torch.from_numpy(np.asarray(known, dtype=np.float32))
 
     def score(frames: Tensor) -> Tensor:
         found = answerer.forward(frames)
@@ -136,4 +138,4 @@ def _asked(answerer: "Teacher", known: Sequence[float] | np.ndarray = (), counte
             counted.add(len(frames))
         return found
 
-    return Queries(score, batch_size=answerer.batch_size or BATCH_FRAMES, known={0: answers})
+    return Queries(score, batch_size=answerer.batch_size or BATCH_FRAMES, known={0: responses})

@@ -26,16 +26,16 @@ SHARED_OF_STUDENT = ("explains", "student_fingerprint")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class Responses:
     """What is known of one image."""
 
-    answers: np.ndarray
+    probs: np.ndarray
     """The target's probability on frames 0, 1, ..., (n,) float32."""
     seconds: float
     """What asking for them took."""
 
 
-def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folder:
+def response_cache_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folder:
     """Return the folder beside the maps for the answers that this configuration's frames get, and claim it.
 
     Raises:
@@ -57,8 +57,8 @@ def answers_folder(out: str, method: Method, config: Mapping[str, Any]) -> Folde
     return folder
 
 
-def gather_answers(folder: Folder, shards: Sequence[tuple[str, ...]]) -> None:
-    """Bring what is known of the shards' images, each a list of ids, to where `read_answers` looks for it.
+def regroup_responses(folder: Folder, shards: Sequence[tuple[str, ...]]) -> None:
+    """Bring what is known of the shards' images, each a list of ids, to where `read_responses` looks for it.
 
     A job of more or fewer images cuts them into other shards, whose answers lie in other parts.
     """
@@ -68,35 +68,35 @@ def gather_answers(folder: Folder, shards: Sequence[tuple[str, ...]]) -> None:
     for name in others:
         found = _read(folder, name)
         for image_ids in {shard_of[image_id] for image_id in found if image_id in shard_of}:
-            here = read_answers(folder, image_ids)
+            here = read_responses(folder, image_ids)
             if more := {one: found[one] for one in image_ids if one in found and _is_more(found[one], here.get(one))}:
-                write_answers(folder, image_ids, here | more)
+                write_responses(folder, image_ids, here | more)
 
 
-def _is_more(found: Known, known: Known | None) -> bool:
-    return known is None or len(found.answers) > len(known.answers)
+def _is_more(found: Responses, known: Responses | None) -> bool:
+    return known is None or len(found.probs) > len(known.probs)
 
 
-def read_answers(folder: Folder, image_ids: Sequence[str]) -> dict[str, Known]:
+def read_responses(folder: Folder, image_ids: Sequence[str]) -> dict[str, Responses]:
     """Read what is known of the images of one shard: image_id -> answers."""
     name = _part(image_ids)
     return _read(folder, name) if folder.exists(name) else {}
 
 
-def _read(folder: Folder, name: str) -> dict[str, Known]:
+def _read(folder: Folder, name: str) -> dict[str, Responses]:
     rows = read_parquet(folder, name, ["image_id", "answers", "seconds"]).to_pylist()
     return {
-        row["image_id"]: Known(answers=np.array(row["answers"], dtype=np.float32), seconds=row["seconds"])
+        row["image_id"]: Responses(probs=np.array(row["answers"], dtype=np.float32), seconds=row["seconds"])
         for row in rows
     }
 
 
-def write_answers(folder: Folder, image_ids: Sequence[str], known: Mapping[str, Known]) -> None:
+def write_responses(folder: Folder, image_ids: Sequence[str], known: Mapping[str, Responses]) -> None:
     """Keep what is known of the images of one shard, in place of what was known before."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [{"image_id": image_id, "answers": k.answers, "seconds": k.seconds} for image_id, k in known.items()]
+    rows = [{"image_id": image_id, "answers": k.probs, "seconds": k.seconds} for image_id, k in known.items()]
     schema = pa.schema({"image_id": pa.string(), "answers": pa.list_(pa.float32()), "seconds": pa.float64()})
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)

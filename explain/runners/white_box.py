@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from distill.teachers import Teacher
     from explain.methods.registry import Method
 
-Tell = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Hears how many images are done and how many questions were asked for them, by now."""
 Network = TypeVar("Network", bound=nn.Module | None)
 PASS_IMAGES = 8
 """Enough for a core's caches and a small GPU's cores; more would only cost memory (60 MB an image at 224 px)."""
 
 
-def silent(_done: int, _asked: int) -> None:
+def no_progress(_done: int, _asked: int) -> None:
     """Tell nobody."""
 
 
@@ -52,7 +52,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Explanation:
     """One image's map."""
 
     saliency: np.ndarray
@@ -90,10 +90,12 @@ class Explainer:
     passes: int = 0
     """Forward passes of the method that are not the model's own, as an engine's are not."""
 
-    def __call__(self, requests: Sequence[Request | None], tell: Tell = silent) -> list[Answer | None]:
+    def __call__(
+        self, requests: Sequence[Request | None], on_progress: ProgressCallback = no_progress
+    ) -> list[Explanation | None]:
         """Explain the requests, in their order; None keeps a place free, and is answered by None.
 
-        `tell` hears of every pass.
+        `on_progress` hears of every pass.
         """
         models: queue.SimpleQueue[nn.Module | None] = queue.SimpleQueue()
         for copied in self._copies:
@@ -101,18 +103,18 @@ class Explainer:
         starts = range(0, len(requests), PASS_IMAGES)
         with ThreadPoolExecutor(self.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             passes = [pool.submit(self._pass, models, requests[i : i + PASS_IMAGES]) for i in starts]
-            answers: list[Answer | None] = []
+            explanations: list[Explanation | None] = []
             for one in passes:
-                answers += one.result()
-                tell(len(answers), 0)
-            return answers
+                explanations += one.result()
+                on_progress(len(explanations), 0)
+            return explanations
 
     @functools.cached_property
     def _copies(self) -> list[nn.Module | None]:
         """Make a copy of the model for each pass at a time: tens of milliseconds each, so once."""
         return [share_weights(self.model) for _ in range(self.num_threads)]
 
-    def _pass(self, models: queue.SimpleQueue, requests: Sequence[Request | None]) -> list[Answer | None]:
+    def _pass(self, models: queue.SimpleQueue, requests: Sequence[Request | None]) -> list[Explanation | None]:
         asked = [request for request in requests if request is not None]
         if not asked:
             return [None] * len(requests)
@@ -130,10 +132,10 @@ class Explainer:
         finally:
             models.put(model)
         known = [None if target < 0 else target for target in targets.tolist()]
-        answers = zip(maps, known, probs, strict=True)
+        explanations = zip(maps, known, probs, strict=True)
         costs = {"seconds": seconds, "passes": self.passes + sum(counted) // PASS_IMAGES}
-        made = [Answer(saliency=m, target=t, target_prob=p, **costs) for m, t, p in answers]
-        return [answer if request else None for answer, request in zip(made, requests, strict=False)]
+        made = [Explanation(saliency=m, target=t, target_prob=p, **costs) for m, t, p in explanations]
+        return [explanation if request else None for explanation, request in zip(made, requests, strict=False)]
 
     def _images(self, frames: np.ndarray) -> Tensor:
         if self.normalise is not None:
@@ -169,14 +171,14 @@ def passes_over(explained: "Student | Teacher | None", function: Callable[..., T
     on_gpu = explained is not None and explained.device == "cuda"
     return Explainer(
         function=function,
-        model=None if explained is None else network(explained),
+        model=None if explained is None else network_of(explained),
         normalise=None if explained is None else explained.normalise,
         num_threads=1 if on_gpu else torch.get_num_threads(),
         **options,
     )
 
 
-def network(explained: "Student | Teacher") -> nn.Module:
+def network_of(explained: "Student | Teacher") -> nn.Module:
     """Return the network of what is explained."""
     found = explained.model if isinstance(explained, Student) else explained.module
     assert found is not None, "white_box returns no teacher without a network"

@@ -26,9 +26,9 @@ from cluster.tracking.registry import register_model
 from cluster.tracking.tracker import TRACKING
 from distill.data.decode import ImageError, whole_view
 from explain.methods.registry import find_method
-from explain.plan import rehearse
-from explain.readout.checkpoint import files_of, load_explained
-from explain.runners.white_box import Answer, Request, explainer_of
+from explain.plan import dry_run
+from explain.readout.checkpoint import load_explained, student_files
+from explain.runners.white_box import Explanation, Request, explainer_of
 from explain.serving.config import Registration
 
 PROJECT = "malgradcam"
@@ -60,8 +60,8 @@ class Maps(PythonModel):
         """
         targets = model_input["target"] if "target" in model_input else [None] * len(model_input)
         read = [self._read(*row) for row in zip(model_input["image"], targets, strict=True)]
-        answers = self.explainer([found if isinstance(found, Request) else None for found in read])
-        rows = [_row(answer, found) for answer, found in zip(answers, read, strict=True)]
+        explanations = self.explainer([found if isinstance(found, Request) else None for found in read])
+        rows = [_row(explanation, found) for explanation, found in zip(explanations, read, strict=True)]
         nothing = dict.fromkeys(column.name for column in _outputs())
         return pd.DataFrame([nothing | row for row in rows], dtype=object)  # pandas would make NaN of what is missing
 
@@ -85,11 +85,11 @@ def register(name: str, job: Registration) -> str:
     """
     student, folder = load_explained(job.student), Folder(job.student)
     method, options = find_method(name), as_stored(job.options)
-    rehearse(method, options, student)
+    dry_run(method, options, student)
     with TemporaryDirectory() as place:
         code, files = Path(place) / "maps.py", Path(place) / "student"
         code.write_text(CODE, encoding="utf-8")
-        for file in files_of(student):
+        for file in student_files(student):
             Folder(str(files)).write_bytes(file, folder.read_bytes(file))
         return register_model(
             job.name,
@@ -105,18 +105,18 @@ def register(name: str, job: Registration) -> str:
         )
 
 
-def _row(answer: Answer | None, found: Request | str) -> dict[str, Any]:
-    if answer is None:
+def _row(explanation: Explanation | None, found: Request | str) -> dict[str, Any]:
+    if explanation is None:
         return {"error": found}
-    if not np.isfinite(answer.saliency).all():
+    if not np.isfinite(explanation.saliency).all():
         return {"error": "the map has values that are not finite numbers"}
-    height, width = answer.saliency.shape
+    height, width = explanation.saliency.shape
     return {
-        "target": answer.target,
-        "target_prob": answer.target_prob,
+        "target": explanation.target,
+        "target_prob": explanation.target_prob,
         "map_height": height,
         "map_width": width,
-        "saliency": answer.saliency.ravel(),
+        "saliency": explanation.saliency.ravel(),
     }
 
 

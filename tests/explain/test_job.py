@@ -40,7 +40,7 @@ from explain.methods.white_box.mal_grad_cam import mal_grad_cam
 from explain.rank_maps import compact
 from explain.readout.checkpoint import new_readout, save_readout
 from explain.seeds import image_seed
-from explain.surrogate import stand_in
+from explain.surrogate import make_surrogate
 
 TEACHER = "python:tiny_teacher:bright"
 SIZE = (64, 48)
@@ -223,7 +223,7 @@ def test_an_engine_makes_the_jobs_maps(serial, job):
 
 def test_a_graph_is_for_many_images_and_for_methods_that_are_one(serial, job, monkeypatch):
     chosen = []
-    monkeypatch.setattr(explain.job, "choose", lambda *_, name: chosen.append(name) or EAGER)
+    monkeypatch.setattr(explain.job, "select_engine", lambda *_, name: chosen.append(name) or EAGER)
     monkeypatch.setattr(explain.job, "GRAPH_IMAGES", 13)
     run("grad_cam", job("grad_cam", "few"))
     assert chosen == []
@@ -457,7 +457,7 @@ def test_the_student_is_asked_in_the_black_boxs_place(serial, job, data, student
     for one in (box, asked):
         run("rise", one)
     teacher = load_teacher(TEACHER)
-    answers = stand_in(load_student(student), teacher).forward
+    answers = make_surrogate(load_student(student), teacher).forward
     whole = [[row for row in rows_of(one.out) if row["error"] is None] for one in (asked, box)]
     for row, other in zip(*whole, strict=True):
         frame = np.array(Image.open(f"{data}/{row['image_id']}").resize((56, 40), Image.Resampling.BILINEAR))
@@ -509,7 +509,7 @@ def test_a_student_that_is_asked_answers_from_an_engine(serial, job, monkeypatch
 def test_an_engine_is_for_many_questions_to_a_student(*, job, monkeypatch, ask, prior, least, chosen):
     """Of two images; 8 questions each in the black box's place, 16 for a prior."""
     found = []
-    monkeypatch.setattr(explain.job, "choose", lambda *_, name: found.append(name) or EAGER)
+    monkeypatch.setattr(explain.job, "select_engine", lambda *_, name: found.append(name) or EAGER)
     monkeypatch.setattr(explain.job, "GRAPH_QUESTIONS", least)
     method = METHODS["gp_regression"].options(num_samples=8, prior=prior, prior_samples=16)
     run("gp_regression", job("gp_regression", limit=2, ask=ask, options=method))

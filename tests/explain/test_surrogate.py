@@ -11,7 +11,7 @@ from PIL import Image
 from distill.student.model import ResCBAM, Student
 from distill.teachers import Teacher, load_teacher
 from explain.compiled.select import EAGER
-from explain.surrogate import stand_in, student_view
+from explain.surrogate import make_surrogate, student_view
 
 SIZE = (64, 48)
 LEVELS = np.arange(24, 257, 23)[:, None, None, None]  # frames of different brightness
@@ -40,7 +40,7 @@ def asked(student, teacher, engine, precision) -> Teacher:
     if engine != "eager":
         pytest.importorskip("onnx")
         pytest.importorskip(engine)
-    return stand_in(student, teacher, replace(EAGER, engine=engine, precision=precision))
+    return make_surrogate(student, teacher, replace(EAGER, engine=engine, precision=precision))
 
 
 def resized(frame):

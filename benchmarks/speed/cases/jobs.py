@@ -34,7 +34,7 @@ from evaluate.games.job import GamesWorker, play_games
 from evaluate.games.protocol import Protocol
 from evaluate.games.setup import make_plays
 from evaluate.map_sets import map_items, open_sources
-from explain.compiled.select import open_method
+from explain.compiled.select import compile_method
 from explain.config import Job
 from explain.job import explain
 from explain.maps import read_maps, saliency_maps
@@ -168,7 +168,9 @@ class Jobs:
         choice = Choice(engine=engine, precision=precision, batch_size=PASS_IMAGES)
         method = mal_grad_cam
         if engine != "eager":
-            method = open_method(method, student.model, choice, size=student.input_size, num_threads=self.world.threads)
+            method = compile_method(
+                method, student.model, choice, size=student.input_size, num_threads=self.world.threads
+            )
         images = self.images()
         target = torch.full((PASS_IMAGES,), TARGET)
         for start in range(0, self.limit, PASS_IMAGES):

@@ -18,7 +18,7 @@ from benchmarks.speed.ratio import Row, Times, interleaved, limit_note, speed_ro
 from benchmarks.speed.world import World
 from distill.student.model import ResCBAM
 from distill.teachers.engines.backends import Choice, has_native_bfloat16, has_openvino
-from explain.compiled.select import open_method
+from explain.compiled.select import compile_method
 from explain.methods.white_box.grad_cam import class_scores
 from explain.methods.white_box.hooks import activations, gradients
 from explain.methods.white_box.mal_grad_cam import mal_grad_cam
@@ -48,7 +48,7 @@ def measure_batch(world: World, student: ResCBAM, batch: int, precisions: tuple[
         engine = "openvino" if has_openvino() else "onnxruntime"
         choice = Choice(engine=engine, precision=precision, batch_size=batch)
         for name, function in (("ours", mal_grad_cam), ("raw", raw_passes)):
-            graph = open_method(function, student, choice, size=size, num_threads=world.threads)
+            graph = compile_method(function, student, choice, size=size, num_threads=world.threads)
             works[f"{name} {precision}"] = (partial(graph, None, images, target), batch)
     times = interleaved(works, rounds=world.rounds(5))
     return [row for precision in precisions for row in rows_of(times, batch, precision)]

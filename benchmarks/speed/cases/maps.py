@@ -14,7 +14,7 @@ from benchmarks.speed.world import World
 from distill.student.model import Student
 from distill.teachers.engines.backends import Choice, has_native_bfloat16
 from evaluate.games.protocol import GAMES, Protocol
-from explain.compiled.select import open_method
+from explain.compiled.select import compile_method
 from explain.job import SHARD_IMAGES
 from explain.maps import maps_table
 from explain.methods.white_box.mal_grad_cam import mal_grad_cam
@@ -63,7 +63,7 @@ def low_precision_maps(student: Student, images: Judged, threads: int) -> np.nda
     """Make MAL-Grad-CAM's maps as `--precision bfloat16` does: (N, H, W)."""
     choice = Choice(engine="openvino", precision="bfloat16", batch_size=min(PASS_IMAGES, len(images.frames)))
     size = (images.frames.shape[1], images.frames.shape[2])
-    method = open_method(mal_grad_cam, student.model, choice, size=size, num_threads=threads)
+    method = compile_method(mal_grad_cam, student.model, choice, size=size, num_threads=threads)
     return student_maps(student, method, images)
 
 

@@ -111,7 +111,7 @@ class Posterior:
 class Prior:
     """Another model's view of the same image (autoregressive co-kriging, Kennedy and O'Hagan 2000)."""
 
-    answers: np.ndarray
+    responses: np.ndarray
     """What it says to the same masks, (N,)."""
     map: np.ndarray
     """Its own map, (h * w,)."""
@@ -156,7 +156,7 @@ def _few(seen: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def regress(
     cells: Cells,
     masks: np.ndarray,
-    answers: np.ndarray,
+    responses: np.ndarray,
     effects: np.ndarray,
     prior: Prior | None = None,
     *,
@@ -179,11 +179,11 @@ def regress(
     """
     spectra = spectra or Spectra.of(cells, masks, effects)
     rest = spectra.rest
-    alone, length = _best(spectra, answers)
+    alone, length = _best(spectra, responses)
     without = _posterior(cells, masks, length, alone)
-    if prior is None or np.abs(rest.T @ prior.answers).max(initial=0) <= TINY * np.abs(prior.answers).max():
+    if prior is None or np.abs(rest.T @ prior.responses).max(initial=0) <= TINY * np.abs(prior.responses).max():
         return without
-    fit, length = _best(spectra, answers, prior.answers)
+    fit, length = _best(spectra, responses, prior.responses)
     against = alone.evidence - fit.evidence + np.log(1 / prior.belief - 1)
     share = float(1 / (1 + np.exp(np.clip(against, -50, 50))))
     if share < LEAST_SHARE or fit.weight <= 0:
@@ -214,14 +214,14 @@ class _Fit:
     """Logarithm of the likelihood's mean over the strengths."""
 
 
-def _best(spectra: Spectra, answers: np.ndarray, said: np.ndarray | None = None) -> tuple[_Fit, float]:
+def _best(spectra: Spectra, responses: np.ndarray, prior_responses: np.ndarray | None = None) -> tuple[_Fit, float]:
     """Return the fit whose C is likeliest, and its length."""
-    fits = [_fit(spectra.rest, values, vectors, answers, said) for values, vectors in spectra.eigen]
+    fits = [_fit(spectra.rest, values, vectors, responses, prior_responses) for values, vectors in spectra.eigen]
     return max(zip(fits, LENGTHS, strict=True), key=lambda found: found[0].evidence)
 
 
 def _fit(
-    rest: np.ndarray, values: np.ndarray, vectors: np.ndarray, answers: np.ndarray, said: np.ndarray | None
+    rest: np.ndarray, values: np.ndarray, vectors: np.ndarray, responses: np.ndarray, prior_responses: np.ndarray | None
 ) -> _Fit:
     """Solve for y on Z, the part that the effects do not reach, where Z^T M C M^T Z has these values and vectors.
 
@@ -232,16 +232,16 @@ def _fit(
     values, num = np.maximum(values, 0), rest.shape[1]
     scale = float(values.sum()) / num if num else 0.0
     noises = np.array(NOISES) * max(scale, TINY)
-    y, p = rest.T @ answers, np.zeros(num) if said is None else rest.T @ said
+    y, p = rest.T @ responses, np.zeros(num) if prior_responses is None else rest.T @ prior_responses
     along, own = vectors.T @ y, vectors.T @ p
-    along[np.abs(along) <= TINY * np.abs(answers).max()] = 0  # or the rounding of constant answers would rank pixels
+    along[np.abs(along) <= TINY * np.abs(responses).max()] = 0  # or the rounding of constant answers would rank pixels
     others = num - len(values)
     beyond = [
         one @ other - found if others else 0
         for one, other, found in ((y, y, along @ along), (y, p, along @ own), (p, p, own @ own))
     ]
     strengths = np.zeros(1)
-    if said is not None:
+    if prior_responses is not None:
         strengths = np.array(STRENGTHS) * np.sqrt(scale * num / max(float(p @ p), TINY))
     spread = values + noises[:, None]  # (noises, n)
     q, c, d = (

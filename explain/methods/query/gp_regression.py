@@ -95,7 +95,7 @@ def gp_regression_with_std(
         makers: Sequence[Callable[[Evidence], Prior] | None] = [None] * len(LINKS)
         if prior == "student":
             assert student is not None, "Job.check lets no such job through"
-            asked = views.ask(student, i, max(num_samples, prior_samples), int(target[i]))
+            asked = views.query(student, i, max(num_samples, prior_samples), int(target[i]))
             spectra = Spectra.of(views.cells, asked.masks, asked.effects)
             makers = [views.prior_of(asked.linked(link), spectra) for link in LINKS]
         elif prior == "readout":
@@ -103,7 +103,7 @@ def gp_regression_with_std(
             makers = [views.prior_at(start[i])] * len(LINKS)
         found, before = None, None
         for budget in _budgets(num_samples) if settled else (num_samples,):
-            evidence = views.ask(model, i, budget, int(target[i]))
+            evidence = views.query(model, i, budget, int(target[i]))
             spectra = Spectra.of(views.cells, evidence.masks, evidence.effects)
             pairs = zip(LINKS, makers, strict=True)
             found = views.averaged([views.regress(evidence.linked(link), spectra, make) for link, make in pairs])
@@ -133,14 +133,14 @@ class Evidence:
 
     masks: np.ndarray
     """Which cells each showed, (N, cells) in [0, 1]."""
-    answers: np.ndarray
+    responses: np.ndarray
     """The target's probabilities, (N,)."""
     effects: np.ndarray
     """For each substrate its level, the share that was shown on it and this share's square, (N, E)."""
 
     def linked(self, link: "Link") -> "Evidence":
         """Return the same with the answers on another scale."""
-        return replace(self, answers=link(self.answers))
+        return replace(self, responses=link(self.responses))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,19 +199,19 @@ class Views:
             segments=[one[0, 0].long().cpu().numpy() for one in segments],
         )
 
-    def ask(self, model: Queries, place: int, num_samples: int, target: int) -> Evidence:
+    def query(self, model: Queries, place: int, num_samples: int, target: int) -> Evidence:
         """Ask for the frames 0 ... num_samples - 1 of the image at `place` in the batch."""
-        masks, answers = [], []
+        masks, responses = [], []
         for start in range(0, num_samples, MASKS_AT_ONCE):
             numbers = range(start, min(start + MASKS_AT_ONCE, num_samples))
             made = self.masks(numbers)
-            answers.append(model.ask(place, numbers, functools.partial(self._frames, made, start), target))
+            responses.append(model.query(place, numbers, functools.partial(self._frames, made, start), target))
             masks.append(self._pooled(made))
         shown = np.concatenate(masks)
         on = np.eye(len(self.others))[[self._turn(number)[1] for number in range(num_samples)]]
         share = shown.mean(axis=1, keepdims=True)
         effects = np.concatenate([on, on * share, on * share**2], axis=1)
-        return Evidence(masks=shown, answers=torch.cat(answers).double().numpy(), effects=effects)
+        return Evidence(masks=shown, responses=torch.cat(responses).double().numpy(), effects=effects)
 
     def masks(self, numbers: range) -> Tensor:
         """Make the masks of some frames, (len, H, W) in [0, 1], 1 where the image is shown."""
@@ -222,7 +222,7 @@ class Views:
     ) -> Posterior:
         """Find the weights of the map's pixels."""
         prior = None if make is None else make(evidence)
-        return regress(self.cells, evidence.masks, evidence.answers, evidence.effects, prior, spectra=spectra)
+        return regress(self.cells, evidence.masks, evidence.responses, evidence.effects, prior, spectra=spectra)
 
     def averaged(self, found: Sequence[Posterior]) -> tuple[Tensor, Tensor]:
         """Average maps in units of their spread, the first one's; and their deviations, as if they erred alike."""
@@ -242,7 +242,7 @@ class Views:
     def prior_of(self, evidence: "Evidence", spectra: Spectra) -> "Callable[[Evidence], Prior]":
         """Make the prior of a student from what it answered; a black box is asked for the first of the same frames."""
         own = self.regress(evidence, spectra).mean
-        return lambda asked: Prior(answers=evidence.answers[: len(asked.answers)], map=own, belief=STUDENT_BELIEF)
+        return lambda asked: Prior(responses=evidence.responses[: len(asked.responses)], map=own, belief=STUDENT_BELIEF)
 
     def prior_at(self, saliency: Tensor) -> "Callable[[Evidence], Prior]":
         """Make the prior of a read-out's map (h', w') of any size; it answers a mask by what the mask shows of it."""
@@ -254,7 +254,7 @@ class Views:
             .numpy()
             for size in (self.grid, self.map_size)
         )
-        return lambda asked: Prior(answers=asked.masks @ coarse, map=own, belief=READOUT_BELIEF)
+        return lambda asked: Prior(responses=asked.masks @ coarse, map=own, belief=READOUT_BELIEF)
 
     def _turn(self, number: int) -> tuple[int, int]:
         """Tell whose turn it is: a scale and a substrate, the same for both frames of a pair."""

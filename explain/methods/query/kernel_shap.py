@@ -51,8 +51,8 @@ def kernel_shap(
         segments = superpixels(image, num_segments=num_segments, compactness=compactness)
         samples = coalitions(seeds[i], num_samples, int(segments.max()) + 1)
         frames = functools.partial(_frames, image, hidden(image, segments, substrate), segments, samples)
-        answers = model.ask(i, range(len(samples)), frames, int(target[i]))
-        values = shapley_values(samples.numpy(), answers.double().numpy())
+        responses = model.query(i, range(len(samples)), frames, int(target[i]))
+        values = shapley_values(samples.numpy(), responses.double().numpy())
         maps.append(paint(torch.from_numpy(values), segments))
     return torch.stack(maps)
 
@@ -97,14 +97,14 @@ def _deal(rng: np.random.Generator, size: int, num_segments: int) -> Iterator[np
             yield shown
 
 
-def shapley_values(samples: np.ndarray, answers: np.ndarray) -> np.ndarray:
+def shapley_values(samples: np.ndarray, responses: np.ndarray) -> np.ndarray:
     """Regress answers (N,) on coalitions (N, S), the first none and the second all, exact at both; return (S,) values.
 
     The coalitions of size s share the Shapley kernel's mass 1 / (s (S - s)) of their size. Differences between
     superpixels that the coalitions tell poorly (`LEAST_SINGULAR`) are left at zero, lest chance decide them: all where
     there are two coalitions, none where there are enough.
     """
-    whole, num_segments = answers[1] - answers[0], samples.shape[1]
+    whole, num_segments = responses[1] - responses[0], samples.shape[1]
     equal = np.full(num_segments, whole / num_segments)
     x = samples[2:].astype(np.float64)
     if not len(x):
@@ -112,7 +112,7 @@ def shapley_values(samples: np.ndarray, answers: np.ndarray) -> np.ndarray:
     size = samples[2:].sum(axis=1)
     num_asked = np.bincount(size)[size]
     root = 1 / np.sqrt(size * (num_segments - size) * num_asked)
-    differences, rest = x - x.mean(axis=1, keepdims=True), answers[2:] - answers[0] - x @ equal
+    differences, rest = x - x.mean(axis=1, keepdims=True), responses[2:] - responses[0] - x @ equal
     values, *_ = np.linalg.lstsq(differences * root[:, None], rest * root, rcond=LEAST_SINGULAR)
     return equal + values
 

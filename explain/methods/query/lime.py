@@ -51,8 +51,8 @@ def lime(
         segments = superpixels(image, num_segments=num_segments, compactness=compactness)
         samples = presence(seeds[i], num_samples, int(segments.max()) + 1)
         frames = functools.partial(_frames, image, hidden(image, segments, substrate), segments, samples)
-        answers = model.ask(i, range(num_samples), frames, int(target[i]))
-        weights = local_weights(samples.numpy(), answers.double().numpy(), kernel_width=kernel_width)
+        responses = model.query(i, range(num_samples), frames, int(target[i]))
+        weights = local_weights(samples.numpy(), responses.double().numpy(), kernel_width=kernel_width)
         maps.append(paint(torch.from_numpy(weights), segments))
     return torch.stack(maps)
 
@@ -64,7 +64,7 @@ def presence(seed: int, num_samples: int, num_segments: int) -> Tensor:
     return torch.from_numpy(drawn)
 
 
-def local_weights(samples: np.ndarray, answers: np.ndarray, *, kernel_width: float) -> np.ndarray:
+def local_weights(samples: np.ndarray, responses: np.ndarray, *, kernel_width: float) -> np.ndarray:
     """Solve the weighted ridge regression of answers (N,) on samples (N, S) with an intercept; return (S,) weights."""
     x = samples.astype(np.float64)
     if x.shape[1] < 2:
@@ -73,7 +73,7 @@ def local_weights(samples: np.ndarray, answers: np.ndarray, *, kernel_width: flo
     distance = 1 - np.sqrt(shown)  # cosine of z and the vector of ones: sum z / (sqrt(sum z) sqrt(S))
     kernel = np.sqrt(np.exp(-(distance**2) / kernel_width**2))
     share = kernel / kernel.sum()
-    centred, rest = x - share @ x, answers - share @ answers
+    centred, rest = x - share @ x, responses - share @ responses
     gram = (centred * kernel[:, None]).T @ centred
     return np.linalg.solve(gram + RIDGE * np.eye(x.shape[1]), (centred * kernel[:, None]).T @ rest)
 

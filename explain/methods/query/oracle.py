@@ -61,7 +61,7 @@ def oracle(
     for i, image in enumerate(images):
         other, sign = (torch.zeros_like(image), 1.0) if game == "deletion" else (rise_blur(image), -1.0)
         shown = functools.partial(compose, image, other, numbers)
-        ask = _asking(functools.partial(model.ask, i, target=int(target[i])), shown, sign, num_queries)
+        ask = _asking(functools.partial(model.query, i, target=int(target[i])), shown, sign, num_queries)
         walk = better_walk(ask, greedy_walk(ask, num_patches), np.random.default_rng(seeds[i]), num_sweeps=num_queries)
         order = walk if game == "deletion" else walk[::-1]
         values = np.empty(num_patches, dtype=np.float32)
@@ -138,8 +138,8 @@ def _asking(model: Callable[..., Tensor], shown: Callable[[Tensor], Tensor], sig
             return None
         presence = ~torch.from_numpy(np.frombuffer(b"".join(new), dtype=bool).reshape(len(new), hidden.shape[1]).copy())
         frames = lambda numbers: shown(presence[numbers.start - first : numbers.stop - first])  # noqa: E731
-        answers = model(numbers=range(first, first + len(new)), frames=frames)
-        known.update(zip(new, answers.tolist(), strict=True))
+        responses = model(numbers=range(first, first + len(new)), frames=frames)
+        known.update(zip(new, responses.tolist(), strict=True))
         return sign * np.array([known[key] for key in keys])
 
     return ask

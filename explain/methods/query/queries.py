@@ -27,12 +27,12 @@ class Queries:
             known: Image's place in the batch -> answers of its frames 0, 1, ... (n,) that need no question.
         """
         self.score, self.batch_size = score, batch_size
-        self.answers: dict[int, Tensor] = dict(known or {})
+        self.responses: dict[int, Tensor] = dict(known or {})
         """Place -> every answer known by now, (n,) float32 on the CPU."""
         self.used: dict[int, int] = {}
         """Place -> number of answers that the method has used: what its map costs, asked now or earlier."""
 
-    def ask(self, image: int, numbers: range, frames: Frames, target: int) -> Tensor:
+    def query(self, image: int, numbers: range, frames: Frames, target: int) -> Tensor:
         """Return the target's probability on the frames `numbers`, (len(numbers),) float32 on the CPU.
 
         Args:
@@ -41,12 +41,12 @@ class Queries:
             frames: Called for those numbers only that have no answer yet, at most `batch_size` at a time.
             target: Class index.
         """
-        known = self.answers.get(image, torch.zeros(0))
+        known = self.responses.get(image, torch.zeros(0))
         assert numbers.step == 1, numbers
         assert numbers.start <= len(known), f"frames {numbers} after {len(known)} answers"
         starts = range(max(numbers.start, len(known)), numbers.stop, self.batch_size)
         parts = (range(start, min(start + self.batch_size, numbers.stop)) for start in starts)
         new = [self.score(frames(part))[:, target].float() for part in parts]
-        self.answers[image] = known = torch.cat([known, *(answer.cpu() for answer in new)])
+        self.responses[image] = known = torch.cat([known, *(response.cpu() for response in new)])
         self.used[image] = max(self.used.get(image, 0), numbers.stop)
         return known[numbers.start : numbers.stop]

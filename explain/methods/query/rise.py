@@ -73,7 +73,7 @@ def rise(
         for numbers in _chunks(num_masks):
             masks = make(numbers)
             frames = functools.partial(_masked, image, masks, numbers.start)
-            mean.add(masks, model.ask(i, numbers, frames, int(target[i])))
+            mean.add(masks, model.query(i, numbers, frames, int(target[i])))
             if settled and _is_check(numbers.stop):
                 now = mean.map(centred=centred)
                 if before is not None and rank_correlation(before, now) >= settled:
@@ -94,19 +94,19 @@ class _Mean:
 
     def __init__(self, size: tuple[int, int], device: torch.device) -> None:
         self.weighted, self.masks = torch.zeros(2, *size, dtype=torch.float64, device=device)
-        self.answers, self.num = 0.0, 0
+        self.responses, self.num = 0.0, 0
 
-    def add(self, masks: Tensor, answers: Tensor) -> None:
-        weights = torch.stack([answers.to(masks.device), torch.ones(len(answers), device=masks.device)])
+    def add(self, masks: Tensor, responses: Tensor) -> None:
+        weights = torch.stack([responses.to(masks.device), torch.ones(len(responses), device=masks.device)])
         sums = (weights @ masks.flatten(1)).view(2, *masks.shape[1:])
         self.weighted += sums[0]
         self.masks += sums[1]
-        self.answers += float(answers.double().sum())
-        self.num += len(answers)
+        self.responses += float(responses.double().sum())
+        self.num += len(responses)
 
     def map(self, *, centred: bool) -> Tensor:
         """Return the mean of p m, or of (p - mean p) m, (H, W) float64."""
-        mean_answer = self.answers / self.num if centred else 0.0
+        mean_answer = self.responses / self.num if centred else 0.0
         return (self.weighted - mean_answer * self.masks) / self.num
 
 

@@ -13,7 +13,7 @@ from explain.methods.registry import METHODS
 from explain.runners.white_box import share_weights
 
 SIZE = (48, 80)
-LOOKING = [name for name, method in METHODS.items() if method.explains == "student" and not method.reads_out]
+LOOKING = [name for name, method in METHODS.items() if method.explains == "student" and not method.needs_readout]
 QUICK = {"mask": {"num_iterations": 3, "seeds": [1, 2, 3]}, "integrated_gradients": {"num_steps": 3}}
 ANY_NUMBER = {0: torch.export.Dim("batch")}
 

@@ -29,7 +29,7 @@ from explain.__main__ import main as explain_main
 from explain.job import MapWorker
 from explain.maps import maps_table
 from explain.methods.options import RiseOptions
-from explain.runners.query_cache import read_answers
+from explain.runners.query_cache import read_responses
 from explain.targets import TargetWorker
 
 TEACHER = "python:flaky_teacher:make"
@@ -166,8 +166,8 @@ def test_answers_that_came_before_the_end_are_kept(place):
     )  # an image takes 16 calls for 64 masks, two for the rest
     with pytest.raises(TeacherError):
         work()
-    kept = read_answers(Folder(str(place.root / "others")), IDS)
-    assert {image_id: len(known.answers) for image_id, known in kept.items()} == {IDS[0]: 70, IDS[1]: 64}
+    kept = read_responses(Folder(str(place.root / "others")), IDS)
+    assert {image_id: len(known.probs) for image_id, known in kept.items()} == {IDS[0]: 70, IDS[1]: 64}
     Moody.mood, Moody.num_calls = "well", 0
     found = work().to_pandas()
     assert Moody.num_calls == 2 + 3 * 18
@@ -176,9 +176,9 @@ def test_answers_that_came_before_the_end_are_kept(place):
 
 def test_answers_of_an_image_that_failed_are_numbers(place):
     rows(make_rise(place), "nan")
-    kept = read_answers(Folder(str(place.root / "answers")), IDS)
-    assert [len(kept[image_id].answers) for image_id in IDS if image_id != IDS[BRIGHT]] == [70] * 4
-    assert all(np.isfinite(known.answers).all() for known in kept.values())
+    kept = read_responses(Folder(str(place.root / "answers")), IDS)
+    assert [len(kept[image_id].probs) for image_id in IDS if image_id != IDS[BRIGHT]] == [70] * 4
+    assert all(np.isfinite(known.probs).all() for known in kept.values())
 
 
 def test_one_that_never_worked_is_one_line_on_stderr(place, capsys):

@@ -166,7 +166,7 @@ def test_evaluate_holds_the_budget_too(
     assert server.get("queries") == 1 + NUM_IMAGES
 
 
-@pytest.mark.parametrize("name", [method.name for method in METHODS.values() if method.asks])
+@pytest.mark.parametrize("name", [method.name for method in METHODS.values() if method.is_query_based])
 def test_a_method_asks_no_more_than_it_says(name: str) -> None:
     method = METHODS[name]
     assert method.budget is not None

@@ -29,7 +29,7 @@ from evaluate.sanity.summary import SIMILARITIES, metrics, read_checked
 from evaluate.statistics import mean_interval
 from explain.methods.registry import METHODS
 from explain.methods.white_box.mal_grad_cam import mal_grad_cam
-from explain.runners.white_box import Answer
+from explain.runners.white_box import Explanation
 
 pytestmark = [
     # Ray, MLflow and their dependencies deprecate each other's interfaces and leave sockets and SQLite
@@ -198,7 +198,7 @@ def test_without_another_student_there_is_no_row_of_it(place: SimpleNamespace) -
 
 def test_a_black_box_of_one_class_has_no_wrong_one() -> None:
     saliency = np.random.default_rng(0).random((12, 12), np.float32)
-    answer = Answer(saliency=saliency, target=0, target_prob=None, seconds=0.0)
+    answer = Explanation(saliency=saliency, target=0, target_prob=None, seconds=0.0)
     subject = Subject(image_id="a", frame=np.zeros((2, 2, 3), np.uint8), classes=(0,))
     assert subject.request(1, seed=0) is None
     assert _row(subject, answer, None)["error"] == "the black box has no second class"

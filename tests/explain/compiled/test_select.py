@@ -19,7 +19,7 @@ import explain.compiled.select
 from distill.student.model import ResCBAM, Student
 from distill.teachers.engines.backends import Choice
 from explain.compiled.onnx_graph import UnknownOperationError, write_onnx
-from explain.compiled.select import EAGER, choose, difference, in_engine, open_method
+from explain.compiled.select import EAGER, compile_method, difference, select_engine, with_engine
 from explain.compiled.trace import trace
 from explain.methods.registry import METHODS
 from explain.methods.white_box.mal_grad_cam import mal_grad_cam
@@ -95,7 +95,7 @@ def test_engines_make_torchs_maps(student, engine, name, options):
     """Float32 sums in another order: 1e-4 of a map's range at most, and the order of its pixels stays."""
     eager = explainer(student, name, **options)
     expected = maps(eager, requests())
-    found = maps(in_engine(eager, dataclasses.replace(EAGER, engine=engine), SIZE), requests())
+    found = maps(with_engine(eager, dataclasses.replace(EAGER, engine=engine), SIZE), requests())
     assert found.dtype == np.float32
     assert difference(expected, found) < 1e-4
     for one, other in zip(expected, found, strict=True):
@@ -120,7 +120,7 @@ def test_torch_in_bfloat16_makes_nearly_the_same_maps(student, name, options):
     student = dataclasses.replace(student, model=copy.deepcopy(student.model))
     student.model.add_module("readout", new_readout(student.model).eval().requires_grad_(False))
     eager = dataclasses.replace(explainer(student, name, **options), seeded=METHODS[name].seeded)
-    low = in_engine(eager, dataclasses.replace(EAGER, precision="bfloat16"), SIZE)
+    low = with_engine(eager, dataclasses.replace(EAGER, precision="bfloat16"), SIZE)
     answers = [[answer for answer in each(requests(3)) if answer is not None] for each in (eager, low)]
     expected, found = (np.stack([answer.saliency for answer in one]) for one in answers)
     assert (found.dtype, found.shape) == (np.float32, expected.shape)
@@ -134,7 +134,7 @@ def test_torch_in_bfloat16_makes_nearly_the_same_maps(student, name, options):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_image_alone_has_the_bytes_that_it_has_in_any_batch(student, engine):
-    made = in_engine(explainer(student), dataclasses.replace(EAGER, engine=engine), SIZE)
+    made = with_engine(explainer(student), dataclasses.replace(EAGER, engine=engine), SIZE)
     asked = requests()
     some = [request if i in (0, 5, 9) else None for i, request in enumerate(asked)]
     together, alone = made(asked), dataclasses.replace(made, num_threads=1)(some)
@@ -147,7 +147,7 @@ def test_an_image_alone_has_the_bytes_that_it_has_in_any_batch(student, engine):
 
 
 def test_a_target_that_is_no_class_is_refused_and_a_missing_one_is_the_students_own(student):
-    made = in_engine(explainer(student), dataclasses.replace(EAGER, engine="openvino"), SIZE)
+    made = with_engine(explainer(student), dataclasses.replace(EAGER, engine="openvino"), SIZE)
     with pytest.raises(ValueError, match=r"classes: 0\.\.11"):
         made([dataclasses.replace(requests(1)[0], target=12)])
     (answer,) = made([dataclasses.replace(requests(1)[0], target=None)])
@@ -214,14 +214,14 @@ def test_nothing_of_a_network_before_the_layers_is_differentiated(student):
 
 def test_the_choice_is_measured_once(student, tmp_path, monkeypatch):
     made = explainer(student, "grad_cam")
-    found = choose(made, student, "auto", name="grad_cam")
+    found = select_engine(made, student, "auto", name="grad_cam")
     (decision,) = (tmp_path / "cache" / "engines").glob("*.json")
     assert Choice(**json.loads(decision.read_text())) == found
     assert found.batch_size == PASS_IMAGES
     monkeypatch.setattr(explain.compiled.select, "_measure", lambda *_: pytest.fail("measured again"))
-    assert choose(made, student, "auto", name="grad_cam") == found
+    assert select_engine(made, student, "auto", name="grad_cam") == found
     with pytest.raises(pytest.fail.Exception):
-        choose(explainer(student, "grad_cam", target_layer="layer3"), student, "auto", name="grad_cam")
+        select_engine(explainer(student, "grad_cam", target_layer="layer3"), student, "auto", name="grad_cam")
 
 
 @pytest.mark.parametrize("wrong", [0.98, float("nan")])
@@ -231,17 +231,19 @@ def test_an_engine_whose_maps_are_not_torchs_is_not_taken(student, monkeypatch, 
         explain.compiled.select, "open_graph", lambda *call, **how: lambda *arrays: wrong * right(*call, **how)(*arrays)
     )
     made = explainer(student, "grad_cam")
-    assert choose(made, student, "auto", name="grad_cam") == EAGER
+    assert select_engine(made, student, "auto", name="grad_cam") == EAGER
     with pytest.raises(ValueError, match="use --engine eager"):
-        choose(made, student, "openvino", name="grad_cam")
+        select_engine(made, student, "openvino", name="grad_cam")
 
 
 def test_a_network_that_writes_in_place_stays_with_torch(student):
     other = dataclasses.replace(student, fingerprint="in place")
     made = Explainer(function=mal_grad_cam, model=tiny_net(num_classes=12), normalise=student.normalise)
     with pytest.raises(UnknownOperationError, match="mul_"):
-        open_method(mal_grad_cam, tiny_net(num_classes=12), dataclasses.replace(EAGER, engine="onnxruntime"), size=SIZE)
-    assert choose(made, other, "auto", name="mal_grad_cam") == EAGER
+        compile_method(
+            mal_grad_cam, tiny_net(num_classes=12), dataclasses.replace(EAGER, engine="onnxruntime"), size=SIZE
+        )
+    assert select_engine(made, other, "auto", name="mal_grad_cam") == EAGER
 
 
 @pytest.mark.parametrize("missing", ["onnx", "openvino"])
@@ -251,7 +253,7 @@ def test_what_is_not_installed_is_said(student, monkeypatch, missing):
         explain.compiled.select.importlib.util, "find_spec", lambda name: None if name == missing else find(name)
     )
     with pytest.raises(ValueError, match=f"pip install {missing}"):
-        choose(explainer(student), student, "openvino", name="mal_grad_cam")
+        select_engine(explainer(student), student, "openvino", name="mal_grad_cam")
 
 
 def test_a_difference_is_a_share_of_each_maps_own_range():

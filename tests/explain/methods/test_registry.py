@@ -18,11 +18,11 @@ def explain(name, targets):
     method = METHODS[name]
     seeds = {"seeds": [1, 2]} if method.seeded else {}
     model = tiny_net()
-    if method.reads_out:
+    if method.needs_readout:
         torch.manual_seed(0)
         model = ResCBAM(18, 5).eval().requires_grad_(False)
         model.add_module("readout", new_readout(model).eval())
-    if method.asks:
+    if method.is_query_based:
         model = Queries(lambda frames: tiny_net()(frames).detach().softmax(dim=1))
     return method.load()(model, noise(2, 32, 64), torch.tensor(targets), **asdict(method.options()), **seeds)
 
@@ -36,7 +36,7 @@ def test_every_method_gives_a_finite_map_of_the_input_size_or_on_the_grid(name):
     assert not maps.requires_grad
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].asks])
+@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].is_query_based])
 def test_a_map_is_the_same_for_all_classes_where_the_registry_says_so(name):
     assert torch.equal(explain(name, [0, 4]), explain(name, [1, 3])) != METHODS[name].class_specific
 

@@ -18,9 +18,9 @@ from explain.maps import maps_table
 from explain.readout import checkpoint as readouts
 from explain.readout.checkpoint import load_explained, new_readout, readout_of, save_readout
 from explain.readout.config import FitSettings
-from explain.readout.dataset import Lessons, correlation
-from explain.readout.fit import fit, hold_out, train
-from explain.readout.network import NUM_PLACES, ReadOut, look, readout, standardised
+from explain.readout.dataset import ReadOutDataset, correlation
+from explain.readout.fit import fit, split_validation, train
+from explain.readout.network import NUM_PLACES, ReadOut, extract_features, readout, standardised
 from explain.readout.refine import HARD_POINTS
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -51,8 +51,8 @@ def run(tmp_path, model):
 
 def test_it_reads_what_cbams_change_and_the_class_activation_maps(model, images):
     target = torch.tensor([0, 3, 1])
-    views = look(model, images, target)
-    assert views.maps.shape == (3, 2 * 8 + 2 * 3 + NUM_PLACES, 19, 28)
+    features = extract_features(model, images, target)
+    assert features.maps.shape == (3, 2 * 8 + 2 * 3 + NUM_PLACES, 19, 28)
     ins, outs, feats, blocks = {}, {}, {}, ("layer2", "layer3", "layer4")
     handles = [
         m.register_forward_hook(lambda _, i, o, n=n: ins.update({n: i[0]}) or outs.update({n: o}))
@@ -73,8 +73,8 @@ def test_it_reads_what_cbams_change_and_the_class_activation_maps(model, images)
         large = F.interpolate(expected[:, None].detach(), size=(19, 28), mode="bilinear")[:, 0]
         large = large - large.mean(dim=(1, 2), keepdim=True)
         large = large / large.std(dim=(1, 2), keepdim=True, correction=0)
-        assert torch.allclose(views.maps[:, number], large, atol=1e-3), number
-    assert torch.equal(views.maps[0, -1], views.maps[0, -1].flip(0).flip(1))  # the distance from the centre
+        assert torch.allclose(features.maps[:, number], large, atol=1e-3), number
+    assert torch.equal(features.maps[0, -1], features.maps[0, -1].flip(0).flip(1))  # the distance from the centre
 
 
 def test_an_image_alone_has_the_same_map_as_in_a_batch_and_classes_differ(model, images):
@@ -144,7 +144,7 @@ def test_training_finds_the_map_that_the_labels_are_made_of():
     layers = tuple(torch.randn(60, 2, 4, 7, 7, generator=generator) for _ in range(3))
     maps[:, 1] = maps[:, 0].flip(3)
     labels = standardised(maps[:, 0, 2] - maps[:, 0, 5])
-    lessons = Lessons(
+    dataset = ReadOutDataset(
         maps=maps.half(),
         layers=layers,
         labels=labels,
@@ -156,10 +156,10 @@ def test_training_finds_the_map_that_the_labels_are_made_of():
     torch.manual_seed(0)
     settings = FitSettings(student="", maps="", epochs=12, lr=0.01, batch_size=8)
     chance = torch.Generator().manual_seed(0)
-    held, own = hold_out(60, settings, chance)
-    assert sorted([*held.tolist(), *own.tolist()]) == list(range(60))
-    assert len(held) == 6
-    found = train(head, lessons, own, held, settings=settings, generator=chance)
+    validation, training = split_validation(60, settings, chance)
+    assert sorted([*validation.tolist(), *training.tolist()]) == list(range(60))
+    assert len(validation) == 6
+    found = train(head, dataset, training, validation, settings=settings, generator=chance)
     assert found["held_out_correlation"] > 0.8
     assert 1 <= found["epoch"] <= 12
 

@@ -16,10 +16,19 @@ from distill.teachers import Teacher
 from evaluate.games.protocol import Protocol
 from evaluate.games.setup import make_plays
 from explain.readout import refine as refining
-from explain.readout.dataset import Lessons, correlation
+from explain.readout.dataset import ReadOutDataset, correlation
 from explain.readout.network import NUM_PLACES, ReadOut, standardised
-from explain.readout.refine import ANCHOR, HARD_POINTS, SOFT_POINTS, Judge, hard_frames, refine, soft_frames, soft_loss
-from explain.readout.train import held_out_maps
+from explain.readout.refine import (
+    ANCHOR,
+    HARD_POINTS,
+    SOFT_POINTS,
+    GameValidation,
+    hard_frames,
+    refine,
+    soft_frames,
+    soft_loss,
+)
+from explain.readout.train import maps_of_images
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 SIZE, CELLS = (20, 28), (10, 14)
@@ -59,13 +68,13 @@ def student():
 
 
 @pytest.fixture
-def lessons():
+def dataset():
     generator = torch.Generator().manual_seed(0)
     maps = standardised(torch.randn(40, 2, 2 + 6 + NUM_PLACES, *CELLS, generator=generator))
     x = torch.linspace(-1, 1, CELLS[1]).expand(CELLS)
     maps[:, :, -NUM_PLACES] = x  # where a cell lies: what a read-out needs here, as an image is or mirrored
     rng = np.random.default_rng(0)
-    return Lessons(
+    return ReadOutDataset(
         maps=maps.half(),
         layers=tuple(torch.zeros(40, 2, 4, 5, 7) for _ in range(3)),
         labels=standardised(torch.randn(40, *CELLS, generator=generator)),
@@ -82,11 +91,11 @@ def head():
     return ReadOut(1, (4, 4, 4), width=8)
 
 
-def judge_of(half, lessons, held):
-    return Judge(teacher=Box(half), frames=lessons.frames[held], targets=lessons.targets[held])
+def judge_of(half, dataset, validation):
+    return GameValidation(teacher=Box(half), frames=dataset.frames[validation], targets=dataset.targets[validation])
 
 
-def test_the_frames_that_the_black_box_is_asked_for_are_the_games_own(lessons):
+def test_the_frames_that_the_black_box_is_asked_for_are_the_games_own(dataset):
     image = torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(1))
     saliency = torch.randn(CELLS, generator=torch.Generator().manual_seed(2))
     protocol = Protocol(step_px=SIZE[0] * SIZE[1] // (2 * HARD_POINTS))
@@ -113,18 +122,18 @@ def test_a_soft_frame_is_a_hard_one_where_the_border_is_thin(monkeypatch):
         )
 
 
-def test_the_soft_loss_is_what_its_terms_say(lessons, head, student):
+def test_the_soft_loss_is_what_its_terms_say(dataset, head, student):
     numbers = torch.tensor([3, 1, 7])
-    found = soft_loss(head, lessons, numbers, student, torch.Generator().manual_seed(5))
+    found = soft_loss(head, dataset, numbers, student, torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(5)
     mirrored = torch.randint(2, (3,), generator=generator)
     uniform = torch.rand(SOFT_POINTS, 3, generator=generator)
-    views, labels = lessons.batch(numbers, mirrored)
-    maps, games = head(views), []
+    features, labels = dataset.batch(numbers, mirrored)
+    maps, games = head(features), []
     sigma = refining.BLUR_SIGMA * SIZE[1]
     weight = gaussian_filter(np.ones(SIZE, dtype=np.float32), sigma, mode="constant", radius=5)
     for i, number in enumerate(numbers.tolist()):
-        image = torch.from_numpy(lessons.frames[number]).permute(2, 0, 1) / 255 * 4 - 2
+        image = torch.from_numpy(dataset.frames[number]).permute(2, 0, 1) / 255 * 4 - 2
         image = image.flip(2) if mirrored[i] else image
         blurred = torch.from_numpy(
             gaussian_filter(image.numpy(), (0, sigma, sigma), mode="constant", radius=5) / weight
@@ -142,19 +151,28 @@ def test_the_soft_loss_is_what_its_terms_say(lessons, head, student):
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_games_on_a_faithful_student_make_both_games_on_the_black_box_better(lessons, head, student):
-    held, own = torch.arange(8), torch.arange(8, 40)
-    made = refine(head, lessons, own, held, student=student, judge=judge_of("left", lessons, held), epochs=12, seed=0)
+def test_games_on_a_faithful_student_make_both_games_on_the_black_box_better(dataset, head, student):
+    validation, training = torch.arange(8), torch.arange(8, 40)
+    made = refine(
+        head,
+        dataset,
+        training,
+        validation,
+        student=student,
+        validate=judge_of("left", dataset, validation),
+        epochs=12,
+        seed=0,
+    )
     assert made["epoch"] > 0
     assert made["after"]["deletion"] < made["before"]["deletion"] - 0.01
     assert made["after"]["insertion"] > made["before"]["insertion"] + 0.01
-    maps = held_out_maps(head, lessons, held)
+    maps = maps_of_images(head, dataset, validation)
     assert maps[..., :7].mean() > maps[..., 7:].mean()
-    assert judge_of("left", lessons, held).games(maps) == pytest.approx(tuple(made["after"].values()))
+    assert judge_of("left", dataset, validation).games(maps) == pytest.approx(tuple(made["after"].values()))
 
 
-def test_a_read_out_that_games_on_an_unfaithful_student_would_spoil_stays_as_it_came(lessons, head, student):
-    held, own = torch.arange(8), torch.arange(8, 40)
+def test_a_read_out_that_games_on_an_unfaithful_student_would_spoil_stays_as_it_came(dataset, head, student):
+    validation, training = torch.arange(8), torch.arange(8, 40)
     for tensor in head.parameters():  # a read-out that the black box likes: bright on the right
         tensor.data.zero_()
     head.hidden[0].weight.data[0, 2 + 6, 1, 1] = 1.0  # the place from left to right
@@ -163,7 +181,16 @@ def test_a_read_out_that_games_on_an_unfaithful_student_would_spoil_stays_as_it_
         conv.weight.data[0, 0, 1, 1] = 1.0
     head.last.weight.data[0, 0] = 1.0
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
-    made = refine(head, lessons, own, held, student=student, judge=judge_of("right", lessons, held), epochs=4, seed=0)
+    made = refine(
+        head,
+        dataset,
+        training,
+        validation,
+        student=student,
+        validate=judge_of("right", dataset, validation),
+        epochs=4,
+        seed=0,
+    )
     assert made["epoch"] == 0
     assert made["after"] == made["before"]
     assert all(torch.equal(before[name], tensor) for name, tensor in head.state_dict().items())

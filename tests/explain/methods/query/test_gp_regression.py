@@ -76,7 +76,7 @@ def problem_of(num):
     return cells, masks, masks @ truth + 3 * rng.normal(size=num) + 40, effects
 
 
-def textbook(cells, masks, answers, effects):
+def textbook(cells, masks, responses, effects):
     """Search all choices by N x N inverses: generalised least squares for b, and its restricted likelihood."""
     H, best = effects[:, :2], None
     Q = np.linalg.qr(H, mode="complete")[0][:, 2:]
@@ -86,8 +86,8 @@ def textbook(cells, masks, answers, effects):
         for ratio in NOISES:
             V = G + ratio * np.trace(Q.T @ G @ Q) / Q.shape[1] * np.eye(len(G))
             inverse = np.linalg.inv(V)
-            b = np.linalg.solve(H.T @ inverse @ H, H.T @ inverse @ answers)
-            left = answers - H @ b
+            b = np.linalg.solve(H.T @ inverse @ H, H.T @ inverse @ responses)
+            left = responses - H @ b
             signal = left @ inverse @ left / (len(G) - 2)
             logs = np.linalg.slogdet(V)[1] + np.linalg.slogdet(H.T @ inverse @ H)[1] - np.linalg.slogdet(H.T @ H)[1]
             likelihood = -(logs + (len(G) - 2) * np.log(signal)) / 2
@@ -113,9 +113,9 @@ def test_the_posterior_is_the_textbooks(num):
 
 def with_prior(problem, prior):
     """Search all choices by N x N inverses: answers y with mean A k p and covariance A^2 V, A on a fine grid."""
-    cells, masks, answers, effects = problem
+    cells, masks, responses, effects = problem
     Q = np.linalg.qr(effects[:, :2], mode="complete")[0][:, 2:]
-    y, p, best = Q.T @ answers, Q.T @ prior.answers, None
+    y, p, best = Q.T @ responses, Q.T @ prior.responses, None
     for length in LENGTHS:
         cross = dense_at_pixels(cells, length) @ masks.T @ Q
         G = Q.T @ masks @ dense(cells, length) @ masks.T @ Q
@@ -138,14 +138,14 @@ def with_prior(problem, prior):
 @pytest.mark.parametrize("num", [24, 90])
 def test_with_a_prior_the_posterior_is_the_textbooks(num):
     problem = problem_of(num)
-    cells, masks, answers, effects = problem
+    cells, masks, responses, effects = problem
     rng = np.random.default_rng(1)
     coarse = rng.normal(size=(5, 7))
     start = np.kron(coarse, np.ones((2, 2))).ravel()
-    said = masks @ coarse.ravel() + rng.normal(size=num)
-    told = (cells, masks, answers + 8 * said, effects)
-    found = regress(*told, prior=Prior(answers=said, map=start, belief=1 - 1e-12))
-    likelihood, mean = with_prior(told, Prior(answers=said, map=start, belief=1.0))
+    prior_responses = masks @ coarse.ravel() + rng.normal(size=num)
+    told = (cells, masks, responses + 8 * prior_responses, effects)
+    found = regress(*told, prior=Prior(responses=prior_responses, map=start, belief=1 - 1e-12))
+    likelihood, mean = with_prior(told, Prior(responses=prior_responses, map=start, belief=1.0))
     assert found.likelihood == pytest.approx(likelihood, abs=1e-3)
     assert found.prior_share == pytest.approx(1)
     assert np.abs(found.mean - mean).max() < 0.03 * np.abs(mean).max()
@@ -154,16 +154,16 @@ def test_with_a_prior_the_posterior_is_the_textbooks(num):
 
 
 def test_what_is_believed_beforehand_weighs_the_prior_against_none(problem):
-    said, start = problem[1] @ np.linspace(-1, 1, 35), np.linspace(-1, 1, 140)
+    prior_responses, start = problem[1] @ np.linspace(-1, 1, 35), np.linspace(-1, 1, 140)
     shares, ends = [], []
     for belief in (0.2, 0.5, 0.8):
-        found = regress(*problem, prior=Prior(answers=said, map=start, belief=belief))
+        found = regress(*problem, prior=Prior(responses=prior_responses, map=start, belief=belief))
         shares.append(np.log(found.prior_share / (1 - found.prior_share)) - np.log(belief / (1 - belief)))
         ends.append(found)
     assert np.ptp(shares) < 1e-6
     alone, whole = (
         regress(*problem),
-        regress(*problem, prior=Prior(answers=said, map=start, belief=1 - 1e-15)),
+        regress(*problem, prior=Prior(responses=prior_responses, map=start, belief=1 - 1e-15)),
     )
     for found in ends:
         mixed = found.prior_share * whole.mean + (1 - found.prior_share) * alone.mean
@@ -174,8 +174,8 @@ def test_what_is_believed_beforehand_weighs_the_prior_against_none(problem):
 def test_a_prior_that_says_nothing_is_left_out_to_the_bit_and_one_that_says_the_opposite_nearly(problem):
     alone = regress(*problem).mean
     for nothing in (np.ones(24), np.zeros(24)):
-        assert np.array_equal(regress(*problem, prior=Prior(answers=nothing, map=alone, belief=0.5)).mean, alone)
-    opposite = regress(*problem, prior=Prior(answers=-problem[2], map=-alone, belief=0.5))
+        assert np.array_equal(regress(*problem, prior=Prior(responses=nothing, map=alone, belief=0.5)).mean, alone)
+    opposite = regress(*problem, prior=Prior(responses=-problem[2], map=-alone, belief=0.5))
     assert opposite.prior_share < 0.2
     assert np.corrcoef(opposite.mean, alone)[0, 1] > 0.95
 
@@ -203,7 +203,7 @@ def test_a_pair_shows_and_hides_the_same_superpixels_and_sizes_are_alike(images)
 
 def test_frames_are_the_image_over_each_substrate_in_turn(images):
     views, shown = views_of(images[0]), []
-    views.ask(Queries(lambda frames: shown.append(frames) or black_box(frames)), 0, 16, 1)
+    views.query(Queries(lambda frames: shown.append(frames) or black_box(frames)), 0, 16, 1)
     masks = views.masks(range(16))
     for number, frame in enumerate(torch.cat(shown)):
         other = views.others[number // 4 % 2]
@@ -221,7 +221,7 @@ def test_cells_hold_the_shares_of_superpixels_and_of_masks(images):
         for number in (0, len(scale) - 1):
             share = (there == number).float().mean(dim=(1, 3)).flatten().numpy()
             assert np.abs(scale[number] - share).max() < 1e-6
-    evidence = views.ask(Queries(black_box), 0, 10, 0)
+    evidence = views.query(Queries(black_box), 0, 10, 0)
     shares = views.masks(range(10)).mean(dim=(1, 2)).numpy()
     blurred = np.array([1] * 4 + [0] * 4 + [1] * 2)
     for degree in range(3):
@@ -246,11 +246,11 @@ def test_the_map_is_of_probabilities_and_of_log_odds_alike(images):
     options: dict[str, Any] = {"num_segments": (4, 12), "num_samples": 40}
     found, std = gp_regression_with_std(Queries(black_box), images[:1], TARGET[:1], seeds=SEEDS[:1], **options)
     views = views_of(images[0], seed=SEEDS[0])
-    evidence = views.ask(Queries(black_box), 0, 40, 1)
-    p = evidence.answers
+    evidence = views.query(Queries(black_box), 0, 40, 1)
+    p = evidence.responses
     maps = [
-        regress(views.cells, evidence.masks, answers, evidence.effects)
-        for answers in (p, np.log(p + 0.01) - np.log(1.01 - p))
+        regress(views.cells, evidence.masks, responses, evidence.effects)
+        for responses in (p, np.log(p + 0.01) - np.log(1.01 - p))
     ]
     scale = maps[0].mean.std() / maps[1].mean.std()
     for mine, name in ((found, "mean"), (std, "std")):
@@ -279,9 +279,9 @@ def test_the_first_answers_of_a_larger_budget_are_a_smaller_ones(images):
     many, few = Queries(black_box), Queries(black_box)
     gp_regression(many, images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=70)
     part = gp_regression(few, images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=30)
-    known = Queries(lambda _: pytest.fail("all is known"), known={0: many.answers[0]})
+    known = Queries(lambda _: pytest.fail("all is known"), known={0: many.responses[0]})
     again = gp_regression(known, images[:1], TARGET[:1], seeds=SEEDS[:1], num_samples=30)
-    assert torch.allclose(many.answers[0][:30], few.answers[0], atol=1e-6)
+    assert torch.allclose(many.responses[0][:30], few.responses[0], atol=1e-6)
     assert torch.allclose(part, again, atol=1e-5 * float(part.abs().max()))
     assert known.used == {0: 30}
 
@@ -374,7 +374,7 @@ def test_a_settled_ranking_asks_no_more_and_is_the_map_of_what_was_asked(images)
     found = gp_regression(queries, images[:1], TARGET[:1], num_samples=1000, settled=0.8, **options)
     used = queries.used[0]
     assert used in (64, 128, 256, 512)
-    assert len(queries.answers[0]) == used, "nothing is asked beyond"
+    assert len(queries.responses[0]) == used, "nothing is asked beyond"
     same = gp_regression(Queries(black_box), images[:1], TARGET[:1], num_samples=used, **options)
     assert torch.equal(found, same)
     never = Queries(black_box)

@@ -98,7 +98,7 @@ def test_maps_are_the_packages_where_all_coalitions_are_asked():
     mine = np.array([float(saliency[segments == number][0]) for number in range(num)])
     assert queries.used == {0: 2**num}
     assert np.abs(mine - peer(value, 0, 2**num, num)).max() < 1e-5
-    assert mine.sum() == pytest.approx(float(queries.answers[0][1] - queries.answers[0][0]), abs=1e-6)
+    assert mine.sum() == pytest.approx(float(queries.responses[0][1] - queries.responses[0][0]), abs=1e-6)
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 6, 7, 40, 100])

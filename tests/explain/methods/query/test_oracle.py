@@ -91,7 +91,7 @@ def test_the_game_has_the_curve_that_was_searched_for(images, game):
     plays = [Play(start=start, finish=finish, steps=s, num_steps=num, target=1) for s, num in steps]
     curves = list(play(black_box, plays))
     mine, *others = [area_over(curve, changed_fractions(s, num)) for curve, (s, num) in zip(curves, steps, strict=True)]
-    assert set(curves[0].tolist()) <= set(queries.answers[0].tolist())
+    assert set(curves[0].tolist()) <= set(queries.responses[0].tolist())
     assert mine < min(others) if game == "deletion" else mine > max(others)
 
 
@@ -112,9 +112,9 @@ def test_a_smaller_budget_asks_the_first_questions_of_a_larger_one_and_known_ans
         part = oracle(few, images[:1], TARGET[:1], seeds=SEEDS[:1], grid=5, num_queries=budget)
         used = few.used[0]
         assert used <= budget
-        assert torch.equal(few.answers[0], many.answers[0][:used])
+        assert torch.equal(few.responses[0], many.responses[0][:used])
         asked = []
-        again = Queries(lambda frames: asked.append(len(frames)) or black_box(frames), known={0: few.answers[0]})  # noqa: B023
+        again = Queries(lambda frames: asked.append(len(frames)) or black_box(frames), known={0: few.responses[0]})  # noqa: B023
         assert torch.equal(oracle(again, images[:1], TARGET[:1], seeds=SEEDS[:1], grid=5, num_queries=400), whole)
         assert sum(asked) == many.used[0] - used
         assert part.unique().numel() == 25

@@ -58,9 +58,9 @@ def test_the_map_is_the_published_formula(images, num_cells, keep_probability, c
     maps = rise(Queries(bright_square), images, TARGET, seeds=SEEDS, num_masks=150, centred=centred, **options)
     for i, image in enumerate(images):
         masks = [plain_mask(SEEDS[i], number, (24, 30), **options) for number in range(150)]
-        answers = [float(bright_square((image * torch.from_numpy(m).float())[None])[0, TARGET[i]]) for m in masks]
-        mean = np.mean(answers) if centred else 0
-        plain = np.tensordot(np.array(answers) - mean, np.stack(masks), 1) / (150 * keep_probability)
+        responses = [float(bright_square((image * torch.from_numpy(m).float())[None])[0, TARGET[i]]) for m in masks]
+        mean = np.mean(responses) if centred else 0
+        plain = np.tensordot(np.array(responses) - mean, np.stack(masks), 1) / (150 * keep_probability)
         assert np.abs(maps[i].numpy() - plain).max() < 1e-5
 
 
@@ -75,8 +75,8 @@ def test_all_ones_masks_give_the_answer_itself(images, monkeypatch):
         "explain.methods.query.rise.rise_masks", lambda numbers, *, size, **_: torch.ones(len(numbers), *size)
     )
     maps = rise(Queries(bright_square), images, TARGET, seeds=SEEDS, num_masks=10, keep_probability=0.5)
-    answers = bright_square(images).gather(1, TARGET[:, None])
-    assert torch.allclose(maps, (answers / 0.5)[:, :, None].expand_as(maps), atol=1e-6)
+    responses = bright_square(images).gather(1, TARGET[:, None])
+    assert torch.allclose(maps, (responses / 0.5)[:, :, None].expand_as(maps), atol=1e-6)
 
 
 def test_an_image_alone_has_the_same_map_as_in_any_batch(images):
@@ -110,7 +110,7 @@ def test_known_answers_cost_no_question(images):
         asked.append(len(frames))
         return bright_square(frames)
 
-    again = Queries(count, known={0: first.answers[0][:100]})
+    again = Queries(count, known={0: first.responses[0][:100]})
     assert torch.equal(rise(again, images[:1], TARGET[:1], seeds=SEEDS[:1], num_masks=130), whole)
     assert sum(asked) == 30
     assert again.used == {0: 130}
