@@ -420,7 +420,7 @@ def test_a_larger_budget_and_another_estimator_ask_only_what_is_new(serial, job,
 
 @pytest.mark.parametrize("target", [None, "label"])
 def test_more_images_ask_only_for_those_that_are_new(serial, job, tmp_path, monkeypatch, target):
-    monkeypatch.setattr(explain.job, "SHARD_ASKED", 2)
+    monkeypatch.setattr(explain.job, "QUERY_SHARD_IMAGES", 2)
     asked = []
     forward = Teacher.forward
     run("rise", replace(asked_rise(job, "few"), limit=3, target=target))
@@ -510,7 +510,7 @@ def test_an_engine_is_for_many_questions_to_a_student(*, job, monkeypatch, ask, 
     """Of two images; 8 questions each in the black box's place, 16 for a prior."""
     found = []
     monkeypatch.setattr(explain.job, "select_engine", lambda *_, name: found.append(name) or EAGER)
-    monkeypatch.setattr(explain.job, "GRAPH_QUESTIONS", least)
+    monkeypatch.setattr(explain.job, "GRAPH_QUERIES", least)
     method = METHODS["gp_regression"].options(num_samples=8, prior=prior, prior_samples=16)
     run("gp_regression", job("gp_regression", limit=2, ask=ask, options=method))
     assert found == chosen
@@ -625,7 +625,7 @@ def test_without_a_student_a_torch_teacher_is_looked_into(serial, job, monkeypat
     net = resnet18(num_classes=10).eval().requires_grad_(False)
     view = {"input_size": (64, 48), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     teacher = EagerTeacher(net, device="cpu", spec=TEACHER, fingerprint="net", output="logits", **view).finish()
-    for module in ("plan", "batch", "targets"):
+    for module in ("plan", "job", "targets"):
         monkeypatch.setattr(f"explain.{module}.load_teacher", lambda *_, **__: teacher)
     asked = job("layer_cam", student=None, limit=5)
     run("layer_cam", asked)

@@ -57,7 +57,7 @@ def ray(running_store: ObjectStore, server: Server) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain.job, "SHARD_IMAGES", SHARD)
-    monkeypatch.setattr(explain.job, "SHARD_ASKED", SHARD)
+    monkeypatch.setattr(explain.job, "QUERY_SHARD_IMAGES", SHARD)
 
 
 @pytest.fixture(scope="module")
