@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cluster.errors import WorkError
+from cluster.locations import HINT, check_uri
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -20,43 +21,40 @@ S3_ANSWER_S = 60  # until a store that is busy begins to answer; pyarrow takes i
 S3_CONNECT_S = 10
 # About one file, and not about the store.
 OF_A_FILE = (FileNotFoundError, PermissionError)
+FSSPEC_SCHEMES = ("az", "memory")  # pyarrow does not know them; all others are never given to fsspec
 IN_URIS = "/:?#[]@!$&'()*+,;=%"  # what stands for itself in a URI
 
 
 def open_filesystem(uri: str) -> tuple["FileSystem", str]:
-    """Open a local path or a URI; URIs that pyarrow does not know (`memory://`, `az://`) are opened through fsspec.
+    """Open a local path or a URI of an allowed scheme.
 
     Returns:
         The file system, and the path in it.
 
     Raises:
-        ValueError: nothing here opens the URI.
+        ValueError: the URI is not allowed, or nothing here opens it.
     """
     from pyarrow import ArrowInvalid, fs
 
-    if "://" not in uri:
+    check_uri(uri)
+    scheme, mark, _ = uri.partition("://")
+    if not mark:
         return fs.LocalFileSystem(), uri
     try:
+        if scheme in FSSPEC_SCHEMES:
+            return _open_by_fsspec(uri)
         filesystem, path = fs.FileSystem.from_uri(quote(uri, safe=IN_URIS))
-    except ArrowInvalid as refusal:
-        opened = _open_by_fsspec(uri)
-        if opened is None:
-            raise ValueError(
-                f"cannot open folder {uri!r} ({refusal}); give a local path, an s3://, gs:// or hdfs:// URI, "
-                "or install the fsspec package of its scheme"
-            ) from refusal
-        return opened
+    except (ArrowInvalid, ValueError, ImportError, OSError) as refusal:
+        reason = str(refusal).partition("\n")[0]
+        raise ValueError(f"cannot open the folder {uri!r}: {reason}; {HINT}") from refusal
     return (_patient(filesystem) if filesystem.type_name == "s3" else filesystem), path
 
 
-def _open_by_fsspec(uri: str) -> tuple["FileSystem", str] | None:
+def _open_by_fsspec(uri: str) -> tuple["FileSystem", str]:
     from fsspec.core import url_to_fs
     from pyarrow import fs
 
-    try:
-        opened, path = url_to_fs(uri)
-    except (ValueError, ImportError):
-        return None
+    opened, path = url_to_fs(uri)
     return fs.PyFileSystem(fs.FSSpecHandler(opened)), path
 
 

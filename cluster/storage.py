@@ -16,9 +16,9 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 from cluster.filesystems import OF_A_FILE, open_filesystem, store_errors
+from cluster.locations import check_uri, local_path
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -66,14 +66,9 @@ class Folder:
         """Name the folder `uri`; nothing is opened or made yet."""
         if not uri:
             raise ValueError("folder '' has no name; give a local path or a URI such as s3://bucket/run")
-        if "://" in uri and urlsplit(uri).password is not None:
-            raise ValueError(
-                f"the URI of a folder in {urlsplit(uri).hostname} holds a password, and URIs are stored and shown; "
-                "give it in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
-        if uri.startswith("file://"):
-            uri = uri.removeprefix("file://")
-        self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        check_uri(uri)
+        path = local_path(uri)
+        self.uri = uri if path is None else str(path)
 
     def __repr__(self) -> str:
         """Show the URI."""
