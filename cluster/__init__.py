@@ -2,3 +2,7 @@
 
 Plumbing only: nothing in here knows what a teacher, a map or a game is.
 """
+
+from cluster.telemetry import switch_off
+
+switch_off()  # before any other import of this project brings one of the libraries that it is about

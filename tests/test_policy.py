@@ -35,6 +35,8 @@ APART = {
     "distill/data": ("distill.teachers", "distill.training", "distill.student"),
 }
 """Folder -> packages that its files do not import."""
+AT_IMPORT = ("cluster/__init__.py", "switch_off()")
+"""The one exception: opt-outs of telemetry, which libraries read when they are imported."""
 HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow")
 COMMANDS = (
     "distill",
@@ -188,7 +190,9 @@ def test_nothing_happens_at_import(path):
         if not isinstance(node, ast.Expr):
             continue
         text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        assert text, f"{name_of(path)}:{node.lineno} does something at import"
+        assert text or (name_of(path), ast.unparse(node)) == AT_IMPORT, (
+            f"{name_of(path)}:{node.lineno} does something at import"
+        )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
