@@ -1,10 +1,13 @@
 """Plumbing: one Ray for several commands, records that MLflow has missed, what a run at full size costs."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from cluster import cli
 
 
 def upload(file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")], uri: str | None = None) -> None:
@@ -20,7 +23,7 @@ def upload(file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FI
     print(f"sent {len(run_ids)} run(s): {' '.join(run_ids)}")
 
 
-def run(command: Annotated[tyro.conf.Positional[list[str]], tyro.conf.arg(metavar="COMMAND")]) -> None:
+def run(command: Annotated[tyro.conf.Positional[list[str]], tyro.conf.arg(metavar="COMMAND")]) -> int:
     """Start Ray on this machine once for all jobs of a command, such as a script that explains by many methods.
 
     Args:
@@ -28,7 +31,7 @@ def run(command: Annotated[tyro.conf.Positional[list[str]], tyro.conf.arg(metava
     """
     from cluster.session import run_with_ray
 
-    sys.exit(run_with_ray(command))
+    return run_with_ray(command)
 
 
 def plan(
@@ -61,18 +64,14 @@ def plan(
     print(plan_text(workload, costs(workload, rates), gpus))
 
 
-def main() -> None:
-    """Run the command line; a user's error is a line on stderr and exit status 2."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
     app = tyro.extras.SubcommandApp()
     app.command(plan)
     app.command(run)
     app.command(upload)
-    try:
-        app.cli(prog="python -m cluster", description=__doc__)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return cli.run(lambda: app.cli(prog=cli.prog("cluster"), description=__doc__, args=arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from cluster.errors import WorkError
+from cluster import cli
+from cluster.errors import visible
 from distill.training.recipes import FINE_TUNING_RECIPES, RECIPES, Recipe, TrainingRecipe
 
 DISTIL = (
@@ -79,31 +80,26 @@ class FineTune:
         return f"black box onnx:{self.out}/model.onnx, torch:{self.out}/model.pt2: {_shown(metrics)}"
 
 
-def main() -> int:
+def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     missing: Any = tyro.MISSING
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] if args is None else args
     if arguments[:1] == ["finetune"]:
         given = {"data": missing, "network": missing, "out": missing}
         recipes = {name: (line, FineTune(**given, recipe=r)) for name, (line, r) in FINE_TUNING_RECIPES.items()}
-        return _run(recipes, arguments[1:], prog="python -m distill finetune", description=FINE_TUNE)
+        return _run(recipes, arguments[1:], prog=cli.prog("distill finetune"), description=FINE_TUNE)
     given = {"data": missing, "teacher": missing, "out": missing}
     recipes = {name: (line, Distil(**given, recipe=r)) for name, (line, r) in RECIPES.items()}
-    return _run(recipes, arguments, prog="python -m distill", description=DISTIL)
+    return _run(recipes, arguments, prog=cli.prog("distill"), description=DISTIL)
 
 
 def _run(recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, prog: str, description: str) -> int:
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
     if arguments[:1] == [name] and name not in recipes:
-        print(f"error: unknown recipe {name!r}; recipes: {', '.join(recipes)}", file=sys.stderr)
+        print(f"error: unknown recipe {visible(name)!r}; recipes: {', '.join(recipes)}", file=sys.stderr)
         return 2
     command = tyro.extras.overridable_config_cli(recipes, args=arguments, prog=prog, description=description)
-    try:
-        print(command.run(name))
-    except (ValueError, FileNotFoundError, WorkError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return cli.run(lambda: command.run(name))
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

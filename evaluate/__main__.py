@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from cluster.errors import WorkError
+from cluster import cli
 from distill.teachers import split_spec
 from evaluate.games.protocol import Protocol, RankedBy
 from evaluate.metrics.settings import Measure, Settings
@@ -336,13 +336,8 @@ Command = (
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a subcommand; errors that the user can mend are one line on stderr and exit code 2."""
-    try:
-        cli: Any = tyro.cli
-        cli(Command, prog="python -m evaluate", args=args, description=EVALUATE).run()
-    except (ValueError, FileNotFoundError, WorkError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    parse: Any = tyro.cli
+    return cli.run(lambda: parse(Command, prog=cli.prog("evaluate"), args=args, description=EVALUATE).run())
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from cluster.errors import WorkError
+from cluster import cli
 from explain.auto import SUMMARY, AutoOptions, resolve
 from explain.config import Job
 from explain.methods.registry import METHODS, find_method
 from explain.readout.config import FitSettings
 from explain.serving.config import Registration
 
-PROG, AUTO = "python -m explain", "auto"
+AUTO = "auto"
 EXPLAIN = (
     "Map what the predictions for a data set rest on, one method at a time, into Parquet. "
     "`python -m explain fit --help`: fit a learnt read-out to a student. "
@@ -26,7 +26,9 @@ EXPLAIN = (
 REGISTER = "Put a student with a method into MLflow's registry: image in, map out."
 
 
-def parse(args: Sequence[str], *, kind: Any = Job, prog: str = PROG, description: str = EXPLAIN) -> tuple[str, Any]:
+def parse(
+    args: Sequence[str], *, kind: Any = Job, command: str = "explain", description: str = EXPLAIN
+) -> tuple[str, Any]:
     """Parse the command line into the method's name and its job.
 
     Raises:
@@ -40,7 +42,7 @@ def parse(args: Sequence[str], *, kind: Any = Job, prog: str = PROG, description
         if args[0] not in (name for name, *_ in known):
             find_method(args[0])
     commands: Any = Union[tuple(_command(kind, *one) for one in known)]  # noqa: UP007 - made at run time
-    job = tyro.cli(commands, prog=prog, args=args, description=description)
+    job = tyro.cli(commands, prog=cli.prog(command), args=args, description=description)
     return args[0], job
 
 
@@ -48,15 +50,11 @@ def _command(kind: Any, name: str, options: type, summary: str) -> Any:
     return Annotated[kind[options], tyro.conf.subcommand(name, description=summary)]
 
 
-def main(args: Sequence[str]) -> int:
+def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2 for what the user can mend."""
-    try:
-        command = {"register": _register, "fit": _fit}.get(args[0] if args else "")
-        print(command(args[1:]) if command else _explain(args))
-    except (ValueError, FileNotFoundError, WorkError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    given = sys.argv[1:] if args is None else args
+    command = {"register": _register, "fit": _fit}.get(given[0] if given else "")
+    return cli.run(lambda: command(given[1:]) if command else _explain(given))
 
 
 def _explain(args: Sequence[str]) -> str:
@@ -73,7 +71,7 @@ def _explain(args: Sequence[str]) -> str:
 
 
 def _fit(args: Sequence[str]) -> str:
-    settings = tyro.cli(FitSettings, prog=f"{PROG} fit", args=args)
+    settings = tyro.cli(FitSettings, prog=cli.prog("explain fit"), args=args)
     from explain.readout.fit import fit
 
     made = fit(settings)
@@ -89,7 +87,7 @@ def _fit(args: Sequence[str]) -> str:
 
 
 def _register(args: Sequence[str]) -> str:
-    name, job = parse(args, kind=Registration, prog=f"{PROG} register", description=REGISTER)
+    name, job = parse(args, kind=Registration, command="explain register", description=REGISTER)
     job.check(find_method(name))
     from explain.serving.pyfunc import register
 
@@ -97,4 +95,4 @@ def _register(args: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

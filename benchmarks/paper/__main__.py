@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from benchmarks.paper.stages import Settings, stages
+from cluster import cli
 
 Execute = Callable[[Sequence[str]], int]
 
@@ -51,17 +52,14 @@ def report(settings: Settings) -> str:
     return "\n".join([*lines, *(f"next: python -m {shlex.join(stage.command)}" for stage in left[:1])])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 2 for what the user can mend."""
-    try:
-        settings = tyro.cli(Settings, prog="python -m benchmarks.paper", args=arguments)
-        if not settings.status:
-            return run(settings)
-        print(report(settings))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def command() -> str | int:
+        settings = tyro.cli(Settings, prog="python -m benchmarks.paper", args=args)
+        return report(settings) if settings.status else run(settings)
+
+    return cli.run(command)
 
 
 if __name__ == "__main__":

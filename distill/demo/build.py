@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+
+from cluster import cli
 
 VERSION = 2
 """Counts changes of what is rendered, so that a folder of an older demo is not taken for this one's."""
@@ -135,9 +136,4 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
     import tyro
 
-    try:
-        make_demo(tyro.cli(DemoConfig, args=arguments, prog="python -m distill.demo"))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return cli.run(lambda: make_demo(tyro.cli(DemoConfig, args=arguments, prog="python -m distill.demo")))

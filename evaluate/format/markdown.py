@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from cluster.errors import visible
 from cluster.storage import Folder, split_file
-from evaluate.format.safe_text import visible
 
 SUMMARY_WIDTH = 220  # characters of a console table: wider than any, so that nothing is cut off
 

@@ -1,15 +1,10 @@
-"""How text from outside is shown to people: paths short, passwords out, characters that hide or turn text visible."""
+"""Text from outside as people read it: paths short, passwords out."""
 
 import os
 import re
-import unicodedata
 from pathlib import Path
 
 MAX_PARENTS = 2  # steps up from the working folder that a shown path may take
-# Control and format characters, lone surrogates, line and paragraph separators: a name that holds one may look like
-# another, or turn the text around it. Words of some scripts need the two joiners.
-HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-KEPT = "\n\u200c\u200d"
 
 
 def readable(text: str) -> str:
@@ -20,14 +15,3 @@ def readable(text: str) -> str:
         if folder != Path(folder.anchor):
             without = without.replace(f"{folder}{os.sep}", "../" * steps)
     return without
-
-
-def visible(text: str) -> str:
-    r"""Write hidden characters as their escapes, such as \u202e for the mark that turns text around."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c in KEPT or unicodedata.category(c) not in HIDDEN else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from cluster.errors import visible
 from evaluate.format.markdown import SUMMARY_WIDTH, escaped, markdown_table
-from evaluate.format.safe_text import visible
 
 Grid = tuple[str, list[str], list[list[str]]]  # title, headings, rows
 

@@ -9,11 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from cluster.errors import visible
 from evaluate.analysis.columns import GROUPS, Column
 from evaluate.analysis.query_curve import plot_query_curves
 from evaluate.format.figures import PLOT_HEIGHT, PLOT_WIDTH, CurvePlot, line_styles, plot_curves
 from evaluate.format.numbers import p_value
-from evaluate.format.safe_text import readable, visible
+from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER
 from evaluate.report.commands import commands
 from evaluate.report.findings import Findings

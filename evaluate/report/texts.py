@@ -8,11 +8,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from cluster.errors import visible
 from evaluate.analysis.columns import Column
 from evaluate.analysis.comparison import Comparison, MethodRow
 from evaluate.format.markdown import SUMMARY_WIDTH, escaped, markdown_table
 from evaluate.format.numbers import interval_text, p_value
-from evaluate.format.safe_text import readable, visible
+from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER
 from evaluate.report.findings import Findings
 from evaluate.scored_method import MARKS

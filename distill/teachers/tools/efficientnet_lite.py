@@ -9,10 +9,11 @@ import argparse
 import contextlib
 import importlib
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cluster import cli
 
 if TYPE_CHECKING:
     import torch
@@ -92,10 +93,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="quantise it to 8 bits, as it is deployed on phones; calibrated on images of DATA; model.onnx alone",
     )
     options = parser.parse_args(arguments)
-    try:
-        specs = make_lite(options.out, options.version, int8=options.int8)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(specs))
-    return 0
+    return cli.run(lambda: "\n".join(make_lite(options.out, options.version, int8=options.int8)))

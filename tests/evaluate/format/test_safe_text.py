@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluate.format.safe_text import readable, visible
+from cluster.errors import visible
+from evaluate.format.safe_text import readable
 
 
 def test_shown_paths_hide_passwords_and_this_machine() -> None:

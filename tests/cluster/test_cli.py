@@ -1,0 +1,96 @@
+"""The console script, and what command lines do with errors, control characters and Ctrl-C."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayTaskError
+
+from cluster import cli
+from cluster.errors import WorkError, one_line, visible
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize("error", [ValueError("bad\n  input"), FileNotFoundError(2, "gone", "x"), WorkError("full")])
+def test_what_the_user_can_mend_is_one_line_and_status_2(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(cli.VERBOSE, raising=False)
+    assert cli.run(raising(error)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    for bug in (TypeError("x"), AssertionError("x"), KeyError("x")):
+        with pytest.raises(type(bug)):
+            cli.run(raising(bug))
+
+
+def test_verbose_adds_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cli.VERBOSE, "1")
+    assert cli.run(raising(ValueError("bad"))) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith("\nerror: bad\n")
+
+
+def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_results_are_printed_or_are_the_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [cli.run(lambda it=it: it) for it in ("done", None, 3)] == [0, 0, 3]
+    assert capsys.readouterr().out == "done\n"
+
+
+@pytest.mark.parametrize(
+    "hostile", ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "a\rb", "\u202etxt.exe", "\ud800", "\x00", "\u2028", "\x7f"]
+)
+def test_control_characters_never_reach_the_terminal(hostile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(raising(ValueError(f"no file {hostile}")))
+    assert cli.main([hostile]) == 2
+    for line in capsys.readouterr().err.splitlines():
+        assert line.isprintable(), line
+
+
+def test_an_error_in_a_worker_is_what_the_worker_raised() -> None:
+    inner = RayTaskError("f", "Traceback\n" * 90, ValueError("no class 7\nof 3"), "x", 1, "1.2.3.4")
+    assert one_line(inner.as_instanceof_cause()) == "no class 7 of 3"
+    assert one_line(ValueError()) == "ValueError"
+    assert len(one_line(ValueError("x" * 10_000))) < 3100
+    assert visible("na\u200dme ü") == "na\u200dme ü"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_script_calls_the_same_command_under_its_own_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/malgradcam", name, "--help"])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert not done.value.code
+    assert f"usage: malgradcam {name} " in capsys.readouterr().out
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [cli.main(given) for given in ([], ["--help"], ["-h"], ["--version"], ["explian"])] == [0, 0, 0, 0, 2]
+    out, err = capsys.readouterr()
+    assert out.count("usage: malgradcam COMMAND") == 3
+    assert err == "error: unknown command 'explian'; commands: distill, explain, evaluate, cluster\n"
+
+
+def test_help_of_the_script_imports_none_of_the_commands() -> None:
+    script = "import sys; from cluster import cli; cli.main(['--help']); assert 'tyro' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
