@@ -12,7 +12,7 @@ from distill.teachers.cache import cache_folder
 MAX_AHEAD_S = 3600.0  # a moment further away was noted before the clock was set back
 
 
-class Pace:
+class RateLimit:
     """So many queries a second to one server."""
 
     def __init__(self, url: str, per_second: float) -> None:

@@ -15,7 +15,7 @@ from distill.teachers.base import Teacher
 from distill.teachers.errors import TeacherError
 from distill.teachers.http.client import TOKEN_VARIABLE, Client
 from distill.teachers.http.protocol import EXTENSION, read_json, read_reply, read_tensors, write_request
-from distill.teachers.http.rate_limit import Pace
+from distill.teachers.http.rate_limit import RateLimit
 from distill.teachers.http.response_cache import AnswerStore
 from distill.teachers.retry import ask_patiently
 from distill.teachers.teacher_toml import EXAMPLE, read_toml, require
@@ -65,7 +65,9 @@ class OpenInferenceTeacher(ServedTeacher):
         super().__init__(described, **description)
         self._url, self._client, self._binary = url, client, binary
         client.timeout_s = described.timeout_s
-        self._pace = None if described.queries_per_second is None else Pace(url, described.queries_per_second)
+        self._rate_limit = (
+            None if described.queries_per_second is None else RateLimit(url, described.queries_per_second)
+        )
         self._store = AnswerStore(self.fingerprint) if described.keep_answers else None
         self.remembers = described.keep_answers
 
@@ -81,8 +83,8 @@ class OpenInferenceTeacher(ServedTeacher):
         body, headers = write_request(
             images, described.datatype, name=described.input_tensor, outputs=names, binary=self._binary
         )
-        if self._pace is not None:
-            self._pace.wait(len(images))
+        if self._rate_limit is not None:
+            self._rate_limit.wait(len(images))
         reply, said = self._client.post(f"{self._url}/infer", body, headers)
         try:
             return read_reply(reply, said)

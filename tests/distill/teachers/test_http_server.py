@@ -31,7 +31,7 @@ from cluster.errors import WorkError
 from distill.teachers import RefusedImageError, TeacherError, load_teacher
 from distill.teachers.http.client import TOKEN_VARIABLE
 from distill.teachers.http.protocol import read_reply, write_request
-from distill.teachers.http.rate_limit import Pace
+from distill.teachers.http.rate_limit import RateLimit
 from distill.teachers.http.response_cache import AnswerStore
 from distill.teachers.kinds.http_server import WAITS_S
 from distill.teachers.top_k import one_hot, spread
@@ -324,10 +324,10 @@ def test_one_connection_serves_many_requests(server: Server, tmp_path: Path) -> 
 
 def test_a_rate_is_kept_by_all_who_ask() -> None:
     script = (
-        "import time; from distill.teachers.http.rate_limit import Pace\n"
-        "pace = Pace('http://x', 20.0)\n"
+        "import time; from distill.teachers.http.rate_limit import RateLimit\n"
+        "limit = RateLimit('http://x', 20.0)\n"
         "for k in range(4):\n"
-        "    pace.wait(3); print(time.time())\n"
+        "    limit.wait(3); print(time.time())\n"
     )
     workers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     sent = sorted(float(line) for worker in workers for line in worker.communicate()[0].split())
@@ -343,13 +343,13 @@ def test_a_limited_teacher_keeps_its_rate(server: Server, tmp_path: Path, waits:
     assert waits == [pytest.approx(wait, abs=5) for wait in (10, 50, 90)], "one query to load, then four at a time"
 
 
-def test_a_pace_goes_on_after_the_clock_was_set_back(tmp_path: Path) -> None:
-    pace = Pace("http://x", 1000.0)
-    pace.wait(1)
+def test_a_rate_limit_goes_on_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    limit = RateLimit("http://x", 1000.0)
+    limit.wait(1)
     (file,) = (path for path in (tmp_path / "cache" / "pace").iterdir() if not path.name.endswith(".lock"))
     file.write_text(str(time.time() + 10**6), encoding="utf-8")
     started = time.monotonic()
-    pace.wait(1)
+    limit.wait(1)
     assert time.monotonic() - started < 1
 
 
