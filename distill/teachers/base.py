@@ -14,7 +14,7 @@ import torch
 
 from cluster.device import one_thread
 from distill.teachers.errors import RefusedImageError, TeacherError
-from distill.teachers.retry import ask_patiently
+from distill.teachers.retry import retry
 from distill.teachers.teacher_toml import Output
 
 SUM_TOLERANCE = 1e-3  # of a row of probabilities: room for float16 outputs, too little for a forgotten softmax
@@ -182,7 +182,7 @@ class Teacher(ABC):
     def _chunk(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
         missing = size - len(pixels) if self.pads else 0
         padded = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
-        outputs = ask_patiently(lambda: self._outputs(padded), self.retry_waits_s)
+        outputs = retry(lambda: self._outputs(padded), self.retry_waits_s)
         if outputs.ndim != 2 or len(outputs) != len(padded):
             raise TeacherError(
                 f"teacher {self.spec!r} returned shape {tuple(outputs.shape)} for {len(padded)} images; "

@@ -15,7 +15,7 @@ JITTER = (0.5, 1.5)  # of a wait: workers that lost one server do not all come b
 LONGEST_WAIT_S = 60.0  # that a server may ask for
 
 
-def ask_patiently(ask: Callable[[], Reply], waits_s: Sequence[float]) -> Reply:
+def retry(ask: Callable[[], Reply], waits_s: Sequence[float]) -> Reply:
     """Return what `ask` returns; where it raises NoReplyError, wait and ask again, once for each of `waits_s`.
 
     A wait is drawn around the one given, and is at least what the server asked for, up to a minute.

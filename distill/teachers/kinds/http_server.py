@@ -17,7 +17,7 @@ from distill.teachers.http.client import TOKEN_VARIABLE, Client
 from distill.teachers.http.protocol import EXTENSION, read_json, read_reply, read_tensors, write_request
 from distill.teachers.http.rate_limit import RateLimit
 from distill.teachers.http.response_cache import AnswerStore
-from distill.teachers.retry import ask_patiently
+from distill.teachers.retry import retry
 from distill.teachers.teacher_toml import EXAMPLE, read_toml, require
 from distill.teachers.tensor_model import Served, ServedTeacher, Tensor, known_fields
 
@@ -127,7 +127,7 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
 
 
 def _metadata(client: Client, url: str) -> dict[str, Any]:
-    found = ask_patiently(lambda: client.get(url), WAITS_S)
+    found = retry(lambda: client.get(url), WAITS_S)
     try:
         return read_json(found)
     except ValueError as error:
