@@ -21,12 +21,12 @@ LOCK_WAIT_S = 60.0  # for other workers that write
 AT_ONCE = 500  # keys in one query; SQLite takes 999 in its oldest versions
 
 
-def content_keys(rows: np.ndarray) -> list[bytes]:
+def content_hashes(rows: np.ndarray) -> list[bytes]:
     """Hash each row of an array (B, ...): 32 bytes of SHA-256 that stand for what is asked."""
     return [hashlib.sha256(np.ascontiguousarray(row).data).digest() for row in rows]
 
 
-class AnswerStore:
+class ResponseCache:
     """The answers of one black box."""
 
     def __init__(self, fingerprint: str) -> None:
@@ -61,7 +61,7 @@ class AnswerStore:
         with self._errors(), self._open:
             self._open.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
 
-    def through(self, rows: np.ndarray, ask: Callable[[list[int]], np.ndarray]) -> np.ndarray:
+    def get_or_query(self, rows: np.ndarray, ask: Callable[[list[int]], np.ndarray]) -> np.ndarray:
         """Answer for rows (B, ...): what is known from the store, the rest by one question, each row once.
 
         Args:
@@ -71,7 +71,7 @@ class AnswerStore:
         Returns:
             (B, K) float32.
         """
-        keys = content_keys(rows)
+        keys = content_hashes(rows)
         known = self.read(list(dict.fromkeys(keys)))
         missing = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
         places = sorted(missing.values())

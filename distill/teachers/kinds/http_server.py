@@ -16,7 +16,7 @@ from distill.teachers.errors import TeacherError
 from distill.teachers.http.client import TOKEN_VARIABLE, Client
 from distill.teachers.http.protocol import EXTENSION, read_json, read_reply, read_tensors, write_request
 from distill.teachers.http.rate_limit import RateLimit
-from distill.teachers.http.response_cache import AnswerStore
+from distill.teachers.http.response_cache import ResponseCache
 from distill.teachers.retry import retry
 from distill.teachers.teacher_toml import EXAMPLE, read_toml, require
 from distill.teachers.tensor_model import Served, ServedTeacher, Tensor, known_fields
@@ -68,13 +68,13 @@ class OpenInferenceTeacher(ServedTeacher):
         self._rate_limit = (
             None if described.queries_per_second is None else RateLimit(url, described.queries_per_second)
         )
-        self._store = AnswerStore(self.fingerprint) if described.keep_answers else None
+        self._cache = ResponseCache(self.fingerprint) if described.keep_answers else None
         self.remembers = described.keep_answers
 
     def _answer(self, pixels: torch.Tensor) -> torch.Tensor:
-        if self._store is None or not self.remembers:
+        if self._cache is None or not self.remembers:
             return self._ask(pixels)
-        found = self._store.through(pixels.cpu().numpy(), lambda places: self._ask(pixels[places]).cpu().numpy())
+        found = self._cache.get_or_query(pixels.cpu().numpy(), lambda places: self._ask(pixels[places]).cpu().numpy())
         return torch.from_numpy(found).to(pixels.device)
 
     def _predict(self, images: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -32,7 +32,7 @@ from distill.teachers import RefusedImageError, TeacherError, load_teacher
 from distill.teachers.http.client import TOKEN_VARIABLE
 from distill.teachers.http.protocol import read_reply, write_request
 from distill.teachers.http.rate_limit import RateLimit
-from distill.teachers.http.response_cache import AnswerStore
+from distill.teachers.http.response_cache import ResponseCache
 from distill.teachers.kinds.http_server import WAITS_S
 from distill.teachers.top_k import one_hot, spread
 
@@ -298,7 +298,7 @@ def test_a_broken_store_ends_the_work_and_is_no_images_fault(server: Server, tmp
 
 
 def test_workers_share_one_store(tmp_path: Path) -> None:
-    mine, other = AnswerStore("abc"), AnswerStore("abc")
+    mine, other = ResponseCache("abc"), ResponseCache("abc")
     rows = np.random.default_rng(0).random((600, 3)).astype(np.float32)
     asked: list[int] = []
 
@@ -306,8 +306,8 @@ def test_workers_share_one_store(tmp_path: Path) -> None:
         asked.extend(places)
         return rows[places]
 
-    np.testing.assert_array_equal(mine.through(rows, ask), rows)
-    np.testing.assert_array_equal(other.through(rows[::-1], ask), rows[::-1])
+    np.testing.assert_array_equal(mine.get_or_query(rows, ask), rows)
+    np.testing.assert_array_equal(other.get_or_query(rows[::-1], ask), rows[::-1])
     assert asked == list(range(600))
     with sqlite3.connect(mine.path) as connection:
         assert connection.execute("SELECT COUNT(*) FROM answers").fetchone() == (600,)
