@@ -16,7 +16,7 @@ import torch
 from distill.teachers.base import Teacher
 from distill.teachers.errors import TeacherError
 from distill.teachers.teacher_toml import Description, Output, require
-from distill.teachers.top_k import one_hot, spread
+from distill.teachers.top_k import fill_remaining, one_hot
 
 Layout = Literal["NCHW", "NHWC"]
 Datatype = Literal["FP32", "FP64", "FP16", "UINT8"]
@@ -184,7 +184,7 @@ class ServedTeacher(Teacher):
                 f"{described.output_tensor} has shape {values.shape}, {described.class_tensor} {classes.shape}; "
                 f"allowed: {(num_images, described.k)} both"
             )
-        return spread(_numbers(values, "f"), self._indices(classes), num_classes)
+        return fill_remaining(_numbers(values, "f"), self._indices(classes), num_classes)
 
     def _indices(self, classes: np.ndarray) -> np.ndarray:
         """Return class indices, int64, for indices or names of classes. Raises: ValueError."""

@@ -22,7 +22,7 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return np.eye(num_classes, dtype=np.float32)[labels]
 
 
-def spread(probs: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
+def fill_remaining(probs: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
     """Turn the k highest probabilities (B, k) of classes (B, k) into rows (B, K), float32.
 
     Raises:

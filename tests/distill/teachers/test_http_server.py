@@ -34,7 +34,7 @@ from distill.teachers.http.protocol import read_reply, write_request
 from distill.teachers.http.rate_limit import RateLimit
 from distill.teachers.http.response_cache import ResponseCache
 from distill.teachers.kinds.http_server import WAITS_S
-from distill.teachers.top_k import one_hot, spread
+from distill.teachers.top_k import fill_remaining, one_hot
 
 LABELS = {"output": "labels", "num_classes": 3}
 TOP = {"output": "top_k", "k": 2, "num_classes": 3, "output_tensor": "scores", "class_tensor": "classes"}
@@ -108,11 +108,11 @@ def test_a_label_is_a_one_hot_row_and_the_engine_says_so(server: Server, tmp_pat
 
 def test_top_k_keeps_what_was_told_and_spreads_the_rest_evenly() -> None:
     probs, classes = np.array([[0.5, 0.3], [0.25, 0.25]]), np.array([[4, 0], [1, 3]])
-    found = spread(probs, classes, 5)
+    found = fill_remaining(probs, classes, 5)
     np.testing.assert_allclose(found[0], [0.3, 0.2 / 3, 0.2 / 3, 0.2 / 3, 0.5], rtol=1e-6)
     np.testing.assert_allclose(found[1], [0.5 / 3, 0.25, 0.5 / 3, 0.25, 0.5 / 3], rtol=1e-6)
     np.testing.assert_array_equal(
-        spread(np.array([[0.6, 0.4]]), np.array([[1, 0]]), 2), np.array([[0.4, 0.6]], np.float32)
+        fill_remaining(np.array([[0.6, 0.4]]), np.array([[1, 0]]), 2), np.array([[0.4, 0.6]], np.float32)
     )
 
 
@@ -129,7 +129,7 @@ def test_top_k_keeps_what_was_told_and_spreads_the_rest_evenly() -> None:
 )
 def test_what_cannot_be_the_highest_is_refused(probs: list[float], classes: list[int], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        spread(np.array([probs]), np.array([classes]), 5)
+        fill_remaining(np.array([probs]), np.array([classes]), 5)
     with pytest.raises(ValueError, match="classes: 0 to 4"):
         one_hot(np.array([5]), 5)
 
