@@ -17,7 +17,7 @@ from cluster.sharded_job import Summary, make_shards, refuse_nothing, run_shards
 from cluster.storage import Folder
 from distill.data.frames import read_frame, without_list
 from distill.teachers import load_teacher
-from distill.teachers.engines.backends import Choice, has_native_bfloat16
+from distill.teachers.engines.backends import EngineChoice, has_native_bfloat16
 from distill.teachers.query_budget import check_budget
 from explain.compiled.select import EAGER, GRAPH_IMAGES, GRAPH_QUERIES, select_engine, with_engine
 from explain.config import Job
@@ -103,7 +103,7 @@ def explain(name: str, job: Job) -> Summary:
     return summary
 
 
-def engine_for(plan: Plan, job: Job) -> Choice:
+def engine_for(plan: Plan, job: Job) -> EngineChoice:
     """Return what computes the method here. Raises: ValueError for an engine that cannot."""
     method, queries_student = plan.method, job.queries_student(plan.method)
     if job.precision == "bfloat16":
@@ -131,7 +131,7 @@ def engine_for(plan: Plan, job: Job) -> Choice:
     return select_engine(explainer_of(method, explained, options), explained, job.engine, name=method.name)
 
 
-def low_precision(method: Method, job: Job) -> Choice:
+def low_precision(method: Method, job: Job) -> EngineChoice:
     """Return what computes a method in bfloat16. Raises: ValueError where nothing does."""
     is_graph = method.static or job.queries_student(method)
     engine = "openvino" if is_graph else "eager"
@@ -252,7 +252,11 @@ def make_explainer(method: Method, config: dict[str, Any], device: str) -> Expla
     student = load_explained(stored["student"], device=device) if stored["student"] is not None else None
     teacher = load_teacher(stored["teacher"], device=device) if stored.get("explains") == "teacher" else None
     explainer = explainer_of(method, student or teacher, config["options"])
-    return explainer if device == "cuda" else with_engine(explainer, Choice(**config["engine"]), tuple(config["size"]))
+    return (
+        explainer
+        if device == "cuda"
+        else with_engine(explainer, EngineChoice(**config["engine"]), tuple(config["size"]))
+    )
 
 
 def make_query_runner(method: Method, config: dict[str, Any], device: str) -> QueryRunner:
@@ -264,7 +268,7 @@ def make_query_runner(method: Method, config: dict[str, Any], device: str) -> Qu
     starts, size = None, None
     if queries_student or prior == "student":
         found = load_explained(stored["student"], device=device)
-        student = make_surrogate(found, teacher, Choice(**config["engine"]))
+        student = make_surrogate(found, teacher, EngineChoice(**config["engine"]))
     if prior == "readout":
         read = load_explained(stored["student"], device=device)
         starts, size = explainer_of(find_method("readout"), read, {}), read.input_size

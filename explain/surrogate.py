@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from distill.student.model import Student
 from distill.teachers.base import Teacher
-from distill.teachers.engines.backends import Choice
+from distill.teachers.engines.backends import EngineChoice
 from distill.teachers.kinds.torch_module import EagerTeacher
 from explain.compiled.select import EAGER, with_engine
 from explain.runners.white_box import PASS_IMAGES, passes_over
 
 
-def make_surrogate(student: Student, teacher: Teacher, choice: Choice = EAGER) -> Teacher:
+def make_surrogate(student: Student, teacher: Teacher, choice: EngineChoice = EAGER) -> Teacher:
     """Make what takes the teacher's normalised pixels, as the teacher does, and answers as the student.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.world import World
-from distill.teachers.engines.backends import Choice, Run, open_engine
+from distill.teachers.engines.backends import EngineChoice, Run, open_engine
 from distill.teachers.engines.selection import choose_engine
 from distill.teachers.teacher_toml import read_description
 
@@ -20,7 +20,7 @@ class Engines:
         self.path = Path(world.spec.removeprefix("onnx:"))
         self.description = read_description(self.path)
         self.threads = world.threads
-        self.choice: Choice = choose_engine(self.path, self.description, world.teacher.fingerprint, device="cpu")
+        self.choice: EngineChoice = choose_engine(self.path, self.description, world.teacher.fingerprint, device="cpu")
         self.run = self.open(self.choice.batch_size)
         self.frames = np.random.default_rng(0).normal(size=(self.choice.batch_size, 3, *self.description.input_size))
         self.frames = self.frames.astype(np.float32)

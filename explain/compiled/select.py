@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.teachers.engines.backends import Choice, has_openvino, open_graph
-from distill.teachers.engines.selection import fastest, probe, remembered
+from distill.teachers.engines.backends import EngineChoice, has_openvino, open_graph
+from distill.teachers.engines.selection import cached_choice, fastest, probe
 from explain.compiled.onnx_graph import write_onnx
 from explain.compiled.trace import trace
 from explain.methods.white_box.grad_cam import check_target
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from distill.teachers import Teacher
 
 EngineOption = Literal["auto", "eager", "onnxruntime", "openvino"]
-EAGER = Choice(engine="eager", precision="float32", batch_size=PASS_IMAGES)
+EAGER = EngineChoice(engine="eager", precision="float32", batch_size=PASS_IMAGES)
 GRAPH_IMAGES = 256
 """Images that a job needs for a graph: making and measuring one costs as much as some hundred maps."""
 GRAPH_QUERIES = 4096
@@ -68,7 +68,7 @@ class CompiledMethod:
 def compile_method(
     function: Callable[..., Tensor],
     model: nn.Module,
-    choice: Choice,
+    choice: EngineChoice,
     *,
     size: tuple[int, int],
     num_streams: int = 1,
@@ -97,7 +97,7 @@ def compile_method(
     return CompiledMethod(run=run, shape=shape, num_classes=num_classes, passes=sum(counted) // choice.batch_size)
 
 
-def with_engine(explainer: Explainer, choice: Choice, size: tuple[int, int]) -> Explainer:
+def with_engine(explainer: Explainer, choice: EngineChoice, size: tuple[int, int]) -> Explainer:
     """Let an engine compute an explainer's method for images of one size (height, width).
 
     Raises: as `compile_method`.
@@ -128,7 +128,7 @@ def in_bfloat16(model: nn.Module) -> nn.Module:
 
 def select_engine(
     explainer: Explainer, explained: "Student | Teacher", engine_option: EngineOption, *, name: str
-) -> Choice:
+) -> EngineChoice:
     """Return what computes a method here, measured the first time.
 
     Args:
@@ -150,10 +150,10 @@ def select_engine(
         return EAGER
     options = json.dumps(dict(explainer.options), sort_keys=True)
     about = (explained.fingerprint, name, options, engine_option, str(PASS_IMAGES))
-    return remembered(about, lambda: _measure(explainer, explained, engine_option))
+    return cached_choice(about, lambda: _measure(explainer, explained, engine_option))
 
 
-def _measure(explainer: Explainer, explained: "Student | Teacher", engine_option: EngineOption) -> Choice:
+def _measure(explainer: Explainer, explained: "Student | Teacher", engine_option: EngineOption) -> EngineChoice:
     """Time one pass on one thread in torch and in each engine whose maps are torch's."""
     images = probe(explained.input_size, explained.mean, explained.std)[:PASS_IMAGES]
     target = torch.arange(PASS_IMAGES) % explained.num_classes

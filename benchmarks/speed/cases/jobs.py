@@ -29,7 +29,7 @@ from distill.perturb.curves import Play, play
 from distill.student.checkpoint import load_student, save_student
 from distill.student.model import IMAGENET_MEAN, IMAGENET_STD, Student
 from distill.teachers import Teacher, load_teacher
-from distill.teachers.engines.backends import Choice
+from distill.teachers.engines.backends import EngineChoice
 from evaluate.games.job import GamesWorker, play_games
 from evaluate.games.protocol import Protocol
 from evaluate.games.setup import make_plays
@@ -165,7 +165,7 @@ class Jobs:
         """Read and explain all images in a bare loop, in the engine that the job took."""
         engine, precision = (Folder(maps).finished() or {})["engine"].split("-")
         student = load_student(self.student)
-        choice = Choice(engine=engine, precision=precision, batch_size=PASS_IMAGES)
+        choice = EngineChoice(engine=engine, precision=precision, batch_size=PASS_IMAGES)
         method = mal_grad_cam
         if engine != "eager":
             method = compile_method(

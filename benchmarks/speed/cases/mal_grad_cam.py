@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.speed.ratio import Row, Times, interleaved, limit_note, speed_row
 from benchmarks.speed.world import World
 from distill.student.model import ResCBAM
-from distill.teachers.engines.backends import Choice, has_native_bfloat16, has_openvino
+from distill.teachers.engines.backends import EngineChoice, has_native_bfloat16, has_openvino
 from explain.compiled.select import compile_method
 from explain.methods.white_box.grad_cam import class_scores
 from explain.methods.white_box.hooks import activations, gradients
@@ -46,7 +46,7 @@ def measure_batch(world: World, student: ResCBAM, batch: int, precisions: tuple[
     works = {"grad-cam": (lambda: peer(input_tensor=images, targets=classes), batch)}
     for precision in precisions:
         engine = "openvino" if has_openvino() else "onnxruntime"
-        choice = Choice(engine=engine, precision=precision, batch_size=batch)
+        choice = EngineChoice(engine=engine, precision=precision, batch_size=batch)
         for name, function in (("ours", mal_grad_cam), ("raw", raw_passes)):
             graph = compile_method(function, student, choice, size=size, num_threads=world.threads)
             works[f"{name} {precision}"] = (partial(graph, None, images, target), batch)

@@ -12,7 +12,7 @@ from benchmarks.speed.areas import Judged, judged
 from benchmarks.speed.ratio import Row
 from benchmarks.speed.world import World
 from distill.student.model import Student
-from distill.teachers.engines.backends import Choice, has_native_bfloat16
+from distill.teachers.engines.backends import EngineChoice, has_native_bfloat16
 from evaluate.games.protocol import GAMES, Protocol
 from explain.compiled.select import compile_method
 from explain.job import SHARD_IMAGES
@@ -61,7 +61,7 @@ def student_maps(student: Student, method: Callable, images: Judged) -> np.ndarr
 
 def low_precision_maps(student: Student, images: Judged, threads: int) -> np.ndarray:
     """Make MAL-Grad-CAM's maps as `--precision bfloat16` does: (N, H, W)."""
-    choice = Choice(engine="openvino", precision="bfloat16", batch_size=min(PASS_IMAGES, len(images.frames)))
+    choice = EngineChoice(engine="openvino", precision="bfloat16", batch_size=min(PASS_IMAGES, len(images.frames)))
     size = (images.frames.shape[1], images.frames.shape[2])
     method = compile_method(mal_grad_cam, student.model, choice, size=size, num_threads=threads)
     return student_maps(student, method, images)

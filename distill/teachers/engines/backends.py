@@ -34,7 +34,7 @@ _MAKING_CORE = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class EngineChoice:
     """What computes a model here."""
 
     engine: Literal["eager", "onnxruntime", "openvino"]
@@ -68,7 +68,9 @@ def has_native_bfloat16() -> bool:
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def open_engine(path: Path, size: tuple[int, int], choice: Choice, *, num_threads: int | None, device: str) -> Run:
+def open_engine(
+    path: Path, size: tuple[int, int], choice: EngineChoice, *, num_threads: int | None, device: str
+) -> Run:
     """Load a model file into an engine.
 
     Raises:
@@ -80,7 +82,7 @@ def open_engine(path: Path, size: tuple[int, int], choice: Choice, *, num_thread
 
 
 def open_graph(
-    content: bytes, choice: Choice, *, num_streams: int = 1, num_threads: int = 1
+    content: bytes, choice: EngineChoice, *, num_streams: int = 1, num_threads: int = 1
 ) -> Callable[..., np.ndarray]:
     """Load an ONNX model of static shapes, to be called by several threads at once.
 
@@ -164,7 +166,7 @@ def _open_onnxruntime(path: Path, num_threads: int | None, device: str) -> Run:
 
 
 def open_program(
-    program: ExportedProgram, size: tuple[int, int], choice: Choice, *, num_threads: int | None, name: str
+    program: ExportedProgram, size: tuple[int, int], choice: EngineChoice, *, num_threads: int | None, name: str
 ) -> Run:
     """Load an exported program into torch itself or OpenVINO, on the CPU.
 
@@ -207,7 +209,7 @@ def _convert(program: ExportedProgram) -> Any:
 
 
 def _open_openvino(
-    what: Path | ExportedProgram, name: str, size: tuple[int, int], choice: Choice, num_threads: int | None
+    what: Path | ExportedProgram, name: str, size: tuple[int, int], choice: EngineChoice, num_threads: int | None
 ) -> Run:
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",  # measured 2.5 times the throughput hint's rate on 2 cores
@@ -233,7 +235,9 @@ def _open_openvino(
     return run
 
 
-def _graph_in_openvino(content: bytes, choice: Choice, num_streams: int, num_threads: int) -> Callable[..., np.ndarray]:
+def _graph_in_openvino(
+    content: bytes, choice: EngineChoice, num_streams: int, num_threads: int
+) -> Callable[..., np.ndarray]:
     config: dict[str, Any] = {
         "NUM_STREAMS": num_streams,
         "INFERENCE_NUM_THREADS": num_streams * num_threads,

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from distill.teachers.cache import CACHE_VARIABLE, cache_folder
-from distill.teachers.engines.backends import Choice, Run, has_native_bfloat16, has_openvino, inspect, open_engine
+from distill.teachers.engines.backends import EngineChoice, Run, has_native_bfloat16, has_openvino, inspect, open_engine
 from distill.teachers.teacher_toml import Description
 
 BATCH_SIZES = (8, 16)
@@ -38,7 +38,7 @@ NUM_TIMED = 5  # calls; the fastest counts, since others may be using the machin
 GAIN = 1.05  # a candidate must be this much faster than the simpler one before it
 
 
-def choose_engine(path: Path, description: Description, fingerprint: str, *, device: str) -> Choice:
+def choose_engine(path: Path, description: Description, fingerprint: str, *, device: str) -> EngineChoice:
     """Return the engine, precision and batch size for a model file here, measuring them the first time.
 
     Raises:
@@ -49,12 +49,12 @@ def choose_engine(path: Path, description: Description, fingerprint: str, *, dev
     sizes = (batch,) if batch else BATCH_SIZES
     about = (fingerprint, description.engine, description.precision, device)
     opened = partial(open_engine, path, description.input_size, num_threads=None, device=device)
-    return remembered(about, lambda: _measure(description, candidates, sizes, opened))
+    return cached_choice(about, lambda: _measure(description, candidates, sizes, opened))
 
 
 def choose_archive_engine(
-    description: Description, fingerprint: str, batch_size: int, opened: Callable[[Choice], Run]
-) -> Choice:
+    description: Description, fingerprint: str, batch_size: int, opened: Callable[[EngineChoice], Run]
+) -> EngineChoice:
     """Return what computes an archive on this CPU, torch itself or OpenVINO, measuring them the first time.
 
     Args:
@@ -67,13 +67,13 @@ def choose_archive_engine(
         ValueError: `teacher.toml` demands what is not installed or does not go together.
     """
     wished = replace(description, precision="float32") if description.precision == "float16" else description
-    eager = Choice(engine="eager", precision="float32", batch_size=batch_size)
+    eager = EngineChoice(engine="eager", precision="float32", batch_size=batch_size)
     candidates = _allowed([eager, *_openvino_choices(wished, "cpu")], wished, "cpu")
     about = (fingerprint, wished.engine, wished.precision, str(batch_size), f"torch {torch.__version__}")
-    return remembered(about, lambda: _measure(wished, candidates, (batch_size,), opened))
+    return cached_choice(about, lambda: _measure(wished, candidates, (batch_size,), opened))
 
 
-def remembered(about: Sequence[str], measure: Callable[[], Choice]) -> Choice:
+def cached_choice(about: Sequence[str], measure: Callable[[], EngineChoice]) -> EngineChoice:
     """Return what was decided here about a model and the wishes for it; measure and keep it the first time."""
     file = cache_folder("engines") / f"{_key(about)}.json"
     if not file.exists():
@@ -101,26 +101,26 @@ def is_close(reference: np.ndarray, other: np.ndarray, output: str) -> bool:
     return bool(same_top >= TOP1_SHARE and largest.mean() <= MEAN_TOLERANCE and largest.max() <= LARGEST_TOLERANCE)
 
 
-def _candidates(description: Description, device: str) -> list[Choice]:
+def _candidates(description: Description, device: str) -> list[EngineChoice]:
     """List what is allowed here, the simplest first."""
     if description.engine == "onnxruntime" and description.precision == "bfloat16":
         raise ValueError('engine "onnxruntime" computes in float32 only; use precision "auto" or engine "openvino"')
-    simplest = Choice(engine="onnxruntime", precision="float32", batch_size=BATCH_SIZES[0])
+    simplest = EngineChoice(engine="onnxruntime", precision="float32", batch_size=BATCH_SIZES[0])
     return _allowed([simplest, *_openvino_choices(description, device)], description, device)
 
 
-def _openvino_choices(description: Description, device: str) -> list[Choice]:
+def _openvino_choices(description: Description, device: str) -> list[EngineChoice]:
     if description.engine == "openvino" and not has_openvino():
         raise ValueError("teacher.toml asks for engine openvino, which is not installed; pip install openvino")
     if description.precision == "bfloat16" and not has_native_bfloat16():
         raise ValueError('precision "bfloat16" needs OpenVINO and a CPU with bfloat16 instructions; use "auto"')
     if not has_openvino() or device != "cpu":
         return []
-    whole = Choice(engine="openvino", precision="float32", batch_size=BATCH_SIZES[0])
+    whole = EngineChoice(engine="openvino", precision="float32", batch_size=BATCH_SIZES[0])
     return [whole, replace(whole, precision="bfloat16")]
 
 
-def _allowed(choices: list[Choice], description: Description, device: str) -> list[Choice]:
+def _allowed(choices: list[EngineChoice], description: Description, device: str) -> list[EngineChoice]:
     engine, precision = description.engine, description.precision
     kept = [c for c in choices if engine in ("auto", c.engine) and precision in ("auto", c.precision)]
     if not kept:
@@ -131,11 +131,14 @@ def _allowed(choices: list[Choice], description: Description, device: str) -> li
 
 
 def _measure(
-    description: Description, candidates: list[Choice], sizes: tuple[int, ...], opened: Callable[[Choice], Run]
-) -> Choice:
+    description: Description,
+    candidates: list[EngineChoice],
+    sizes: tuple[int, ...],
+    opened: Callable[[EngineChoice], Run],
+) -> EngineChoice:
     """Time every usable candidate at the first batch size, then the winner at all of them."""
     images = probe(description.input_size, description.mean, description.std)
-    usable: dict[Choice, Run] = {}
+    usable: dict[EngineChoice, Run] = {}
     failures: list[ValueError] = []
     reference: np.ndarray | None = None
     for candidate in (replace(candidate, batch_size=sizes[0]) for candidate in candidates):
@@ -159,7 +162,7 @@ def _measure(
     return fastest({best: usable[best], **runs}, images)
 
 
-def fastest(usable: dict[Choice, Run], images: np.ndarray) -> Choice:
+def fastest(usable: dict[EngineChoice, Run], images: np.ndarray) -> EngineChoice:
     """Return the first choice that no later one beats by more than `GAIN`, in turns so that all see the same load."""
     seconds = {choice: [] for choice in usable}
     for _ in range(1 + NUM_TIMED if len(usable) > 1 else 0):
@@ -217,9 +220,9 @@ def _write_first(file: Path, text: str) -> None:
         ) from error
 
 
-def _read(file: Path) -> Choice:
+def _read(file: Path) -> EngineChoice:
     try:
-        choice = Choice(**json.loads(file.read_text(encoding="utf-8")))
+        choice = EngineChoice(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} holds no choice of engine: {error}; delete it, and it is measured again") from error
     return choice

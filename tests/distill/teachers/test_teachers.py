@@ -368,8 +368,8 @@ def test_the_engines_agree(onnx_folder: Path, tmp_path: Path) -> None:
 # Opens a model twice, lets go of the first one first, and gets a signal.
 SIGNALLED = """
 import os, pathlib, signal, sys
-from distill.teachers.engines.backends import Choice, open_engine
-choice = Choice(engine="openvino", precision="float32", batch_size=1)
+from distill.teachers.engines.backends import EngineChoice, open_engine
+choice = EngineChoice(engine="openvino", precision="float32", batch_size=1)
 path, size = pathlib.Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))
 opened = [open_engine(path, size, choice, num_threads=1, device="cpu") for _ in range(2)]
 while opened:
@@ -480,7 +480,7 @@ def test_the_tolerance_for_another_precision_can_fail() -> None:
 
 def test_the_fastest_choice_wins_and_a_draw_keeps_the_simpler_one(monkeypatch: pytest.MonkeyPatch) -> None:
     from distill.teachers.engines import selection as module
-    from distill.teachers.engines.backends import Choice, Run
+    from distill.teachers.engines.backends import EngineChoice, Run
 
     clock = [0.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
@@ -492,9 +492,9 @@ def test_the_fastest_choice_wins_and_a_draw_keeps_the_simpler_one(monkeypatch: p
 
         return run
 
-    simple = Choice(engine="onnxruntime", precision="float32", batch_size=8)
-    rival = Choice(engine="openvino", precision="float32", batch_size=8)
-    larger = Choice(engine="openvino", precision="float32", batch_size=16)
+    simple = EngineChoice(engine="onnxruntime", precision="float32", batch_size=8)
+    rival = EngineChoice(engine="openvino", precision="float32", batch_size=8)
+    larger = EngineChoice(engine="openvino", precision="float32", batch_size=16)
     images = np.zeros((32, 3, 2, 3), np.float32)
     assert module.fastest({simple: taking(1.0), rival: taking(0.98)}, images) == simple
     assert module.fastest({simple: taking(1.0), rival: taking(0.5)}, images) == rival

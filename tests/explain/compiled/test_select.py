@@ -17,7 +17,7 @@ from torch import nn
 
 import explain.compiled.select
 from distill.student.model import ResCBAM, Student
-from distill.teachers.engines.backends import Choice
+from distill.teachers.engines.backends import EngineChoice
 from explain.compiled.onnx_graph import UnknownOperationError, write_onnx
 from explain.compiled.select import EAGER, compile_method, difference, select_engine, with_engine
 from explain.compiled.trace import trace
@@ -216,7 +216,7 @@ def test_the_choice_is_measured_once(student, tmp_path, monkeypatch):
     made = explainer(student, "grad_cam")
     found = select_engine(made, student, "auto", name="grad_cam")
     (decision,) = (tmp_path / "cache" / "engines").glob("*.json")
-    assert Choice(**json.loads(decision.read_text())) == found
+    assert EngineChoice(**json.loads(decision.read_text())) == found
     assert found.batch_size == PASS_IMAGES
     monkeypatch.setattr(explain.compiled.select, "_measure", lambda *_: pytest.fail("measured again"))
     assert select_engine(made, student, "auto", name="grad_cam") == found
@@ -269,12 +269,12 @@ import sys, threading
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from distill.teachers.engines.backends import Choice, open_graph
+from distill.teachers.engines.backends import EngineChoice, open_graph
 
 images = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in ("images", "outputs")]
 graph = helper.make_graph([helper.make_node("Relu", ["images"], ["outputs"])], "relu", images[:1], images[1:])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-choice = Choice(engine="openvino", precision="float32", batch_size=1)
+choice = EngineChoice(engine="openvino", precision="float32", batch_size=1)
 run = open_graph(model.SerializeToString(), choice, num_streams=4)
 sys.setswitchinterval(1e-6)
 together = threading.Barrier(4)
