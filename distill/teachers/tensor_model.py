@@ -36,7 +36,7 @@ class Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served(Description):
+class TensorDescription(Description):
     """How a model is asked that is known by its tensors: what its metadata and its `teacher.toml` say, checked."""
 
     layout: Layout
@@ -97,8 +97,8 @@ class Served(Description):
         return "" if self.num_ranked is None else f"-{self.output.replace('_k', f'-{self.k}')}"
 
 
-def known_fields(inputs: Sequence[Tensor], outputs: Sequence[Tensor], name: str) -> dict[str, Any]:
-    """Return the fields of `Served` that a model's metadata settles; `batch_size` where it takes only one.
+def metadata_fields(inputs: Sequence[Tensor], outputs: Sequence[Tensor], name: str) -> dict[str, Any]:
+    """Return the fields of `TensorDescription` that a model's metadata settles; `batch_size` where it takes only one.
 
     Raises:
         ValueError: it takes several tensors, or one in a format that no image comes in.
@@ -123,10 +123,10 @@ def _image(shape: tuple[int, ...]) -> dict[str, Any]:
     return {"layout": "NCHW" if shape[1] == 3 else "NHWC", **size, **fixed}
 
 
-class ServedTeacher(Teacher):
+class TensorTeacher(Teacher):
     """A model that is asked by tensors; a kind adds `_predict`."""
 
-    def __init__(self, described: Served, **description: Any) -> None:
+    def __init__(self, described: TensorDescription, **description: Any) -> None:
         """Take a checked description; the other arguments are `Teacher`'s."""
         super().__init__(
             input_size=described.input_size,
@@ -172,12 +172,12 @@ class ServedTeacher(Teacher):
         if described.output in ("logits", "probabilities"):
             return np.array(_numbers(values, "fiu"), dtype=np.float32)
         num_classes = described.num_known
-        assert num_classes is not None, "Served lets no such description through"
+        assert num_classes is not None, "TensorDescription lets no such description through"
         if described.output == "labels":
             if values.size != num_images:
                 raise ValueError(f"{described.output_tensor} has shape {values.shape}; allowed: one label an image")
             return one_hot(self._indices(values.reshape(num_images)), num_classes)
-        assert described.class_tensor is not None, "Served lets no such description through"
+        assert described.class_tensor is not None, "TensorDescription lets no such description through"
         classes = _column(found, described.class_tensor, num_images)
         if not values.shape == classes.shape == (num_images, described.k):
             raise ValueError(

@@ -19,7 +19,7 @@ from distill.teachers.http.rate_limit import RateLimit
 from distill.teachers.http.response_cache import ResponseCache
 from distill.teachers.retry import retry
 from distill.teachers.teacher_toml import EXAMPLE, read_toml, require
-from distill.teachers.tensor_model import Served, ServedTeacher, Tensor, known_fields
+from distill.teachers.tensor_model import Tensor, TensorDescription, TensorTeacher, metadata_fields
 
 URL = re.compile(r"(?P<root>https?://[^/?#@\s]+(?:/[^?#@\s]+)?)/v2/models/[^/?#@\s]+(?P<version>/versions/[^/?#@\s]+)?")
 # A server that is started again is back within half a minute; one that is busy gets time to recover.
@@ -28,7 +28,7 @@ Transfer = Literal["auto", "json", "binary"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint(Served):
+class Endpoint(TensorDescription):
     """A served model behind a URL."""
 
     transfer: Transfer = "auto"
@@ -54,14 +54,14 @@ class Endpoint(Served):
         require(self.identity is None or isinstance(self.identity, str), "identity", self, "a text")
 
 
-class OpenInferenceTeacher(ServedTeacher):
+class OpenInferenceTeacher(TensorTeacher):
     """A model on a network, each image of which may cost: nothing is padded, and nothing asked twice."""
 
     costs_queries = True
     retry_waits_s = WAITS_S
 
     def __init__(self, url: str, described: Endpoint, client: Client, *, binary: bool, **description: Any) -> None:
-        """Take what speaks with the server; the other arguments are `ServedTeacher`'s."""
+        """Take what speaks with the server; the other arguments are `TensorTeacher`'s."""
         super().__init__(described, **description)
         self._url, self._client, self._binary = url, client, binary
         client.timeout_s = described.timeout_s
@@ -136,7 +136,7 @@ def _metadata(client: Client, url: str) -> dict[str, Any]:
 
 def _known(metadata: dict[str, Any], url: str) -> dict[str, Any]:
     inputs, outputs = ([Tensor(*one) for one in read_tensors(metadata.get(key))] for key in ("inputs", "outputs"))
-    return known_fields(inputs, outputs, url)
+    return metadata_fields(inputs, outputs, url)
 
 
 def _extensions(client: Client, url: str) -> list[Any]:

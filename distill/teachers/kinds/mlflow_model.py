@@ -24,7 +24,7 @@ from distill.teachers.kinds import onnx_file as onnx
 from distill.teachers.kinds import torch_archive as torch_export
 from distill.teachers.kinds.python_callable import call
 from distill.teachers.teacher_toml import EXAMPLE, NAME, Description, read_toml
-from distill.teachers.tensor_model import DTYPES, Served, ServedTeacher, Tensor, known_fields
+from distill.teachers.tensor_model import DTYPES, Tensor, TensorDescription, TensorTeacher, metadata_fields
 
 UNPICKLE = "mlflow-unpickle"
 ABOUT = ("MLmodel", "registered_model_meta")  # files that change from copy to copy
@@ -32,7 +32,7 @@ DATATYPES = {np.dtype(dtype).name: datatype for datatype, dtype in DTYPES.items(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pyfunc(Served):
+class Pyfunc(TensorDescription):
     """A model that MLflow runs, whose tensors may have no names."""
 
     input_tensor: str = ""
@@ -41,11 +41,11 @@ class Pyfunc(Served):
     """name of the output, where the model returns a dictionary"""
 
 
-class PyfuncTeacher(ServedTeacher):
+class PyfuncTeacher(TensorTeacher):
     """A model that MLflow runs."""
 
     def __init__(self, predict: Callable[[Any], Any], *, named: bool, described: Pyfunc, **description: Any) -> None:
-        """Wrap a model's `predict`, which takes its input by name or bare; the rest is `ServedTeacher`'s."""
+        """Wrap a model's `predict`, which takes its input by name or bare; the rest is `TensorTeacher`'s."""
         super().__init__(described, **description)
         self._predict_function, self._named = predict, named
 
@@ -98,7 +98,7 @@ def _opener(model: FetchedModel) -> Callable[..., Teacher] | None:
 
 def _open_pyfunc(model: FetchedModel, described: Path, spec: str) -> Teacher:
     tensors = [Tensor(name or "", DATATYPES.get(kind, kind), shape) for name, kind, shape in model.inputs]
-    description = read_toml(described, Pyfunc, known_fields(tensors, [], spec))
+    description = read_toml(described, Pyfunc, metadata_fields(tensors, [], spec))
     files = sorted(path for path in model.folder.rglob("*") if path.is_file() and path.name not in ABOUT)
     teacher = PyfuncTeacher(
         load_function(model),
