@@ -99,7 +99,7 @@ def agreements(
                 num_read += len(pairs)
                 probs = torch.from_numpy(teacher.probabilities(np.stack([a for a, _ in pairs])))
                 with torch.inference_mode():
-                    logits = student.model(student.normalise(np.stack([b for _, b in pairs])).to(device)).float().cpu()
+                    logits = student.model(student.normalize(np.stack([b for _, b in pairs])).to(device)).float().cpu()
                 for n, found in agreed.items():
                     found.append(sim_n(probs, torch.softmax(logits, dim=1), n).numpy())
             progress.advance(size)

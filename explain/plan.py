@@ -159,4 +159,4 @@ def dry_run(method: Method, options: dict[str, Any], explained: "Student | Teach
     seeds = {"seeds": [0]} if method.seeded else {}
     rehearsed = options | {name: 1 for name in ("num_iterations", "num_steps") if name in options}
     target = torch.zeros(1, dtype=torch.long)
-    method.load()(network_of(explained), explained.normalise(frame), target, **rehearsed, **seeds)
+    method.load()(network_of(explained), explained.normalize(frame), target, **rehearsed, **seeds)

@@ -32,7 +32,7 @@ def make_surrogate(student: Student, teacher: Teacher, choice: EngineChoice = EA
 
     def answer(pixels: Tensor) -> Tensor:
         view = student_view(pixels, mean=teacher.mean, std=teacher.std, size=student.input_size)
-        images = student.normalise(view * 255).split(PASS_IMAGES)
+        images = student.normalize(view * 255).split(PASS_IMAGES)
         with ThreadPoolExecutor(passes.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return torch.cat(list(pool.map(lambda one: passes.function(passes.model, one, of_none), images)))
 

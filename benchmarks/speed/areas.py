@@ -53,7 +53,7 @@ class Judged:
         """Yield the plays of all maps; note the fractions of pixels that their curves' points stand at."""
         for k, saliency in enumerate(maps):
             own, _ = make_plays(
-                self.teacher.normalise(self.frames[k : k + 1])[0],
+                self.teacher.normalize(self.frames[k : k + 1])[0],
                 torch.from_numpy(saliency.astype(np.float32)),
                 target=int(self.targets[k]),
                 protocol=protocol,

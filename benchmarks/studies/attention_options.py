@@ -119,9 +119,9 @@ def main() -> None:
     with Progress("attention options", len(picked)) as progress:
         for image_id in picked:
             image = images.image(image_id)
-            frame = teacher.normalise(resize(image, teacher.input_size)[None])
+            frame = teacher.normalize(resize(image, teacher.input_size)[None])
             target = teacher.forward(frame).argmax(dim=1)
-            maps = dict(maps_of(student.model, student.normalise(resize(image, student.input_size)[None]), target))
+            maps = dict(maps_of(student.model, student.normalize(resize(image, student.input_size)[None]), target))
             played = aucs(teacher, frame[0], int(target), list(maps.values()), settings.step_px)
             for key, pair in zip(maps, played, strict=True):
                 scores.setdefault(key, []).append(pair)

@@ -203,7 +203,7 @@ def main() -> None:
     with Progress("few queries", len(chosen)) as progress:
         for image_id in chosen:
             if keys := missing(settings, kept, image_id):
-                frame = teacher.normalise(resize(images.image(image_id), teacher.input_size)[None])
+                frame = teacher.normalize(resize(images.image(image_id), teacher.input_size)[None])
                 measured = Measurement(teacher=teacher, image_id=image_id, frame=frame, settings=settings)
                 keep(kept, image_id, keys, measured.aucs(keys))
                 write_tables(settings, read_scores(kept))

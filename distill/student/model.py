@@ -195,7 +195,7 @@ class Student:
         """Return where the model is: cpu or cuda."""
         return self.model.fc.weight.device.type
 
-    def normalise(self, images: np.ndarray | Tensor) -> Tensor:
+    def normalize(self, images: np.ndarray | Tensor) -> Tensor:
         """Turn uint8 images (B, H, W, 3) into the model's float32 input (B, 3, H, W), on the model's device."""
         return normalise(torch.as_tensor(images).to(self.model.fc.weight.device), self.mean, self.std)
 

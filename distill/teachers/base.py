@@ -1,6 +1,6 @@
 """What every black box looks like from outside: pixels in, checked class probabilities out.
 
-A kind adds `_outputs`; normalising, batching, the softmax and the checks are here once, for all kinds.
+A kind adds `_outputs`; normalizing, batching, the softmax and the checks are here once, for all kinds.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ RETRY_WAITS_S = (1.0, 4.0)  # where there was no reply: a lost connection passes
 
 
 class Teacher(ABC):
-    """A black box: knows its own input size and normalisation, returns checked probabilities.
+    """A black box: knows its own input size and normalization, returns checked probabilities.
 
     Every call of `_outputs` gets exactly `batch_size` images (the last ones padded with zeros): kernels, and with
     them the last bits of a result, can change with the size of a batch, and an image must score the same in any.
     """
 
-    quantised = False  # True where the black box takes uint8: float frames are rounded before it sees them
+    quantized = False  # True where the black box takes uint8: float frames are rounded before it sees them
     pads = True  # False where a query costs: a batch that is not full stays so
     num_ranked: int | None = None  # of the top classes, those that an answer tells apart; None: all of them
     costs_queries = False  # True where it lies elsewhere: what a job asks of it is stated before the work starts
-    device = "cpu"  # where pixels are normalised
+    device = "cpu"  # where pixels are normalized
     own_threads = False  # True where an engine computes, beside whose threads torch's should rest
     remembers = False  # True where it keeps its answers by content; whoever keeps them better may turn it off
     retry_waits_s: Sequence[float] = RETRY_WAITS_S
@@ -77,12 +77,12 @@ class Teacher(ABC):
 
     @property
     def module(self) -> torch.nn.Module | None:
-        """Return the network from normalised pixels to logits where it can be looked into, else None."""
+        """Return the network from normalized pixels to logits where it can be looked into, else None."""
         return None
 
     @abstractmethod
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the model's own output (B, K) for normalised float32 pixels (B, 3, H, W).
+        """Return the model's own output (B, K) for normalized float32 pixels (B, 3, H, W).
 
         Raises:
             NoReplyError: there is none, and there may be one soon.
@@ -94,7 +94,7 @@ class Teacher(ABC):
 
         Raises:
             ValueError: the model returns another number of classes than `num_classes` or `class_names` say.
-            TeacherError: the model does not return probabilities for an image of the mean colour.
+            TeacherError: the model does not return probabilities for an image of the mean color.
         """
         found = self._answer(torch.zeros(1, 3, *self.input_size)).shape[1]
         names = None if self.class_names is None else len(self.class_names)
@@ -107,7 +107,7 @@ class Teacher(ABC):
         self.num_classes = int(found)
         return self
 
-    def normalise(self, images: np.ndarray) -> torch.Tensor:
+    def normalize(self, images: np.ndarray) -> torch.Tensor:
         """Turn uint8 images (B, H, W, 3) into (x / 255 - mean) / std, float32 pixels (B, 3, H, W) on `device`."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*self.input_size, 3):
             raise ValueError(
@@ -121,28 +121,28 @@ class Teacher(ABC):
         return pixels.div_(255).sub_(mean).div_(std)
 
     def levels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn normalised pixels (B, 3, H, W) back into the nearest levels, uint8 (B, H, W, 3)."""
+        """Turn normalized pixels (B, 3, H, W) back into the nearest levels, uint8 (B, H, W, 3)."""
         mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         levels = ((pixels * std + mean) * 255).round().clamp(0, 255)
         return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, 3, H, W) -> (B, H, W, 3)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return checked probabilities, float32 (B, K), for uint8 images (B, H, W, 3) at `input_size`."""
-        return self.forward(self.normalise(images)).cpu().numpy()
+        return self.forward(self.normalize(images)).cpu().numpy()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return checked probabilities, float32 (B, K), for normalised float32 pixels (B, 3, H, W).
+        """Return checked probabilities, float32 (B, K), for normalized float32 pixels (B, 3, H, W).
 
         Raises:
             ValueError: the pixels have another shape or type.
             RefusedImageError: no reply at any attempt, wrong shape, not finite, negative, or a row does not sum to
-                one within 1e-3; and yet it answers for an image of the mean colour, as it did when it was loaded.
+                one within 1e-3; and yet it answers for an image of the mean color, as it did when it was loaded.
             TeacherError: it fails on that one, too.
         """
         if pixels.dtype != torch.float32 or pixels.ndim != 4 or pixels.shape[1:] != (3, *self.input_size):
             raise ValueError(
                 f"teacher {self.spec!r} takes float32 pixels {('B', 3, *self.input_size)}, "
-                f"got {pixels.dtype} {tuple(pixels.shape)}; normalise images with its normalise()"
+                f"got {pixels.dtype} {tuple(pixels.shape)}; normalize images with its normalize()"
             )
         if len(pixels) == 0:
             return torch.zeros(0, self.num_classes, device=pixels.device)

@@ -1,4 +1,4 @@
-"""`teacher.toml`: what a model does not say about itself (input size, normalisation, kind of output)."""
+"""`teacher.toml`: what a model does not say about itself (input size, normalization, kind of output)."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class TensorDescription(Description):
     layout: Layout
     """order of the input's axes"""
     datatype: Datatype
-    """number format of the input; UINT8 takes the image's own levels, the others normalised pixels"""
+    """number format of the input; UINT8 takes the image's own levels, the others normalized pixels"""
     input_tensor: str
     """name of the input"""
     output_tensor: str
@@ -139,7 +139,7 @@ class TensorTeacher(Teacher):
         )
         self.described = described
         self.pads = described.pad
-        self.quantised = described.datatype == "UINT8"
+        self.quantized = described.datatype == "UINT8"
         self.num_ranked = described.num_ranked
 
     @abstractmethod
@@ -158,7 +158,7 @@ class TensorTeacher(Teacher):
             raise TeacherError(f"teacher {self.spec!r} cannot be read: {error}") from error
 
     def _images(self, pixels: torch.Tensor) -> np.ndarray:
-        if self.quantised:
+        if self.quantized:
             images = self.levels(pixels)  # (B, H, W, 3)
             arranged = images.permute(0, 3, 1, 2) if self.described.layout == "NCHW" else images
         else:

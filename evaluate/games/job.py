@@ -218,7 +218,7 @@ class GamesWorker:
         frame, error = read_frame(self.images, found["image_id"], self.teacher.input_size)
         if frame is None:
             raise ValueError(error)
-        image = self.teacher.normalise(frame[None])[0].to(self.device)
+        image = self.teacher.normalize(frame[None])[0].to(self.device)
         saliency = torch.from_numpy(np.array(found["saliency"], dtype=np.float32)).to(self.device)
         options = {"image_id": found["image_id"], "mean": self.teacher.mean, "std": self.teacher.std}
         return make_plays(image, saliency, target=target, protocol=self.protocol, **options)

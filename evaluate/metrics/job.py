@@ -177,7 +177,7 @@ class MeasuresWorker:
         errors = [problem or self._problem(row) for row in found]
         usable = [k for k, error in enumerate(errors) if error is None]
         if usable and frame is not None:
-            pixels = self.teacher.normalise(frame[None])[0].to(self.device)
+            pixels = self.teacher.normalize(frame[None])[0].to(self.device)
             subject = self._subject(item["image_id"], pixels, [found[k] for k in usable], usable)
             for measure in self.measures:
                 numbers = [number for number, k in enumerate(usable) if measure in self.measures_of[k]]

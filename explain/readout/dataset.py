@@ -114,7 +114,7 @@ def extract_dataset(settings: FitSettings, student: Student, images: ImageSet, n
 
 def _both(student: Student, frames: np.ndarray, targets: Tensor) -> StudentFeatures:
     """Look at images (B, H, W, 3) and their mirror images: `StudentFeatures` of (B, 2, ...), float16 on the CPU."""
-    pixels = student.normalise(frames)
+    pixels = student.normalize(frames)
     features = extract_features(student.model, torch.cat([pixels, pixels.flip(3)]), targets.repeat(2))
     maps, *layers = (
         part.unflatten(0, (2, len(frames))).transpose(0, 1).half().cpu() for part in (features.maps, *features.layers)

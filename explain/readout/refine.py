@@ -68,7 +68,7 @@ class GameValidation:
         """
         found = []
         for numbers in torch.arange(len(maps)).split(JUDGED_AT_ONCE):
-            images = self.teacher.normalise(self.frames[numbers])
+            images = self.teacher.normalize(self.frames[numbers])
             frames = torch.cat(
                 [hard_frames(*pair) for pair in zip(images, maps[numbers].to(images.device), strict=True)]
             )
@@ -130,7 +130,7 @@ def soft_loss(
     mirrored = torch.randint(2, (len(numbers),), generator=generator)
     features, labels = dataset.batch(numbers, mirrored)
     maps = head(features)
-    images = student.normalise(dataset.frames[numbers])
+    images = student.normalize(dataset.frames[numbers])
     images = torch.where(mirrored.to(images.device)[:, None, None, None] == 1, images.flip(3), images)
     thirds = torch.arange(SOFT_POINTS)[:, None]
     shares = (torch.rand(SOFT_POINTS, len(numbers), generator=generator) + thirds) / SOFT_POINTS

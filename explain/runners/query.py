@@ -72,7 +72,7 @@ class QueryRunner:
         assert request.target is not None, "a query-based method has a target from the start"
         earlier = known.get(request.image_id, Responses(probs=np.zeros(0, np.float32), seconds=0.0))
         queries = _asked(self.teacher, earlier.probs, counted)
-        image = self.teacher.normalise(request.frame[None]).to(self.device)
+        image = self.teacher.normalize(request.frame[None]).to(self.device)
         target = torch.tensor([request.target])
         started = time.perf_counter()
         prior, prior_passes = self._prior(request)

@@ -83,7 +83,7 @@ class Explainer:
     """Whether it takes `seeds`."""
     model: nn.Module | None = None
     """The student's network; None for a method that looks at none."""
-    normalise: Callable[[np.ndarray], Tensor] | None = None
+    normalize: Callable[[np.ndarray], Tensor] | None = None
     """uint8 (B, H, W, 3) -> the model's input (B, 3, H, W)."""
     num_threads: int = 1
     """Passes side by side."""
@@ -138,8 +138,8 @@ class Explainer:
         return [explanation if request else None for explanation, request in zip(made, requests, strict=False)]
 
     def _images(self, frames: np.ndarray) -> Tensor:
-        if self.normalise is not None:
-            return self.normalise(frames)
+        if self.normalize is not None:
+            return self.normalize(frames)
         return torch.from_numpy(frames).permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
 
     def _targets(
@@ -172,7 +172,7 @@ def passes_over(explained: "Student | Teacher | None", function: Callable[..., T
     return Explainer(
         function=function,
         model=None if explained is None else network_of(explained),
-        normalise=None if explained is None else explained.normalise,
+        normalize=None if explained is None else explained.normalize,
         num_threads=1 if on_gpu else torch.get_num_threads(),
         **options,
     )

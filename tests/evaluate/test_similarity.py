@@ -87,7 +87,7 @@ def test_counts_what_a_plain_loop_counts(data, tmp_path, runs, view, cut):
             continue
         image = decode(path.read_bytes())
         first = teacher.probabilities(cut(image, teacher.input_size)[None])[0]
-        second = student.model(student.normalise(cut(image, SIZE)[None]))[0].numpy()
+        second = student.model(student.normalize(cut(image, SIZE)[None]))[0].numpy()
         for n in same:
             same[n] += list(np.argsort(-first)[:n]) == list(np.argsort(-second)[:n])
     assert (found["num_images"], found["num_errors"]) == (39, 1)

@@ -170,7 +170,7 @@ def test_maps_are_the_methods_own_on_the_resized_image(serial, job, data, studen
         assert row["target"] == (3 if saliency is not None or row["image_id"] in BROKEN else None)
         if saliency is not None:
             image = Image.open(Path(data) / row["image_id"]).resize((SIZE[1], SIZE[0]), Image.Resampling.BILINEAR)
-            expected = mal_grad_cam(loaded.model, loaded.normalise(np.array(image)[None]), torch.tensor([3]))
+            expected = mal_grad_cam(loaded.model, loaded.normalize(np.array(image)[None]), torch.tensor([3]))
             np.testing.assert_allclose(saliency, expected[0].numpy(), rtol=1e-3)
 
 
@@ -395,7 +395,7 @@ def test_rise_is_the_methods_own_at_the_black_boxs_size(serial, job, data):
         seeds = [image_seed(0, row["image_id"], "rise")]
         expected = rise(
             Queries(teacher.forward),
-            teacher.normalise(frame[None]),
+            teacher.normalize(frame[None]),
             torch.tensor([row["target"]]),
             seeds=seeds,
             num_masks=32,
@@ -462,7 +462,7 @@ def test_the_student_is_asked_in_the_black_boxs_place(serial, job, data, student
     for row, other in zip(*whole, strict=True):
         frame = np.array(Image.open(f"{data}/{row['image_id']}").resize((56, 40), Image.Resampling.BILINEAR))
         target, seeds = torch.tensor([row["target"]]), [image_seed(0, row["image_id"], "rise")]
-        expected = rise(Queries(answers), teacher.normalise(frame[None]), target, seeds=seeds, num_masks=32)
+        expected = rise(Queries(answers), teacher.normalize(frame[None]), target, seeds=seeds, num_masks=32)
         assert np.allclose(row["saliency"], expected[0].numpy().ravel(), atol=1e-6)
         assert not np.allclose(row["saliency"], other["saliency"], atol=1e-3)
         assert (row["teacher_queries"], row["student_passes"]) == (0, 32)

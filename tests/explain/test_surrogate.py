@@ -52,7 +52,7 @@ def resized(frame):
 
 @pytest.mark.parametrize(("engine", "precision", "far"), CHOICES)
 def test_the_student_sees_its_own_resolution_and_normalisation(teacher, student, engine, precision, far):
-    answers = asked(student, teacher, engine, precision).forward(teacher.normalise(FRAMES))
+    answers = asked(student, teacher, engine, precision).forward(teacher.normalize(FRAMES))
     pixels = (np.stack([resized(frame) for frame in FRAMES]) / 255 - student.mean) / student.std
     logits = student.model(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))
     assert torch.allclose(answers, logits.softmax(dim=1), atol=far)
@@ -61,13 +61,13 @@ def test_the_student_sees_its_own_resolution_and_normalisation(teacher, student,
 
 def test_nothing_is_resized_at_the_same_size(teacher):
     view = {"mean": teacher.mean, "std": teacher.std}
-    same = student_view(teacher.normalise(FRAMES), size=(40, 56), **view)
+    same = student_view(teacher.normalize(FRAMES), size=(40, 56), **view)
     assert np.abs(same.numpy() * 255 - FRAMES).max() < 1e-3
 
 
 @pytest.mark.parametrize(("engine", "precision"), [choice[:2] for choice in CHOICES])
 def test_bits_do_not_depend_on_threads(monkeypatch, teacher, student, engine, precision):
-    pixels, answers = teacher.normalise(FRAMES), []
+    pixels, answers = teacher.normalize(FRAMES), []
     for number in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", partial(int, number))  # passes side by side
         answers.append(asked(student, teacher, engine, precision).forward(pixels))

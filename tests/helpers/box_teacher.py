@@ -6,7 +6,7 @@ SIZE = (12, 18)  # height, width
 
 
 class Box:
-    """Answer with the mean of each colour in a region of its own."""
+    """Answer with the mean of each color in a region of its own."""
 
     input_size = SIZE
     num_classes = 3

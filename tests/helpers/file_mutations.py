@@ -33,7 +33,7 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def pictures(num: int, side: int) -> list[Image.Image]:
-    """Take photographs where there are some, else render coloured waves; none is square."""
+    """Take photographs where there are some, else render colored waves; none is square."""
     size = (side, side * 3 // 4)
     found = sorted(PHOTOGRAPHS.glob("*/*"))[::97][:num]
     if found:

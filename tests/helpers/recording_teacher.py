@@ -11,7 +11,7 @@ SLOW_S = 0.1  # an answer, so that there is time to lose a node
 
 
 class Noting:
-    """Three classes by the mean of each colour."""
+    """Three classes by the mean of each color."""
 
     input_size = (24, 40)
     num_classes = 3

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Tiny(nn.Sequential):
-    """Three convolutions, dropout, and a classifier of seven classes; a normalisation of its own."""
+    """Three convolutions, dropout, and a classifier of seven classes; a normalization of its own."""
 
     mean = (0.4, 0.5, 0.6)
     std = (0.3, 0.25, 0.2)

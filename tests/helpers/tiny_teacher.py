@@ -25,7 +25,7 @@ class Dark(Bright):
 
 
 class Blind(Bright):
-    """Answers for images of one colour alone."""
+    """Answers for images of one color alone."""
 
     fingerprint = "blind"
 

@@ -64,7 +64,7 @@ def measure(world: World) -> list[Row]:
 
 def method_maps(world: World, images: Judged) -> dict[str, np.ndarray]:
     """Make the maps of a student's method and of two controls, each (N, h, w)."""
-    pixels, chosen = images.teacher.normalise(images.frames), torch.from_numpy(images.targets)
+    pixels, chosen = images.teacher.normalize(images.frames), torch.from_numpy(images.targets)
     return {
         "mal_grad_cam": student_maps(world.taught, mal_grad_cam, images),
         "centre_gaussian": centre_gaussian(None, pixels, chosen).numpy(),

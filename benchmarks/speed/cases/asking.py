@@ -32,7 +32,7 @@ def measure(world: World) -> list[Row]:
 def time_rise(world: World, frame: np.ndarray, target: np.ndarray) -> Row:
     """Time RISE beside the engine alone."""
     teacher, engines, num = world.teacher, Engines(world), world.number(4000, 64)
-    image, chosen = teacher.normalise(frame), torch.from_numpy(target)
+    image, chosen = teacher.normalize(frame), torch.from_numpy(target)
     times = interleaved(
         {
             "ours": (lambda: alone(rise, teacher, image, chosen, num_masks=num), num),
@@ -60,7 +60,7 @@ def alone(method: Callable[..., Tensor], teacher: Teacher, image: Tensor, target
 def time_lime(world: World, frame: np.ndarray, target: int) -> list[Row]:
     """Time LIME beside the package of its authors, on the same black box."""
     teacher, num = world.teacher, world.number(1000, 32)
-    image, chosen = teacher.normalise(frame[None]), torch.tensor([target])
+    image, chosen = teacher.normalize(frame[None]), torch.tensor([target])
     ours = (lambda: alone(lime, teacher, image, chosen, num_samples=num), num)
     packaged = partial(package_lime, frame, target, num, teacher.batch_size or 64)
     engine = interleaved(

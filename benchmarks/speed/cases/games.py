@@ -29,7 +29,7 @@ def measure(world: World) -> list[Row]:
     """Time the games of one image, the raw engine and the peers, in turns."""
     torch.set_num_threads(world.threads)
     teacher, engines = world.teacher, Engines(world)
-    image = teacher.normalise(world.frames(1))
+    image = teacher.normalize(world.frames(1))
     target = int(teacher.forward(image)[0].argmax())
     saliency = torch.rand(28, 28, generator=torch.Generator().manual_seed(0))
     num = num_frames(PROTOCOL, teacher.input_size)

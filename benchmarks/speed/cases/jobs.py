@@ -177,7 +177,7 @@ class Jobs:
             ids = images.image_ids[start : start + PASS_IMAGES]
             frames = np.zeros((PASS_IMAGES, *student.input_size, 3), np.uint8)
             frames[: len(ids)] = [read_frame(images, image_id, student.input_size)[0] for image_id in ids]
-            method(student.model, student.normalise(frames), target)
+            method(student.model, student.normalize(frames), target)
 
     def loop_games(self, maps: str, protocol: Protocol) -> None:
         """Read images, and play all maps in a bare loop."""
@@ -211,7 +211,7 @@ class Jobs:
             frame, error = read_frame(images, image_id, teacher.input_size)
             assert frame is not None and saliency is not None, error  # noqa: PT018
             yield from make_plays(
-                teacher.normalise(frame[None])[0],
+                teacher.normalize(frame[None])[0],
                 torch.from_numpy(saliency),
                 target=TARGET,
                 protocol=protocol,

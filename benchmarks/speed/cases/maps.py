@@ -54,7 +54,7 @@ def measure(world: World) -> list[Row]:
 
 def student_maps(student: Student, method: Callable, images: Judged) -> np.ndarray:
     """Make a method's maps of a student, at the black box's size: (N, H, W) float32."""
-    pixels, chosen = student.normalise(images.frames), torch.from_numpy(images.targets)
+    pixels, chosen = student.normalize(images.frames), torch.from_numpy(images.targets)
     chunks = [slice(k, k + PASS_IMAGES) for k in range(0, len(pixels), PASS_IMAGES)]
     return np.concatenate([method(student.model, pixels[chunk], chosen[chunk]).numpy() for chunk in chunks])
 

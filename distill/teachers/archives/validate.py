@@ -133,7 +133,7 @@ def _leaves(value: Any, key: str = "", parent: str = "") -> Iterator[tuple[str, 
 
 
 def _is_plain_tree(tree: Any) -> bool:
-    """Say whether a serialised argument tree holds built-in containers only, without named arguments."""
+    """Say whether a serialized argument tree holds built-in containers only, without named arguments."""
     if isinstance(tree, list):
         return all(_is_plain_tree(item) for item in tree)
     if not isinstance(tree, dict):

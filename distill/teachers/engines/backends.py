@@ -111,7 +111,7 @@ def inspect(path: Path, size: tuple[int, int]) -> int | None:
     Raises:
         ValueError: as `open_engine`.
     """
-    session = _session(path, None, "cpu", optimise=False)
+    session = _session(path, None, "cpu", optimize=False)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shape = inputs[0].shape if inputs else []
     pairs = list(zip(shape[1:], (3, *size), strict=False))
@@ -125,13 +125,13 @@ def inspect(path: Path, size: tuple[int, int]) -> int | None:
     return shape[0] if isinstance(shape[0], int) else None
 
 
-def _session(model: Path | bytes, num_threads: int | None, device: str, *, optimise: bool = True) -> Any:
+def _session(model: Path | bytes, num_threads: int | None, device: str, *, optimize: bool = True) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only; warnings are about graph clean-up
     options.intra_op_num_threads = num_threads or 0
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]
     if device != "cpu":

@@ -82,7 +82,7 @@ def cached_choice(about: Sequence[str], measure: Callable[[], EngineChoice]) -> 
 
 
 def probe(size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Make normalised images (32, 3, H, W): coloured squares with a little noise, the same every time."""
+    """Make normalized images (32, 3, H, W): colored squares with a little noise, the same every time."""
     random = np.random.default_rng(0)
     coarse = random.random((NUM_PROBES, 3, 8, 8), dtype=np.float32)
     rows, columns = (np.arange(length) * 8 // length for length in size)

@@ -22,7 +22,7 @@ class PythonTeacher(Teacher):
     Its batches are the caller's unless it has a `batch_size`: a call may cost money, and padding would be paid for.
     """
 
-    quantised = True
+    quantized = True
 
     def __init__(self, function: Callable[[np.ndarray], Any], **description: Any) -> None:
         """Wrap the callable; the other arguments are `Teacher`'s."""
@@ -41,7 +41,7 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
     """Import the module, call the factory, look at what it returned; `load_teacher` says how.
 
     The callable has `input_size` (height, width). It may have `mean` and `std` (of pixels in [0, 1]; they only say
-    what "zero in normalised space" is), `classes`, `num_classes`, `batch_size`, and a string `fingerprint` that
+    what "zero in normalized space" is), `classes`, `num_classes`, `batch_size`, and a string `fingerprint` that
     changes with its weights; without it the module's source stands for them.
     """
     del num_threads, device

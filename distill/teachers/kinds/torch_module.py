@@ -16,7 +16,7 @@ from distill.teachers.teacher_toml import Precision
 
 
 class EagerTeacher(Teacher):
-    """A module or any callable from normalised pixels to one tensor (B, K)."""
+    """A module or any callable from normalized pixels to one tensor (B, K)."""
 
     def __init__(
         self, module: Callable[[torch.Tensor], Any], *, device: str, precision: Precision = "auto", **description: Any

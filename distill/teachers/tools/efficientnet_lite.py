@@ -26,7 +26,7 @@ STD = (128 / 255, 128 / 255, 128 / 255)
 
 
 def load_lite(version: str) -> torch.nn.Module:
-    """Return EfficientNet-Lite `version` with its ImageNet weights: normalised pixels to 1000 logits.
+    """Return EfficientNet-Lite `version` with its ImageNet weights: normalized pixels to 1000 logits.
 
     Raises:
         ValueError: the version is unknown or a pip package is missing.
@@ -50,11 +50,11 @@ def make_lite(folder: str, version: str, *, int8: str | None = None) -> list[str
     Args:
         folder: made if it is not there; the files are replaced.
         version: network size.
-        int8: a data set; the network is quantised to 8 bits, calibrated on training images of it, which an ONNX file
+        int8: a data set; the network is quantized to 8 bits, calibrated on training images of it, which an ONNX file
             alone can hold.
 
     Returns:
-        KIND:WHERE of `model.onnx` and, unless it is quantised, of `model.pt2`.
+        KIND:WHERE of `model.onnx` and, unless it is quantized, of `model.pt2`.
 
     Raises:
         ValueError: the version is unknown or a pip package is missing.
@@ -72,13 +72,13 @@ def make_lite(folder: str, version: str, *, int8: str | None = None) -> list[str
 
     from distill.data import open_images
     from distill.data.decode import resize
-    from distill.teachers.tools.quantize import quantise_onnx
+    from distill.teachers.tools.quantize import quantize_onnx
 
     images = open_images(int8, split="train")
     chosen = images.image_ids[:: -(-len(images.image_ids) // NUM_CALIBRATION)]  # spread over the classes
     views = [resize(images.image(image_id), size) for image_id in chosen]
     pixels = [(view / 255 - MEAN) / STD for view in views]
-    quantise_onnx(Path(path), [view.transpose(2, 0, 1)[None].astype(np.float32) for view in pixels])
+    quantize_onnx(Path(path), [view.transpose(2, 0, 1)[None].astype(np.float32) for view in pixels])
     return [f"onnx:{path}"]
 
 
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--int8",
         metavar="DATA",
-        help="quantise it to 8 bits, as it is deployed on phones; calibrated on images of DATA; model.onnx alone",
+        help="quantize it to 8 bits, as it is deployed on phones; calibrated on images of DATA; model.onnx alone",
     )
     options = parser.parse_args(arguments)
     return cli.run(lambda: "\n".join(make_lite(options.out, options.version, int8=options.int8)))

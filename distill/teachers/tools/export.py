@@ -29,7 +29,7 @@ def export_onnx(module: nn.Module, folder: str | os.PathLike[str], description: 
     """Write `model.onnx` and `teacher.toml` into a folder, ready for `onnx:FOLDER/model.onnx`.
 
     Args:
-        module: takes normalised float32 pixels (B, 3, H, W), returns (B, K); exported in eval mode.
+        module: takes normalized float32 pixels (B, 3, H, W), returns (B, K); exported in eval mode.
         folder: path or URI, made if it is not there; the two files are replaced.
         description: what `teacher.toml` is to say.
 

@@ -1,4 +1,4 @@
-"""Quantise an ONNX classifier to 8 bits, as networks for phones are deployed: another black box, and a faster one."""
+"""Quantize an ONNX classifier to 8 bits, as networks for phones are deployed: another black box, and a faster one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-def quantise_onnx(path: Path, pixels: Sequence[np.ndarray]) -> None:
+def quantize_onnx(path: Path, pixels: Sequence[np.ndarray]) -> None:
     """Replace a float32 ONNX file by its int8 version (post-training, static, per channel; ONNX Runtime's QDQ form).
 
     The ranges of the activations are the extremes over the calibration images. Weights and arithmetic are integers
@@ -31,8 +31,8 @@ def quantise_onnx(path: Path, pixels: Sequence[np.ndarray]) -> None:
     try:
         from onnxruntime.quantization import QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:  # onnxruntime is there; its quantisation needs onnx
-        raise ValueError(f"{error}; quantising needs onnx: pip install onnx") from error
+    except ImportError as error:  # onnxruntime is there; its quantization needs onnx
+        raise ValueError(f"{error}; quantizing needs onnx: pip install onnx") from error
     aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
     with TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / path.name

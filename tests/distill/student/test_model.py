@@ -146,7 +146,7 @@ def test_damaged_students_get_a_clear_error(tmp_path):
 def test_normalise_keeps_rows_columns_and_colours_apart():
     student = make_student()
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
-    pixels = student.normalise(images)
+    pixels = student.normalize(images)
     assert pixels.shape == (2, 3, 64, 48)
     for channel in range(3):
         expected = (images[1, 5, 40, channel] / 255 - student.mean[channel]) / student.std[channel]

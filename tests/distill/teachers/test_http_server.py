@@ -377,7 +377,7 @@ def test_a_redirect_takes_the_token_nowhere(server: Server, tmp_path: Path, monk
     server.set(fault="redirect", times=1, requests=0)
     with pytest.raises(TeacherError, match="not followed"):
         teacher.probabilities(some_images(1))
-    assert server.get("requests") == 2, "the one that was sent on, and one image of the mean colour"
+    assert server.get("requests") == 2, "the one that was sent on, and one image of the mean color"
 
 
 @pytest.mark.parametrize("token", ["two words", "new\nline", "\u00fc"])

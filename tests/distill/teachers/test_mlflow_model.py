@@ -125,7 +125,7 @@ def test_a_python_model_takes_its_input_by_name_and_may_fail(models: Any) -> Non
     images = some_images()
     expected = np.eye(NUM_CLASSES)[images.mean(axis=(1, 2, 3)).astype(int) % NUM_CLASSES]
     np.testing.assert_array_equal(teacher.probabilities(images), expected)
-    assert (teacher.engine, teacher.num_ranked, teacher.quantised) == ("mlflow-labels", 1, True)
+    assert (teacher.engine, teacher.num_ranked, teacher.quantized) == ("mlflow-labels", 1, True)
     with pytest.raises(TeacherError, match="failed: RuntimeError: black"):
         teacher.probabilities(np.zeros((2, *SIZE, 3), np.uint8))
 

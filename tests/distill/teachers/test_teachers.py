@@ -161,15 +161,15 @@ def test_every_kind_knows_itself(spec: str) -> None:
     assert (teacher.spec, teacher.input_size, teacher.num_classes) == (spec, SIZE, NUM_CLASSES)
     assert (teacher.mean, teacher.std) == (MEAN, STD)
     assert len(teacher.fingerprint) == 12
-    assert teacher.quantised == spec.startswith("python:")
+    assert teacher.quantized == spec.startswith("python:")
     assert teacher.engine
     assert teacher.probabilities(some_images(0)).shape == (0, NUM_CLASSES)
 
 
-def test_forward_of_normalised_images_is_probabilities(spec: str) -> None:
+def test_forward_of_normalized_images_is_probabilities(spec: str) -> None:
     teacher = load_teacher(spec)
     images = some_images(4)
-    pixels = teacher.normalise(images)
+    pixels = teacher.normalize(images)
     kept = pixels.clone()
     np.testing.assert_array_equal(teacher.forward(pixels).numpy(), teacher.probabilities(images))
     assert torch.equal(pixels, kept), "the caller's pixels were changed"
@@ -185,10 +185,10 @@ def test_swapped_height_and_width_are_an_error(spec: str) -> None:
         teacher.probabilities(some_images(2).astype(np.float32))
 
 
-def test_normalise_is_the_formula() -> None:
+def test_normalize_is_the_formula() -> None:
     teacher = FakeTeacher(torch.zeros(0))
     images = some_images(2)
-    pixels = teacher.normalise(images)
+    pixels = teacher.normalize(images)
     for image, row, column, channel in ((0, 0, 0, 0), (1, 19, 29, 2), (1, 3, 17, 1)):
         expected = (images[image, row, column, channel] / 255 - MEAN[channel]) / STD[channel]
         assert pixels[image, channel, row, column].item() == pytest.approx(expected, abs=1e-5)
@@ -675,7 +675,7 @@ def test_an_archive_on_a_gpu_answers_as_on_the_cpu(archive: Path, tmp_path: Path
     for path, engine, far in ((archive, "torch-float32-cuda", 1e-4), (short, "torch-float16-cuda", 1e-2)):
         teacher = load_teacher(f"torch:{path}", device="cuda")
         assert teacher.engine == engine
-        assert teacher.normalise(some_images()).device.type == "cuda"
+        assert teacher.normalize(some_images()).device.type == "cuda"
         np.testing.assert_allclose(teacher.probabilities(some_images()), slow, atol=far)
 
 
@@ -748,7 +748,7 @@ def test_rounded_frames_are_the_images_themselves(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(teacher, "_function", remember)
     images = np.arange(20 * 30 * 3).reshape(1, *SIZE, 3).astype(np.uint8)  # all 256 levels in every channel
-    pixels = teacher.normalise(images)
+    pixels = teacher.normalize(images)
     teacher.forward(pixels)
     teacher.forward(pixels + 0.4 / 255 / max(STD))
     teacher.forward(pixels + 100)
@@ -780,14 +780,14 @@ def test_python_factories_that_cannot_be_used_are_errors(tmp_path: Path, monkeyp
 
 
 def test_a_quantised_black_box_answers_almost_as_before(onnx_folder: Path, tmp_path: Path) -> None:
-    from distill.teachers.tools.quantize import quantise_onnx
+    from distill.teachers.tools.quantize import quantize_onnx
 
     folder = shutil.copytree(onnx_folder / "logits", tmp_path / "int8")
     images = np.random.default_rng(5).integers(0, 256, (32, *SIZE, 3), np.uint8)
     before = load_teacher(f"onnx:{folder}/model.onnx")
     size = (folder / "model.onnx").stat().st_size
     wanted = before.probabilities(images)
-    quantise_onnx(folder / "model.onnx", [before.normalise(image[None]).numpy() for image in images])
+    quantize_onnx(folder / "model.onnx", [before.normalize(image[None]).numpy() for image in images])
     after = load_teacher(f"onnx:{folder}/model.onnx")
     found = after.probabilities(images)
     assert (folder / "model.onnx").stat().st_size < 0.5 * size, "weights of one byte, not four"
@@ -795,7 +795,7 @@ def test_a_quantised_black_box_answers_almost_as_before(onnx_folder: Path, tmp_p
     assert 0 < np.abs(found - wanted).max() < 0.05
     assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "teacher.toml"]
     with pytest.raises(ValueError, match="one or more"):
-        quantise_onnx(folder / "model.onnx", [])
+        quantize_onnx(folder / "model.onnx", [])
 
 
 def test_every_kind_has_its_file() -> None:
@@ -833,7 +833,7 @@ def test_lite_answers_as_the_network_itself_from_either_file(
         (tmp_path / "teacher.toml").write_text(plain)
         teacher = load_teacher(spec)
         assert (teacher.input_size, teacher.num_classes) == ((224, 224), 1000)
-        grey = np.full((1, 224, 224, 3), 127, np.uint8)
-        assert torch.allclose(teacher.normalise(grey), torch.zeros(1), atol=1e-6)
+        gray = np.full((1, 224, 224, 3), 127, np.uint8)
+        assert torch.allclose(teacher.normalize(gray), torch.zeros(1), atol=1e-6)
         np.testing.assert_allclose(teacher.probabilities(images), wanted, atol=1e-5)
         assert (teacher.module is not None) == (engine == "eager"), "methods can look into an archive"

@@ -157,7 +157,7 @@ def plain_auc(place: SimpleNamespace, method: str, k: int, game: str, target: in
     """Play one game frame by frame through the uint8 interface; no map has ties here."""
     height, width = box_teacher.SIZE
     teacher = load_teacher(TEACHER)
-    image = teacher.normalise(frame(place.data, f"{k:02d}.png")[None])[0]
+    image = teacher.normalize(frame(place.data, f"{k:02d}.png")[None])[0]
     name: Substrate = "mean" if game == "deletion" else "blur"
     rng = image_rng(0, "unused")
     substrate = SUBSTRATES[name](image, mean=teacher.mean, std=teacher.std, rng=rng)
@@ -351,7 +351,7 @@ def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -
     """Delete whole patches of one image of the first method, frame by frame through the uint8 interface."""
     height, width = box_teacher.SIZE
     teacher = load_teacher(TEACHER)
-    shown = teacher.normalise(frame(place.data, f"{k:02d}.png")[None])[0].clone()
+    shown = teacher.normalize(frame(place.data, f"{k:02d}.png")[None])[0].clone()
     saliency = torch.from_numpy(make_saliency("first", k)).double()
     values = torch.nn.functional.interpolate(saliency[None, None], (height, width), mode="bilinear")
     means = torch.nn.functional.adaptive_avg_pool2d(values, patches)[0, 0]

@@ -251,7 +251,7 @@ def test_agreement_is_counted_as_far_as_the_black_box_ranks(data: str) -> None:
     student: Any = SimpleNamespace(
         input_size=SIZE,
         model=lambda x: x.mean(dim=(2, 3)),
-        normalise=lambda frames: torch.from_numpy(frames).permute(0, 3, 1, 2).float(),
+        normalize=lambda frames: torch.from_numpy(frames).permute(0, 3, 1, 2).float(),
     )
     for ranked, last in ((1, 1), (2, 2), (None, 3)):
         teacher: Any = SimpleNamespace(input_size=SIZE, num_classes=3, num_ranked=ranked, probabilities=probabilities)

@@ -247,7 +247,7 @@ def test_values_are_those_of_the_formulas(place, table):
     for method in METHODS:
         for k in (0, 5):
             image_id, target = f"{k:02d}.png", target_of(place.data, k)
-            pixels, saliency = teacher.normalise(frame(place.data, k)[None])[0], make_saliency(method, k)
+            pixels, saliency = teacher.normalize(frame(place.data, k)[None])[0], make_saliency(method, k)
             ranks = rank_pixels(torch.from_numpy(saliency), teacher.input_size).ranks
             frames = road_frames(pixels, ranks, percentages=(20, 60), rng=image_rng(0, image_id))
             probs = teacher.forward(frames)[:, target].numpy()
@@ -271,7 +271,7 @@ def test_max_sensitivity_is_of_the_methods_own_maps(place, table):
     student, target = load_student(place.run), torch.tensor([target_of(place.data, 0)])
 
     def explain(frames: np.ndarray) -> np.ndarray:
-        made = [mal_grad_cam(student.model, student.normalise(one[None] * 255), target)[0] for one in frames]
+        made = [mal_grad_cam(student.model, student.normalize(one[None] * 255), target)[0] for one in frames]
         return torch.stack(made).numpy()
 
     image = frame(place.data, 0, STUDENT_SIZE).astype(np.float32) / 255
@@ -292,7 +292,7 @@ def test_fidelity_is_of_what_both_see(place, table):
 
     def kl_and_same(pixels: list[torch.Tensor], shown: list[np.ndarray]) -> tuple[float, float]:
         p = teacher.forward(torch.stack(pixels)).double()
-        q = student.model(student.normalise(np.stack(shown))).double().softmax(dim=1)
+        q = student.model(student.normalize(np.stack(shown))).double().softmax(dim=1)
         same = [int(a.argmax()) == int(b.argmax()) for a, b in zip(p, q, strict=True)]
         scores.append((p, q))
         return float((p * (p / q).log()).sum(dim=1).mean()), float(np.mean(same))
@@ -301,7 +301,7 @@ def test_fidelity_is_of_what_both_see(place, table):
     for k in (0, 5):
         scores: list[tuple[torch.Tensor, torch.Tensor]] = []
         image_id, target = f"{k:02d}.png", target_of(place.data, k)
-        pixels = teacher.normalise(frame(place.data, k)[None])[0]
+        pixels = teacher.normalize(frame(place.data, k)[None])[0]
         own = {name.removeprefix("fidelity_"): value(table, "mal_grad_cam", k, name) for name in ROWS["fidelity"]}
         kl, same = kl_and_same([pixels], [frame(place.data, k, STUDENT_SIZE).astype(np.float32)])
         assert (own["clean_kl"], own["clean_agreement"]) == (pytest.approx(kl, rel=1e-4), same)
@@ -343,7 +343,7 @@ def subject_of(place: SimpleNamespace, k: int, answer: Any) -> Subject:
     teacher = load_teacher(TEACHER)
     return Subject(
         image_id=f"{k:02d}.png",
-        pixels=teacher.normalise(frame(place.data, k)[None])[0],
+        pixels=teacher.normalize(frame(place.data, k)[None])[0],
         maps=[torch.from_numpy(make_saliency(method, k)) for method in METHODS],
         targets=[target_of(place.data, k)] * 2,
         mask=lambda: np.zeros(box_teacher.SIZE, bool),

@@ -143,7 +143,7 @@ def test_an_image_that_the_black_box_refuses_says_so_and_others_are_as_they_were
 
 
 def explain(place: SimpleNamespace, model: torch.nn.Module, k: int, target: int) -> np.ndarray:
-    images = load_student(place.run).normalise(frame(place, k, SIZE)[None])
+    images = load_student(place.run).normalize(frame(place, k, SIZE)[None])
     return mal_grad_cam(model, images, torch.tensor([target]))[0].numpy()
 
 

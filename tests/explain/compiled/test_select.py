@@ -68,7 +68,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 def explainer(student: Student, name: str = "mal_grad_cam", **options) -> Explainer:
     return Explainer(
-        function=METHODS[name].load(), options=options, model=student.model, normalise=student.normalise, num_threads=2
+        function=METHODS[name].load(), options=options, model=student.model, normalize=student.normalize, num_threads=2
     )
 
 
@@ -151,7 +151,7 @@ def test_a_target_that_is_no_class_is_refused_and_a_missing_one_is_the_students_
     with pytest.raises(ValueError, match=r"classes: 0\.\.11"):
         made([dataclasses.replace(requests(1)[0], target=12)])
     (answer,) = made([dataclasses.replace(requests(1)[0], target=None)])
-    logits = student.model(student.normalise(requests(1)[0].frame[None]))
+    logits = student.model(student.normalize(requests(1)[0].frame[None]))
     assert answer is not None
     assert answer.target == int(logits.argmax())
 
@@ -238,7 +238,7 @@ def test_an_engine_whose_maps_are_not_torchs_is_not_taken(student, monkeypatch, 
 
 def test_a_network_that_writes_in_place_stays_with_torch(student):
     other = dataclasses.replace(student, fingerprint="in place")
-    made = Explainer(function=mal_grad_cam, model=tiny_net(num_classes=12), normalise=student.normalise)
+    made = Explainer(function=mal_grad_cam, model=tiny_net(num_classes=12), normalize=student.normalize)
     with pytest.raises(UnknownOperationError, match="mul_"):
         compile_method(
             mal_grad_cam, tiny_net(num_classes=12), dataclasses.replace(EAGER, engine="onnxruntime"), size=SIZE

@@ -16,7 +16,7 @@ def normalise(frames):
 
 
 def explainer(**changed):
-    return Explainer(**{"function": mal_grad_cam, "model": tiny_net(), "normalise": normalise, **changed})
+    return Explainer(**{"function": mal_grad_cam, "model": tiny_net(), "normalize": normalise, **changed})
 
 
 def requests(target: int | None = 2):
@@ -66,7 +66,7 @@ def test_the_students_top_class_is_the_target_where_none_is_given():
 
 
 def test_a_control_needs_no_model_and_gets_its_seeds():
-    answers = explainer(function=random, seeded=True, model=None, normalise=None)(requests(target=None))
+    answers = explainer(function=random, seeded=True, model=None, normalize=None)(requests(target=None))
     expected = random(None, torch.zeros(11, 3, 32, 48), torch.zeros(11), seeds=list(range(11)))
     assert all(
         answer and answer.target is None and np.array_equal(answer.saliency, map_.numpy())
