@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cluster.errors import WorkError
 from distill.teachers.errors import RefusedImageError, TeacherError
 from distill.teachers.teacher_toml import model_file
 
@@ -46,15 +47,20 @@ def split_spec(spec: str) -> tuple[str, str]:
     return kind, where
 
 
-def load_teacher(spec: str, *, num_threads: int | None = None, device: str = "cpu") -> Teacher:
+def load_teacher(
+    spec: str, *, num_threads: int | None = None, device: str = "cpu", expected_fingerprint: str | None = None
+) -> Teacher:
     """Load the black box that `spec` names.
 
     Args:
         spec: `KIND:WHERE`, such as `onnx:model.onnx`.
         num_threads: CPU threads for the engine; None leaves the engine's own choice.
         device: where a torch or ONNX Runtime engine runs, such as "cpu" or "cuda".
+        expected_fingerprint: the fingerprint of the teacher that a job started with; a worker gives it, so that it
+            computes with that very model. None accepts any.
 
     Raises:
+        WorkError: the teacher is not the expected one.
         ValueError: the kind is unknown, or what it names cannot be used; the message says what to do.
         FileNotFoundError: a model file or its `teacher.toml` is not there.
     """
@@ -64,10 +70,27 @@ def load_teacher(spec: str, *, num_threads: int | None = None, device: str = "cp
     module = importlib.import_module(KINDS[kind])
     options: Any = {"num_threads": num_threads, "device": device}
     if kind not in FILE_KINDS:
-        return module.open_teacher(where, spec=spec, **options)
-    # Absolute, so that a worker in another folder finds it and a rerun knows it again.
-    with model_file(where) as (uri, path):
-        return module.open_teacher(str(path), spec=f"{kind}:{uri}", **options)
+        teacher = module.open_teacher(where, spec=spec, **options)
+    else:
+        # Absolute, so that a worker in another folder finds it and a rerun knows it again.
+        with model_file(where) as (uri, path):
+            teacher = module.open_teacher(str(path), spec=f"{kind}:{uri}", **options)
+    check_fingerprint(teacher, expected_fingerprint)
+    return teacher
+
+
+def check_fingerprint(teacher: Teacher, expected: str | None) -> None:
+    """Check that a teacher is the one that a job started with, where `expected` says which.
+
+    Raises:
+        WorkError: it is another one.
+    """
+    if expected is not None and teacher.fingerprint != expected:
+        raise WorkError(
+            f"teacher {teacher.spec!r} has fingerprint {teacher.fingerprint}, but this job started with {expected}: "
+            "its files, description or server changed since. Put the old model back, or start the job again in a new "
+            "folder"
+        )
 
 
 def __getattr__(name: str) -> Any:

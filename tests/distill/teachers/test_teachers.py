@@ -16,6 +16,7 @@ from linear_teacher import MEAN, NUM_CLASSES, SIZE, STD, TinyNet, slow_probabili
 from object_store import BUCKET, ObjectStore
 from project_paths import HELPERS, ROOT
 
+from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.teachers import KINDS, Teacher, TeacherError, load_teacher, split_spec
 from distill.teachers.base import Output
@@ -154,6 +155,14 @@ def test_loading_twice_gives_the_same_bytes(spec: str) -> None:
     first, second = load_teacher(spec), load_teacher(spec)
     assert (first.engine, first.fingerprint, first.batch_size) == (second.engine, second.fingerprint, second.batch_size)
     assert first.probabilities(some_images()).tobytes() == second.probabilities(some_images()).tobytes()
+
+
+def test_another_model_than_the_jobs_is_refused(spec: str) -> None:
+    fingerprint = load_teacher(spec).fingerprint
+    assert load_teacher(spec, expected_fingerprint=fingerprint).fingerprint == fingerprint
+    for other in (fingerprint[:-1], "0" * len(fingerprint), ""):
+        with pytest.raises(WorkError, match=f"has fingerprint {fingerprint}, but this job started with"):
+            load_teacher(spec, expected_fingerprint=other)
 
 
 def test_every_kind_knows_itself(spec: str) -> None:

@@ -1,6 +1,7 @@
 """Starts `inference_server` for a test module, and sets and reads its state."""
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from box_teacher import SIZE, Box
+from project_paths import HELPERS
 
 MEAN, STD = Box.mean, Box.std
 
@@ -51,7 +53,9 @@ class Server:
 def running_server(*certificate: str) -> Iterator[Server]:
     """Run a server in a process of its own while the block runs."""
     script = Path(__file__).with_name("inference_server.py")
-    with subprocess.Popen([sys.executable, str(script), *certificate], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, str(script), *certificate]
+    environment = os.environ | {"PYTHONPATH": str(HELPERS)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield Server(int(process.stdout.readline()))
