@@ -1,4 +1,4 @@
-"""Simulate jobs of many rows: planning, folders, the engine's speed; the figures behind docs/scale.md.
+"""Simulate jobs of many rows: planning, folders, the engine's speed; the figures behind docs/performance.md.
 
     python -m benchmarks.scale --images 50000 1281167 --table results/reliability/scale.md
 
