@@ -1,10 +1,10 @@
-# make demo: the whole pipeline on rendered images, after one install, offline; make test, make lint: what .ci/run calls.
+# make demo: the whole pipeline on rendered images, after one install, offline. make lint docs test: as .ci/run does.
 # Another interpreter: make PYTHON=/path/to/python3.12 ...
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: bench demo demo-steps paper paper-status test chaos lint format clean help
+.PHONY: bench demo demo-steps docs paper paper-status test chaos lint format clean help
 
 # The first of these that runs, is 3.11 or later and can make environments.
 CANDIDATES := python3 python3.11 python3.12 python3.13 python
@@ -32,6 +32,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make chaos   run the tests that take longer: faults in the middle of jobs"
 	@echo "make lint    check format, lint and types"
+	@echo "make docs    build the documentation: site/index.html, with search and a reference of all modules"
 	@echo "make format  format the code"
 	@echo "make clean   remove caches and the demo's results; the environment and other runs stay"
 
@@ -43,7 +44,7 @@ $(VENV)/.installed: pyproject.toml
 	fi
 	@echo "== environment in $(VENV), made with $$("$(PYTHON)" --version): minutes, once, several gigabytes"
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,engines,export]"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,docs,engines,export]"
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -100,10 +101,15 @@ lint: $(VENV)/.installed
 	@$(RUN) -m ruff check .
 	@$(RUN) -m pyright
 
+# Strict: a broken link, or a docstring that does not fit its function, ends it. Nothing is fetched.
+docs: $(VENV)/.installed
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "site/index.html is built; with search: $(RUN) -m http.server --bind 127.0.0.1 --directory site"
+
 format: $(VENV)/.installed
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
 clean:
-	rm -rf .pytest_cache .ruff_cache build dist *.egg-info $(DEMO)
+	rm -rf .pytest_cache .ruff_cache build dist site *.egg-info $(DEMO)
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
