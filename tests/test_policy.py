@@ -242,19 +242,6 @@ def test_tests_mirror_the_packages():
         assert (ROOT / folder).is_dir(), f"{path} mirrors no folder"
 
 
-def test_readme_mentions_every_command():
-    readme = (ROOT / "README.md").read_text()
-    commands = [
-        *(f"python -m {command}" for command in ("distill", "distill finetune", "explain", "explain register")),
-        *(f"python -m evaluate {name}" for name in ("games", "measures", "sanity", "similarity", "specificity")),
-        *(f"python -m evaluate {name}" for name in ("report", "substrates", "tables")),
-        "python -m cluster plan",
-        *(f"make {target}" for target in ("demo", "paper", "test")),
-    ]
-    assert [command for command in commands if command not in readme] == []
-    assert [name for name in METHODS if name not in readme] == []
-
-
 def test_the_demo_runs_the_papers_method_its_parts_and_controls():
     line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("METHODS :="))
     named = set(line.partition(":=")[2].split())
