@@ -56,7 +56,7 @@ class Games:
             max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
-        print_games(result.outcomes)
+        print_games(result.summaries)
         print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
 
 
@@ -109,7 +109,7 @@ class Measures:
             max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
-        print_measures(result.measured)
+        print_measures(result.summaries)
         print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
 
 
@@ -164,7 +164,7 @@ class Sanity:
             max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
-        print_sanity(result.checked)
+        print_sanity(result.summaries)
         print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
 
 

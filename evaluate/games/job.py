@@ -24,7 +24,7 @@ from evaluate.games.protocol import Protocol
 from evaluate.games.sampling import SampledCurve, play_sampled
 from evaluate.games.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.games.setup import make_plays, num_frames
-from evaluate.games.summary import MethodOutcome, read_outcomes, track_outcomes
+from evaluate.games.summary import GamesSummary, summarize_games, track_games
 from evaluate.jobs import about, run_job
 from evaluate.map_sets import Source, map_items, map_row, open_played_images, open_sources
 from explain.maps import read_part
@@ -53,7 +53,7 @@ class Result:
 
     summary: Summary
     """Rows and errors in the folder."""
-    outcomes: list[MethodOutcome]
+    summaries: list[GamesSummary]
     """One per folder of maps, in the order given."""
 
 
@@ -102,12 +102,12 @@ def play_games(
     folder = Folder(out)
     config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_list(images)}
 
-    def conclude() -> list[MethodOutcome]:
-        outcomes = read_outcomes(folder, sources)
-        track_outcomes(folder, images.name, outcomes, stored)
-        return outcomes
+    def conclude() -> list[GamesSummary]:
+        summaries = summarize_games(folder, sources)
+        track_games(folder, images.name, summaries, stored)
+        return summaries
 
-    summary, outcomes = run_job(
+    summary, summaries = run_job(
         GamesWorker,
         config,
         map_items(sources, images),
@@ -122,7 +122,7 @@ def play_games(
         num_workers=num_workers,
         conclude=conclude,
     )
-    return Result(summary=summary, outcomes=outcomes)
+    return Result(summary=summary, summaries=summaries)
 
 
 class GamesWorker:

@@ -1,4 +1,4 @@
-"""What the games of one method came to: means with intervals, mean curves, cost; and its MLflow run."""
+"""Summary of one method's games: means with intervals, mean curves and cost; and its MLflow run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ COSTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOutcome:
+class GamesSummary:
     """One method's games over all images that have a score."""
 
     source: Source
@@ -62,27 +62,27 @@ class MethodOutcome:
         return {name: value for name, value in named.items() if np.isfinite(value)}
 
 
-def read_outcomes(folder: Folder, sources: Sequence[Source]) -> list[MethodOutcome]:
+def summarize_games(folder: Folder, sources: Sequence[Source]) -> list[GamesSummary]:
     """Read a scores folder and sum it up, one outcome per source in their order."""
     found = load_results([folder.uri], cross_teacher=True)
     labels = {scored.config_hash: scored.label for scored in found.methods}
     groups = dict(list(found.rows.groupby("config_hash")))
-    outcomes = []
+    summaries = []
     for source in sources:
         label, rows = labels.get(source.config_hash), groups.get(source.config_hash, found.rows.iloc[:0])
         curves = {game: curve.mean for (of, game), curve in found.curves.items() if of == label}
-        outcomes.append(_outcome(rows, source, curves))
-    return outcomes
+        summaries.append(_games_summary(rows, source, curves))
+    return summaries
 
 
-def _outcome(rows: Any, source: Source, curves: Mapping[str, np.ndarray]) -> MethodOutcome:
+def _games_summary(rows: Any, source: Source, curves: Mapping[str, np.ndarray]) -> GamesSummary:
     scored = rows[rows["error"].isna()]
     played = set(rows["game"])
     by_game = {game: scored[scored["game"] == game] for game in ALL_GAMES if game in played or game in GAMES}
     costs = {name: scored[column].astype("float64").mean() for name, column in COSTS.items() if column in scored}
     num_images = len(by_game[GAMES[0]])
     normalised = _normalised(by_game["insertion"])
-    return MethodOutcome(
+    return GamesSummary(
         source=source,
         auc={game: mean_interval(found["auc"].to_numpy()) for game, found in by_game.items()},
         insertion_normalised=mean_interval(normalised[np.isfinite(normalised)]),
@@ -108,9 +108,7 @@ def _gains(by_game: Mapping[str, Any]) -> dict[str, Interval]:
     }
 
 
-def track_outcomes(
-    folder: Folder, experiment: str, outcomes: Sequence[MethodOutcome], stored: Mapping[str, Any]
-) -> None:
+def track_games(folder: Folder, experiment: str, summaries: Sequence[GamesSummary], stored: Mapping[str, Any]) -> None:
     """Make one MLflow run per method, unless the scores folder notes that this store has it already.
 
     Args:
@@ -121,15 +119,15 @@ def track_outcomes(
     """
     runs = {
         f"{outcome.source.config_hash}/{stored['protocol_hash']}": partial(
-            _track, experiment, outcome, stored, folder.uri
+            _track, experiment, summary, stored, folder.uri
         )
-        for outcome in outcomes
+        for summary in summaries
     }
     make_runs(folder, runs)
 
 
-def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], uri: str, *, key: str) -> str | None:
-    source = outcome.source
+def _track(experiment: str, summary: GamesSummary, stored: Mapping[str, Any], uri: str, *, key: str) -> str | None:
+    source = summary.source
     options = {f"option.{name}": value for name, value in source.config["options"].items()}
     kept = (
         "teacher",
@@ -154,7 +152,7 @@ def _track(experiment: str, outcome: MethodOutcome, stored: Mapping[str, Any], u
         "scores": uri,
     }
     with Tracker(experiment, title(source.record()), params=params, tags=tags, key=key) as tracker:
-        tracker.log(outcome.metrics())
-        for game, curve in outcome.curves.items():
+        tracker.log(summary.metrics())
+        for game, curve in summary.curves.items():
             tracker.curve(f"{game}_curve", curve.tolist())
     return tracker.run_id

@@ -34,7 +34,7 @@ from evaluate.metrics.student_passes import (
     is_measured,
     make_explainer,
 )
-from evaluate.metrics.summary import Measured, read_measured, track_measured
+from evaluate.metrics.summary import MetricSummary, summarize_metrics, track_metrics
 from explain.maps import read_part
 from explain.readout.checkpoint import load_explained
 from explain.runners.white_box import ProgressCallback, no_progress, passes_over
@@ -50,7 +50,7 @@ class Result:
 
     summary: Summary
     """Rows and errors in the folder."""
-    measured: list[Measured]
+    summaries: list[MetricSummary]
     """One per method and row name."""
 
 
@@ -98,15 +98,15 @@ def measure_maps(
     folder = Folder(out)
     config = {"stored": stored, "settings": settings, "sources": sources, "images": without_list(images)}
 
-    def conclude() -> list[Measured]:
-        measured = read_measured([folder.uri])
-        track_measured(folder, images.name, measured, stored)
-        return measured
+    def conclude() -> list[MetricSummary]:
+        summaries = summarize_metrics([folder.uri])
+        track_metrics(folder, images.name, summaries, stored)
+        return summaries
 
     rows = sum(len(row_names(own)) for own in measures_of(sources, wanted))
     size = shard_size(len(images.image_ids), SHARD_IMAGES)
     options = {"what": "measures", "job": "measures", "shard_items": size, "rows_per_item": rows}
-    summary, measured = run_job(
+    summary, summaries = run_job(
         MeasuresWorker,
         config,
         image_items(sources, images),
@@ -116,7 +116,7 @@ def measure_maps(
         conclude=conclude,
         **options,
     )
-    return Result(summary=summary, measured=measured)
+    return Result(summary=summary, summaries=summaries)
 
 
 def measures_of(sources: Sequence[Source], wanted: Sequence[Measure]) -> list[tuple[Measure, ...]]:

@@ -1,4 +1,4 @@
-"""What the measures of a method came to: means with intervals for the report's table, and the MLflow run."""
+"""Summary of one method's metrics: means with intervals for the report's table; and its MLflow run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ COLUMNS = ["image_id", "config_hash", "measure", "protocol_hash", "value", "teac
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MetricSummary:
     """One measure of one method over all images that have a value."""
 
     label: str
@@ -50,7 +50,7 @@ class Measured:
         return mean_interval(self.values.to_numpy())
 
 
-def read_measured(folders: Sequence[str]) -> list[Measured]:
+def summarize_metrics(folders: Sequence[str]) -> list[MetricSummary]:
     """Sum up measures folders: one entry per method and measure, methods in the folders' order.
 
     Raises:
@@ -62,7 +62,7 @@ def read_measured(folders: Sequence[str]) -> list[Measured]:
     configs = [measures_config(folder) for folder in opened]
     _refuse_different(opened, configs)
     named = {scored.config_hash: scored for scored in name_methods([e for c in configs for e in c["maps"]])}
-    found: dict[tuple[str, str], Measured] = {}
+    found: dict[tuple[str, str], MetricSummary] = {}
     for folder in opened:
         frame: Any = read_measures(folder, COLUMNS).to_pandas()
         for (config_hash, measure), rows in frame.groupby(["config_hash", "measure"], sort=False, observed=True):
@@ -71,7 +71,7 @@ def read_measured(folders: Sequence[str]) -> list[Measured]:
                     f"{measure} of {named[config_hash].label} stands in {folder.uri} and in an earlier folder; "
                     "give one of them"
                 )
-            found[config_hash, measure] = _measured(named[config_hash], measure, rows)
+            found[config_hash, measure] = _metric_summary(named[config_hash], measure, rows)
     return list(found.values())
 
 
@@ -98,10 +98,10 @@ def _refuse_different(folders: Sequence[Folder], configs: Sequence[Mapping[str, 
                 )
 
 
-def _measured(scored: Any, measure: str, rows: Any) -> Measured:
+def _metric_summary(scored: Any, measure: str, rows: Any) -> MetricSummary:
     valued = rows[rows["value"].notna()]
     costs = {name: float(valued[name].astype("float64").mean()) for name in ("teacher_queries", "seconds")}
-    return Measured(
+    return MetricSummary(
         label=scored.label,
         method=scored.method,
         config_hash=scored.config_hash,
@@ -114,7 +114,9 @@ def _measured(scored: Any, measure: str, rows: Any) -> Measured:
     )
 
 
-def track_measured(folder: Folder, experiment: str, measured: Sequence[Measured], stored: Mapping[str, Any]) -> None:
+def track_metrics(
+    folder: Folder, experiment: str, summaries: Sequence[MetricSummary], stored: Mapping[str, Any]
+) -> None:
     """Make one MLflow run per method, unless the measures folder notes that this store has it already.
 
     Args:
@@ -125,15 +127,15 @@ def track_measured(folder: Folder, experiment: str, measured: Sequence[Measured]
     """
     runs = {}
     for entry in stored["maps"]:
-        own = [one for one in measured if one.config_hash == entry["config_hash"]]
+        own = [one for one in summaries if one.config_hash == entry["config_hash"]]
         runs[entry["config_hash"]] = partial(_track, experiment, entry, own, stored, folder.uri)
     make_runs(folder, runs)
 
 
-def metrics(measured: Sequence[Measured]) -> dict[str, float]:
+def metrics(summaries: Sequence[MetricSummary]) -> dict[str, float]:
     """List one method's numbers by their MLflow names; what is not a number is left out."""
     named: dict[str, float] = {}
-    for one in measured:
+    for one in summaries:
         name = one.measure
         named |= {name: one.value.mean, f"{name}_low": one.value.low, f"{name}_high": one.value.high}
         named |= {f"{name}_num_images": float(one.value.num), f"{name}_num_errors": float(one.num_errors)}
@@ -144,7 +146,7 @@ def metrics(measured: Sequence[Measured]) -> dict[str, float]:
 def _track(
     experiment: str,
     entry: Mapping[str, Any],
-    measured: Sequence[Measured],
+    summaries: Sequence[MetricSummary],
     stored: Mapping[str, Any],
     uri: str,
     *,
@@ -152,7 +154,7 @@ def _track(
 ) -> str | None:
     kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit", "per_class")
     options = {f"option.{name}": value for name, value in entry["config"]["options"].items()}
-    hashes = {f"protocol_hash.{one.measure}": one.protocol_hash for one in measured}
+    hashes = {f"protocol_hash.{one.measure}": one.protocol_hash for one in summaries}
     student = {name: entry["config"][name] for name in ("student", "student_fingerprint", "target")}
     params = {
         "method": entry["method"],
@@ -169,5 +171,5 @@ def _track(
         "measures": uri,
     }
     with Tracker(experiment, title(entry), params=params, tags=tags, key=key) as tracker:
-        tracker.log(metrics(measured))
+        tracker.log(metrics(summaries))
     return tracker.run_id

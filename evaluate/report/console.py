@@ -8,16 +8,16 @@ from rich.table import Table
 
 from evaluate.format.numbers import interval_text
 from evaluate.games.protocol import GAMES
-from evaluate.games.summary import MethodOutcome
+from evaluate.games.summary import GamesSummary
 from evaluate.metrics.settings import HIGHER_IS_BETTER
-from evaluate.metrics.summary import Measured
-from evaluate.sanity.summary import Checked
+from evaluate.metrics.summary import MetricSummary
+from evaluate.sanity.summary import CheckSummary
 from evaluate.scored_method import name_methods
 from evaluate.statistics import Interval
 from explain.methods.registry import METHODS
 
 
-def print_games(outcomes: Sequence[MethodOutcome], console: Console | None = None) -> None:
+def print_games(summaries: Sequence[GamesSummary], console: Console | None = None) -> None:
     """Print one line per method: both AUCs with their 95 % intervals, images and errors; then what follows from
     the curves.
     """
@@ -25,44 +25,44 @@ def print_games(outcomes: Sequence[MethodOutcome], console: Console | None = Non
     table.add_column("method", no_wrap=True)
     for heading in ("deletion AUC", "insertion AUC", "images", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
-    names = [scored.label for scored in name_methods([outcome.source.record() for outcome in outcomes])]
-    for outcome, name in zip(outcomes, names, strict=True):
-        aucs = [interval_text(outcome.auc[game]) for game in ("deletion", "insertion")]
-        table.add_row(name, *aucs, str(outcome.num_images), str(outcome.num_errors))
+    names = [scored.label for scored in name_methods([summary.source.record() for summary in summaries])]
+    for summary, name in zip(summaries, names, strict=True):
+        aucs = [interval_text(summary.auc[game]) for game in ("deletion", "insertion")]
+        table.add_row(name, *aucs, str(summary.num_images), str(summary.num_errors))
     shown = console or Console()
     shown.print(table)
-    shown.print(_derived(outcomes, names))
+    shown.print(_derived(summaries, names))
 
 
-def _derived(outcomes: Sequence[MethodOutcome], names: Sequence[str]) -> Table:
+def _derived(summaries: Sequence[GamesSummary], names: Sequence[str]) -> Table:
     """Lay out what follows from the curves: normalised insertion and, where it was played, the relevance gains."""
-    gains = [game for game in GAMES if any(game in outcome.gains for outcome in outcomes)]
+    gains = [game for game in GAMES if any(game in summary.gains for summary in summaries)]
     srg = " and symmetric relevance gain (SRG)" if gains else ""
     table = Table(title=f"Normalised insertion{srg}, higher is better; flat curves have no normalised area")
     table.add_column("method", no_wrap=True)
     for heading in ("normalised insertion AUC", "flat", *(f"SRG {game}" for game in gains)):
         table.add_column(heading, justify="right", no_wrap=True)
-    for outcome, name in zip(outcomes, names, strict=True):
-        texts = [interval_text(outcome.gains[game]) for game in gains]
-        table.add_row(name, interval_text(outcome.insertion_normalised), str(outcome.num_flat), *texts)
+    for summary, name in zip(summaries, names, strict=True):
+        texts = [interval_text(summary.gains[game]) for game in gains]
+        table.add_row(name, interval_text(summary.insertion_normalised), str(summary.num_flat), *texts)
     return table
 
 
-def print_measures(measured: Sequence[Measured], console: Console | None = None) -> None:
+def print_measures(summaries: Sequence[MetricSummary], console: Console | None = None) -> None:
     """Print one line per method and measure: the mean with its 95 % interval, images and errors."""
     table = Table(title="Measures on the black box, 95 % intervals")
     for heading in ("method", "measure", "better"):
         table.add_column(heading, no_wrap=True)
     for heading in ("value", "images", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in measured:
+    for one in summaries:
         better = "higher" if HIGHER_IS_BETTER[one.measure] else "lower"
         value = interval_text(one.value)
         table.add_row(one.label, one.measure, better, value, str(one.value.num), str(one.num_errors))
     (console or Console()).print(table)
 
 
-def print_sanity(checked: Sequence[Checked], console: Console | None = None) -> None:
+def print_sanity(summaries: Sequence[CheckSummary], console: Console | None = None) -> None:
     """Print one line per method, check and stage: the mean similarities with their 95 % intervals, images and errors;
     then which methods have no line, and why.
     """
@@ -73,13 +73,13 @@ def print_sanity(checked: Sequence[Checked], console: Console | None = None) -> 
         table.add_column(heading, no_wrap=True)
     for heading in ("rank correlation", "of absolute values", "SSIM", "images", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in checked:
+    for one in summaries:
         texts = [interval_text(found) for found in one.similarities.values()]
         num = one.similarities["rank_correlation"].num
         table.add_row(one.method, one.check, one.stage or "", *texts, str(num), str(one.num_errors))
     shown = console or Console()
     shown.print(table)
-    for sentence in _sanity_notes({one.method for one in checked}):
+    for sentence in _sanity_notes({one.method for one in summaries}):
         shown.print(sentence, highlight=False)
 
 

@@ -16,7 +16,7 @@ from evaluate.analysis.strata import Strata, strata
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import MEASURES
 from evaluate.games.reader import Results, load_results
-from evaluate.metrics.summary import Measured, measures_config, read_measured
+from evaluate.metrics.summary import MetricSummary, measures_config, summarize_metrics
 from evaluate.paper.order import order_sentences
 from evaluate.paper.published import PRINTED, Printed
 from evaluate.paper.scores import DataSet, data_name
@@ -71,7 +71,7 @@ def gather(
         ValueError: the scores cannot stand in one report, there are none, or the measures are not of their maps.
     """
     results = load_results(scores, against=against)
-    measured = read_measured(measures)
+    measured = summarize_metrics(measures)
     configs = {folder.uri: measures_config(folder) for folder in map(Folder, measures)}
     _refuse_unfit(results, configs, measured)
     columns, tables = _columns(results, measured)
@@ -100,7 +100,9 @@ def _paper_row(beside: str | None, config: Mapping[str, Any]) -> Printed | None:
     return rows.get(beside or data_name(config))
 
 
-def _refuse_unfit(results: Results, configs: Mapping[str, Mapping[str, Any]], measured: Sequence[Measured]) -> None:
+def _refuse_unfit(
+    results: Results, configs: Mapping[str, Mapping[str, Any]], measured: Sequence[MetricSummary]
+) -> None:
     """Refuse measures of another black box, of other maps, or of other images than the scores'."""
     judge, known = results.config["teacher_fingerprint"], {scored.config_hash for scored in results.methods}
     for uri, config in configs.items():
@@ -126,7 +128,7 @@ def _refuse_unfit(results: Results, configs: Mapping[str, Mapping[str, Any]], me
             )
 
 
-def _columns(results: Results, measured: Sequence[Measured]) -> tuple[list[Column], dict[str, pd.DataFrame]]:
+def _columns(results: Results, measured: Sequence[MetricSummary]) -> tuple[list[Column], dict[str, pd.DataFrame]]:
     """Lay out the table: its columns, and each one's values, images x labels."""
     labels = {scored.config_hash: scored.label for scored in results.methods}
     tables = {str(name): table for name in MEASURES if (table := results.measure(name)) is not None}

@@ -26,7 +26,7 @@ from evaluate.jobs import about, run_job
 from evaluate.metrics.settings import settings_hash
 from evaluate.sanity.checks import STAGES, cascade, rank_correlations, scaled, untrained
 from evaluate.sanity.schema import SCHEMA_VERSION, sanity_schema
-from evaluate.sanity.summary import Checked, read_checked, track_checked
+from evaluate.sanity.summary import CheckSummary, summarize_checks, track_checks
 from explain.methods.registry import METHODS, Method, find_method
 from explain.readout.checkpoint import load_explained
 from explain.runners.white_box import PASS_IMAGES, Explanation, Request, explainer_of
@@ -51,7 +51,7 @@ class Result:
 
     summary: Summary
     """Rows and errors in the folder."""
-    checked: list[Checked]
+    summaries: list[CheckSummary]
     """One per method, check and stage."""
 
 
@@ -103,13 +103,13 @@ def check_maps(
     }
     folder = Folder(out)
 
-    def conclude() -> list[Checked]:
-        checked = read_checked(folder)
-        track_checked(folder, images.name, checked, stored)
-        return checked
+    def conclude() -> list[CheckSummary]:
+        summaries = summarize_checks(folder)
+        track_checks(folder, images.name, summaries, stored)
+        return summaries
 
     rows = sum(len(pairs(method, other=other is not None)) for method in wanted)
-    summary, checked = run_job(
+    summary, summaries = run_job(
         SanityWorker,
         {"stored": stored, "images": without_list(images)},
         ({"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)),
@@ -121,7 +121,7 @@ def check_maps(
         num_workers=num_workers,
         conclude=conclude,
     )
-    return Result(summary=summary, checked=checked)
+    return Result(summary=summary, summaries=summaries)
 
 
 def check_methods(names: Sequence[str]) -> list[Method]:

@@ -1,4 +1,4 @@
-"""What the sanity checks of a method came to: mean similarities with intervals, and its MLflow run."""
+"""Summary of one method's sanity checks: mean similarities with intervals; and its MLflow run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SIMILARITIES = ("rank_correlation", "rank_correlation_absolute", "ssim")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckSummary:
     """One check of one method, at one stage, over all images that have a value."""
 
     method: str
@@ -37,7 +37,7 @@ class Checked:
         return self.check if self.stage is None else f"{self.check}_{self.stage}"
 
 
-def read_checked(folder: Folder) -> list[Checked]:
+def summarize_checks(folder: Folder) -> list[CheckSummary]:
     """Sum up a folder of checks: methods, checks and stages in the order of its rows.
 
     Raises:
@@ -45,14 +45,14 @@ def read_checked(folder: Folder) -> list[Checked]:
     """
     groups = read_sanity(folder).to_pandas().groupby(["method", "check", "stage"], sort=False, dropna=False)
     return [
-        _checked(method, check, stage if isinstance(stage, str) else None, rows)
+        _check_summary(method, check, stage if isinstance(stage, str) else None, rows)
         for (method, check, stage), rows in groups
     ]
 
 
-def _checked(method: str, check: str, stage: str | None, rows: Any) -> Checked:
+def _check_summary(method: str, check: str, stage: str | None, rows: Any) -> CheckSummary:
     valued = rows[rows["error"].isna()]
-    return Checked(
+    return CheckSummary(
         method=method,
         check=check,
         stage=stage,
@@ -61,10 +61,10 @@ def _checked(method: str, check: str, stage: str | None, rows: Any) -> Checked:
     )
 
 
-def metrics(checked: Sequence[Checked]) -> dict[str, float]:
+def metrics(summaries: Sequence[CheckSummary]) -> dict[str, float]:
     """List one method's numbers by their MLflow names; what is not a number is left out."""
     named: dict[str, float] = {}
-    for one in checked:
+    for one in summaries:
         for name, found in one.similarities.items():
             key = f"{one.name}_{name}"
             named |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high}
@@ -72,7 +72,7 @@ def metrics(checked: Sequence[Checked]) -> dict[str, float]:
     return {name: value for name, value in named.items() if np.isfinite(value)}
 
 
-def track_checked(folder: Folder, experiment: str, checked: Sequence[Checked], stored: Mapping[str, Any]) -> None:
+def track_checks(folder: Folder, experiment: str, summaries: Sequence[CheckSummary], stored: Mapping[str, Any]) -> None:
     """Make one MLflow run per method, unless the folder notes that this store has it already.
 
     Args:
@@ -83,21 +83,21 @@ def track_checked(folder: Folder, experiment: str, checked: Sequence[Checked], s
     """
     runs = {}
     for method in stored["methods"]:
-        own = [one for one in checked if one.method == method]
+        own = [one for one in summaries if one.method == method]
         runs[method] = partial(_track, experiment, method, own, stored, folder.uri)
     make_runs(folder, runs)
 
 
 def _track(
-    experiment: str, method: str, checked: Sequence[Checked], stored: Mapping[str, Any], uri: str, *, key: str
+    experiment: str, method: str, summaries: Sequence[CheckSummary], stored: Mapping[str, Any], uri: str, *, key: str
 ) -> str | None:
     options = {f"option.{name}": value for name, value in stored["methods"][method].items()}
     params = {"method": method, **options, **{name: value for name, value in stored.items() if name != "methods"}}
     tags = {"stage": "sanity", "method": method, "protocol_hash": stored["protocol_hash"], "sanity": uri}
     with Tracker(experiment, method, params=params, tags=tags, key=key) as tracker:
-        tracker.log(metrics(checked))
+        tracker.log(metrics(summaries))
         for name in SIMILARITIES:
-            fall = [one.similarities[name].mean for one in checked if one.check == "randomised"]
+            fall = [one.similarities[name].mean for one in summaries if one.check == "randomised"]
             if np.isfinite(fall).all():
                 tracker.curve(f"randomised_{name}", [1.0, *fall])  # the intact student's map is its own likeness
     return tracker.run_id

@@ -233,8 +233,8 @@ def test_other_readers_read_the_scores(played):
     query = f"select method, game, avg(auc) from '{played.scores}/*.parquet' group by all order by all"  # noqa: S608
     found = duckdb.execute(query).fetchall()
     assert [row[:2] for row in found] == [(m, g) for m in ("first", "second_one") for g in GAMES]
-    outcomes = {outcome.source.method: outcome for outcome in played.result.outcomes}
-    assert found[0][2] == pytest.approx(outcomes["first"].auc["deletion"].mean)
+    summaries = {outcome.source.method: outcome for outcome in played.result.summaries}
+    assert found[0][2] == pytest.approx(summaries["first"].auc["deletion"].mean)
     metadata = pq.read_schema(f"{played.scores}/part-00000.parquet").metadata
     assert metadata[b"schema_version"] == b"1"
     assert Protocol().hash.encode() in metadata[b"config"]

@@ -39,7 +39,7 @@ from evaluate.metrics.pointing import mass_inside
 from evaluate.metrics.road import road_frames
 from evaluate.metrics.settings import FIELDS, HIGHER_IS_BETTER, MEASURES, ROWS, Settings, settings_hash
 from evaluate.metrics.student_passes import check_student
-from evaluate.metrics.summary import metrics, read_measured
+from evaluate.metrics.summary import metrics, summarize_metrics
 from evaluate.statistics import mean_interval
 from explain.maps import maps_table
 from explain.methods.query.rise import rise_masks
@@ -509,7 +509,7 @@ def test_hashes_name_a_measures_own_settings():
 
 def test_measured_is_a_mean_with_its_interval_and_its_errors(place, tmp_path, table):
     write_measured(place, tmp_path / "out", MEASURES)
-    found = {(one.label, one.measure): one for one in read_measured([str(tmp_path / "out")])}
+    found = {(one.label, one.measure): one for one in summarize_metrics([str(tmp_path / "out")])}
     assert set(found) == {(method, name) for method in METHODS for name in NAMES[method]}
     rows = table[(table["method"] == "random") & (table["measure"] == "mu_fidelity")]
     one = found["random", "mu_fidelity"]
@@ -527,11 +527,11 @@ def test_measured_is_a_mean_with_its_interval_and_its_errors(place, tmp_path, ta
 def test_folders_of_different_measures_come_together_and_the_same_twice_does_not(place, tmp_path):
     first = write_measured(place, tmp_path / "first", ("road",))
     second = write_measured(place, tmp_path / "second", ("energy",))
-    assert {one.measure for one in read_measured([first, second])} == {*ROWS["road"], *ROWS["energy"]}
+    assert {one.measure for one in summarize_metrics([first, second])} == {*ROWS["road"], *ROWS["energy"]}
     with pytest.raises(ValueError, match="stands in"):
-        read_measured([first, first])
+        summarize_metrics([first, first])
     with pytest.raises(ValueError, match="holds no measures"):
-        read_measured([place.maps[0]])
+        summarize_metrics([place.maps[0]])
     others = {
         "the black box: t": {"teacher_fingerprint": "0" * 12},
         "road: settings .*, images d": {"data_fingerprint": "0" * 12},
@@ -540,9 +540,9 @@ def test_folders_of_different_measures_come_together_and_the_same_twice_does_not
     for k, (message, changes) in enumerate(others.items()):
         other = write_measured(place, tmp_path / f"other-{k}", ("road",), **changes)
         with pytest.raises(ValueError, match=f"{message}.*cannot stand in one table"):
-            read_measured([first, other])
+            summarize_metrics([first, other])
     fewer = write_measured(place, tmp_path / "fewer", ("energy",), data_fingerprint="0" * 12)  # --limit of its own
-    assert len(read_measured([first, fewer])) == 8
+    assert len(summarize_metrics([first, fewer])) == 8
 
 
 def write_measured(place: SimpleNamespace, out: Path, names: tuple[Any, ...], **changes: Any) -> str:

@@ -23,7 +23,7 @@ from evaluate.analysis.columns import game_columns, measure_columns
 from evaluate.analysis.comparison import MethodRow
 from evaluate.games.protocol import Protocol
 from evaluate.games.schema import read_scores
-from evaluate.games.summary import read_outcomes
+from evaluate.games.summary import summarize_games
 from evaluate.jobs import RUNS_FILE, run_key
 from evaluate.map_sets import Source
 from evaluate.metrics.settings import HIGHER_IS_BETTER, ROWS
@@ -281,7 +281,7 @@ def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, Findings],
     world, more = four
     folder = Folder(world.scores)
     sources = open_maps(folder)
-    (outcome,) = [o for o in read_outcomes(folder, sources) if o.source.method == "mal_grad_cam"]
+    (outcome,) = [o for o in summarize_games(folder, sources) if o.source.method == "mal_grad_cam"]
     row, logged = more.rows[0], outcome.metrics()
     assert row.scored.label == "mal_grad_cam"
     ours = metrics(row, more.columns)
@@ -294,7 +294,7 @@ def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, Findings],
     assert (logged["num_images"], logged["num_errors"], logged["num_insertion_flat"]) == (9, 1, 0)
     assert set(outcome.curves) == {"deletion", "insertion", "deletion_least", "insertion_least"}
     two = Folder(found.results.uris[0])
-    plain = read_outcomes(two, open_maps(two))[0].metrics()
+    plain = summarize_games(two, open_maps(two))[0].metrics()
     assert not any("least" in name or "gain" in name for name in plain)
     assert (plain["num_images"], plain["num_errors"]) == (22, 2)
     console = Console(file=io.StringIO(), width=160)
@@ -388,7 +388,7 @@ def test_every_table_says_that_the_student_was_asked(tmp_path: Path) -> None:
     }  # fmt: skip
     console = Console(file=io.StringIO(), width=160)
     scores = Folder(found.results.uris[0])
-    print_games(read_outcomes(scores, open_maps(scores)), console)
+    print_games(summarize_games(scores, open_maps(scores)), console)
     printed = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     for text in (printed, console_text(found, None), markdown(found), comma_separated(found)):
         assert "rise of the student" in text

@@ -25,7 +25,7 @@ from distill.teachers import RefusedImageError, load_teacher
 from evaluate.__main__ import main
 from evaluate.sanity.checks import STAGES, untrained
 from evaluate.sanity.job import SanityWorker, Subject, _row, check_maps, check_methods, load_other, pairs
-from evaluate.sanity.summary import SIMILARITIES, metrics, read_checked
+from evaluate.sanity.summary import SIMILARITIES, metrics, summarize_checks
 from evaluate.statistics import mean_interval
 from explain.methods.registry import METHODS
 from explain.methods.white_box.mal_grad_cam import mal_grad_cam
@@ -210,7 +210,7 @@ def test_means_are_over_the_images_that_have_a_value(place: SimpleNamespace, tab
 
     folder = Folder(str(tmp_path))
     pq.write_table(SanityWorker(worker_config(place))(items_of(*range(NUM_IMAGES))), tmp_path / "part-00000.parquet")
-    checked = read_checked(folder)
+    checked = summarize_checks(folder)
     assert [(one.method, one.check, one.stage) for one in checked] == [
         (name, *pair) for name in NAMES for pair in pairs(METHODS[name], other=True)
     ]
