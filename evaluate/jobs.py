@@ -20,7 +20,7 @@ RUNS_FILE = "_mlflow.json"  # which runs were made, so that a rerun makes no sec
 MAKING = "/making"  # behind the name of a run that is being made
 
 
-def about(
+def provenance(
     teacher: "Teacher", images: ImageSet, limit: int | None = None, per_class: int | None = None
 ) -> dict[str, Any]:
     """Describe a black box and images for a job's configuration."""
@@ -52,9 +52,9 @@ def run_job(
     queries: str | None = None,
     tells: bool = False,
     num_workers: int | None,
-    conclude: Callable[[], Found],
+    finalize: Callable[[], Found],
 ) -> tuple[Summary, Found]:
-    """Write the worker's rows of all items into a folder, conclude, and write the manifest last; go on where a start
+    """Write the worker's rows of all items into a folder, finalize, and write the manifest last; go on where a start
     stopped.
 
     Args:
@@ -73,7 +73,7 @@ def run_job(
         conclude: sums up the folder and tells MLflow, once all parts are there.
 
     Returns:
-        What stands in the folder, and what `conclude` returned.
+        What stands in the folder, and what `finalize` returned.
 
     Raises:
         ValueError: the folder holds other work.
@@ -96,7 +96,7 @@ def run_job(
             queries=queries,
             tells=tells,
         )
-    found = conclude()
+    found = finalize()
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         manifest = {"schema_version": stored["schema_version"], "num_parts": len(shards)}
         folder.finish({**dataclasses.asdict(summary), **manifest})

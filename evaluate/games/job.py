@@ -25,7 +25,7 @@ from evaluate.games.sampling import SampledCurve, play_sampled
 from evaluate.games.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.games.setup import make_plays, num_frames
 from evaluate.games.summary import GamesSummary, summarize_games, track_games
-from evaluate.jobs import about, run_job
+from evaluate.jobs import provenance, run_job
 from evaluate.map_sets import Source, map_items, map_row, open_played_images, open_sources
 from explain.maps import read_part
 from explain.runners.white_box import ProgressCallback, no_progress
@@ -94,7 +94,7 @@ def play_games(
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol.fields(),
         "protocol_hash": protocol.hash,
-        **about(judge, images, limit, per_class),
+        **provenance(judge, images, limit, per_class),
         "maps": [source.record() for source in sources],
     }
     if cross_teacher:
@@ -102,7 +102,7 @@ def play_games(
     folder = Folder(out)
     config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_list(images)}
 
-    def conclude() -> list[GamesSummary]:
+    def finalize() -> list[GamesSummary]:
         summaries = summarize_games(folder, sources)
         track_games(folder, images.name, summaries, stored)
         return summaries
@@ -120,7 +120,7 @@ def play_games(
         queries="teacher_queries",
         tells=True,
         num_workers=num_workers,
-        conclude=conclude,
+        finalize=finalize,
     )
     return Result(summary=summary, summaries=summaries)
 

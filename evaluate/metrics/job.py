@@ -21,7 +21,7 @@ from distill.data.frames import read_frame, without_list
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.query_budget import Share, check_budget
 from evaluate.games.job import checked_target
-from evaluate.jobs import about, run_job
+from evaluate.jobs import provenance, run_job
 from evaluate.map_sets import Source, map_items, map_row, open_played_images, open_sources
 from evaluate.metrics.compute import FUNCTIONS, Subject, queries
 from evaluate.metrics.objects import Objects
@@ -89,7 +89,7 @@ def measure_maps(
     stored = {
         "schema_version": SCHEMA_VERSION,
         "measures": {name: settings.fields(name, target=target, objects=objects.kind) for name in wanted},
-        **about(judge, images, limit, per_class),
+        **provenance(judge, images, limit, per_class),
         "student": None if fingerprint is None else Folder(str(student)).uri,
         "student_fingerprint": fingerprint,
         "boxes": None if boxes is None else Folder(boxes).uri,
@@ -98,7 +98,7 @@ def measure_maps(
     folder = Folder(out)
     config = {"stored": stored, "settings": settings, "sources": sources, "images": without_list(images)}
 
-    def conclude() -> list[MetricSummary]:
+    def finalize() -> list[MetricSummary]:
         summaries = summarize_metrics([folder.uri])
         track_metrics(folder, images.name, summaries, stored)
         return summaries
@@ -113,7 +113,7 @@ def measure_maps(
         folder,
         tells=True,
         num_workers=num_workers,
-        conclude=conclude,
+        finalize=finalize,
         **options,
     )
     return Result(summary=summary, summaries=summaries)

@@ -22,7 +22,7 @@ from distill.student.checkpoint import check_pair
 from distill.student.model import ResCBAM, Student
 from distill.teachers import load_teacher
 from distill.teachers.query_budget import Share, check_budget
-from evaluate.jobs import about, run_job
+from evaluate.jobs import provenance, run_job
 from evaluate.metrics.settings import settings_hash
 from evaluate.sanity.checks import STAGES, cascade, rank_correlations, scaled, untrained
 from evaluate.sanity.schema import SCHEMA_VERSION, sanity_schema
@@ -95,7 +95,7 @@ def check_maps(
         "methods": {method.name: as_stored(method.options()) for method in wanted},
         **settings,
         "protocol_hash": settings_hash(settings),
-        **about(judge, images, limit, per_class),
+        **provenance(judge, images, limit, per_class),
         "student": Folder(run).uri,
         "student_fingerprint": student.fingerprint,
         "other_student": None if other_student is None else Folder(other_student).uri,
@@ -103,7 +103,7 @@ def check_maps(
     }
     folder = Folder(out)
 
-    def conclude() -> list[CheckSummary]:
+    def finalize() -> list[CheckSummary]:
         summaries = summarize_checks(folder)
         track_checks(folder, images.name, summaries, stored)
         return summaries
@@ -119,7 +119,7 @@ def check_maps(
         shard_items=SHARD_IMAGES,
         rows_per_item=rows,
         num_workers=num_workers,
-        conclude=conclude,
+        finalize=finalize,
     )
     return Result(summary=summary, summaries=summaries)
 
