@@ -10,22 +10,22 @@ from distill.training.recipes import RECIPES
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import Protocol
 from evaluate.metrics.settings import FIELDS, MEASURES, Settings
-from evaluate.report.findings import Findings
+from evaluate.report.report_data import ReportData
 from explain.methods.registry import METHODS
 
 OUT = "report.html"
 MAX_CHARS = 160  # of a command on one line
 
 
-def commands(findings: Findings) -> list[str]:
+def commands(report_data: ReportData) -> list[str]:
     """List the commands in their order, to be run from the folder that the shown paths are relative to."""
-    results, student = findings.results, findings.student
+    results, student = report_data.results, report_data.student
     lines = [] if not student.config else [distil(student.config, str(student.uri))]
     lines += [explain(scored.config, scored.maps) for scored in results.methods if scored.config]
     lines += [games(config, uri) for uri, config in zip(results.uris, results.configs, strict=True)]
-    lines += [measures(config, uri) for uri, config in findings.measured.items()]
+    lines += [measures(config, uri) for uri, config in report_data.measured.items()]
     lines += [similarity(found.settings, str(student.uri)) for found in student.agreements if not found.doubt]
-    own = {"measures": list(findings.measured) or None, "out": OUT, "beside": findings.beside}
+    own = {"measures": list(report_data.measured) or None, "out": OUT, "beside": report_data.beside}
     return [*lines, _command("evaluate report", scores=results.uris, **own)]
 
 

@@ -15,7 +15,7 @@ from distill.data.decode import resize
 from evaluate.analysis.agreement import StudentFacts
 from evaluate.format.figures import draw_map, draw_photographs
 from evaluate.games.reader import Results
-from evaluate.report.findings import Findings
+from evaluate.report.report_data import ReportData
 from evaluate.scored_method import MAIN_METHOD, Scored
 from explain.maps import STD, maps_of
 
@@ -96,20 +96,20 @@ def ranking(results: Results, judge: Scored) -> list[str]:
     return sorted(gap.index, key=lambda image_id: (-gap[image_id], image_id))
 
 
-def side_by_side(findings: Findings) -> list[Scored]:
+def side_by_side(report_data: ReportData) -> list[Scored]:
     """Order the methods: the paper's figure 5 first, then as in the table, the controls last."""
-    order = [row.scored for row in findings.rows]
+    order = [row.scored for row in report_data.rows]
     place = {name: k for k, name in enumerate(SHOWN)}
     return sorted(order, key=lambda scored: (scored.is_control, place.get(scored.method, len(SHOWN))))
 
 
-def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photographs: bool) -> list[Card]:
+def make_cards(report_data: ReportData, picks: Sequence[tuple[str, str]], *, photographs: bool) -> list[Card]:
     """Draw the chosen images, (image_id, place) each; without photographs the maps stand alone."""
-    results, images = findings.results, findings.images
+    results, images = report_data.results, report_data.images
     ids = [image_id for image_id, _ in picks]
     own: Any = results.rows[results.rows["image_id"].isin(ids)]
     rows = own.drop_duplicates("image_id").set_index("image_id")
-    methods = side_by_side(findings)
+    methods = side_by_side(report_data)
     maps = {scored.label: maps_of(scored.maps, ids) for scored in methods}
     stds = {scored.label: maps_of(scored.maps, ids, STD) for scored in methods}
     cards = []
@@ -118,13 +118,13 @@ def make_cards(findings: Findings, picks: Sequence[tuple[str, str]], *, photogra
         size = _size(found)
         frame = _frame(images, image_id, size) if photographs else None
         over = frame is not None
-        label, target = (class_name(images, findings.student, rows.at[image_id, key]) for key in ("label", "target"))
+        label, target = (class_name(images, report_data.student, rows.at[image_id, key]) for key in ("label", "target"))
         tiles = tuple(
-            _tile(findings, scored, image_id, found[scored.label], stds[scored.label].get(image_id), over=over)
+            _tile(report_data, scored, image_id, found[scored.label], stds[scored.label].get(image_id), over=over)
             for scored in methods
         )
         pictures = None if frame is None else draw_photographs(frame)
-        differs = image_id in findings.disagreements.differing
+        differs = image_id in report_data.disagreements.differing
         same = {"image_id": image_id, "place": place, "label": label, "target": target, "size": size}
         cards.append(Card(**same, photographs=pictures, tiles=tiles, differs=differs))
     return cards
@@ -147,7 +147,7 @@ def _frame(images: ImageSet | None, image_id: str, size: tuple[int, int]) -> np.
 
 
 def _tile(
-    findings: Findings,
+    report_data: ReportData,
     scored: Scored,
     image_id: str,
     saliency: np.ndarray | None,
@@ -155,7 +155,7 @@ def _tile(
     *,
     over: bool,
 ) -> Tile:
-    aucs = [findings.results.auc(game).at[image_id, scored.label] for game in ("deletion", "insertion")]
+    aucs = [report_data.results.auc(game).at[image_id, scored.label] for game in ("deletion", "insertion")]
     source, note = None, "deletion {:.3f}, insertion {:.3f}".format(*aucs)
     if saliency is None:
         note = "No map is stored."
@@ -163,7 +163,7 @@ def _tile(
         note = "The map holds values that are not finite."
     else:
         source = draw_map(saliency, over_photograph=over)
-    known = findings.disagreements if scored.kind == "student" else None
+    known = report_data.disagreements if scored.kind == "student" else None
     return Tile(
         scored=scored,
         source=source,

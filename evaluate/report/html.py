@@ -17,7 +17,7 @@ from evaluate.format.numbers import p_value
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER
 from evaluate.report.commands import commands
-from evaluate.report.findings import Findings
+from evaluate.report.report_data import ReportData
 from evaluate.report.gallery import choose, make_cards, ranking, rule
 from evaluate.scored_method import MARKS
 from evaluate.statistics import Interval
@@ -25,7 +25,7 @@ from evaluate.statistics import Interval
 MAX_ERRORS = 30  # error rows that are listed; the rest is counted
 
 
-def render(findings: Findings, *, photographs: bool, num_gallery: int) -> str:
+def render(report_data: ReportData, *, photographs: bool, num_gallery: int) -> str:
     """Render the page; every name is escaped, and a content policy in the page forbids all but its own script."""
     environment = Environment(
         loader=PackageLoader("evaluate.report", ""),
@@ -44,38 +44,39 @@ def render(findings: Findings, *, photographs: bool, num_gallery: int) -> str:
         "breakable": breakable,
     }
     return environment.get_template("report.html.j2").render(
-        **_context(findings, photographs=photographs, num_gallery=num_gallery)
+        **_context(report_data, photographs=photographs, num_gallery=num_gallery)
     )
 
 
-def _context(findings: Findings, *, photographs: bool, num_gallery: int) -> dict[str, Any]:
-    results, judge = findings.results, findings.results.main or findings.rows[0].scored
+def _context(report_data: ReportData, *, photographs: bool, num_gallery: int) -> dict[str, Any]:
+    results, judge = report_data.results, report_data.results.main or report_data.rows[0].scored
     order = ranking(results, judge)
     picks = choose(order, num_gallery)
-    present = {row.scored.kind for row in findings.rows}
+    present = {row.scored.kind for row in report_data.rows}
     return {
-        "found": findings,
+        "found": report_data,
         "config": results.config,
         "styles": line_styles(results.methods, results.main),
-        "numbers": {row.scored.label: k for k, row in enumerate(findings.rows)},
+        "numbers": {row.scored.label: k for k, row in enumerate(report_data.rows)},
         "marks": MARKS,
         "kinds": [kind for kind in MARKS if kind in present],
-        "groups": _groups(findings.columns),
+        "groups": _groups(report_data.columns),
         "bars": {
-            column.name: bars([row.values.get(column.name) for row in findings.rows]) for column in findings.columns
+            column.name: bars([row.values.get(column.name) for row in report_data.rows])
+            for column in report_data.columns
         },
-        "counts": {column.name: _count(findings, column) for column in findings.columns},
-        "num_tests": sum(len(row.against) for row in findings.rows),
-        "plots": {game: _plot(findings, game) for game in results.games},
+        "counts": {column.name: _count(report_data, column) for column in report_data.columns},
+        "num_tests": sum(len(row.against) for row in report_data.rows),
+        "plots": {game: _plot(report_data, game) for game in results.games},
         "plot_size": (PLOT_WIDTH, PLOT_HEIGHT),
-        "query_plots": {game: _query_plots(findings, game) for game in GAMES},
+        "query_plots": {game: _query_plots(report_data, game) for game in GAMES},
         "best": {game: "higher" if HIGHER_IS_BETTER[game] else "lower" for game in results.games},
-        "cards": make_cards(findings, picks, photographs=photographs) if picks else [],
+        "cards": make_cards(report_data, picks, photographs=photographs) if picks else [],
         "rule": rule(judge.label, order, num_gallery),
         "photographs": photographs,
-        "errors": errors(findings),
-        "commands": commands(findings),
-        "sources": _sources(findings),
+        "errors": errors(report_data),
+        "commands": commands(report_data),
+        "sources": _sources(report_data),
     }
 
 
@@ -85,36 +86,36 @@ def _groups(columns: Sequence[Column]) -> list[dict[str, Any]]:
     return [{"name": name, "title": title, "columns": own} for name, title, own in parts if own]
 
 
-def _count(findings: Findings, column: Column) -> str:
+def _count(report_data: ReportData, column: Column) -> str:
     """Say on how many images a column stands, where that is not all that have a score."""
-    found = {(row.values[column.name].num, row.gap.num) for row in findings.rows if column.name in row.values}
+    found = {(row.values[column.name].num, row.gap.num) for row in report_data.rows if column.name in row.values}
     counts = {num for num, _ in found if num}
     if column.group == "games" or all(num in (0, scored) for num, scored in found):
         return ""
     return f"{min(counts)} to {max(counts)} images" if len(counts) > 1 else f"{max(counts)} images"
 
 
-def _plot(findings: Findings, game: str) -> CurvePlot | None:
-    results, labels = findings.results, [row.scored.label for row in findings.rows]
+def _plot(report_data: ReportData, game: str) -> CurvePlot | None:
+    results, labels = report_data.results, [row.scored.label for row in report_data.rows]
     curves = {label: results.curves[label, game] for label in labels if (label, game) in results.curves}
     return plot_curves(curves) if curves else None
 
 
-def _query_plots(findings: Findings, game: str) -> dict[str, str]:
-    if not any(row.teacher_queries > 0 for row in findings.rows):
+def _query_plots(report_data: ReportData, game: str) -> dict[str, str]:
+    if not any(row.teacher_queries > 0 for row in report_data.rows):
         return {}
-    return {theme: plot_query_curves(game, findings.rows, theme=theme) for theme in ("light", "dark")}
+    return {theme: plot_query_curves(game, report_data.rows, theme=theme) for theme in ("light", "dark")}
 
 
-def _sources(findings: Findings) -> list[dict[str, str]]:
+def _sources(report_data: ReportData) -> list[dict[str, str]]:
     """List the configurations behind the page: what they are of, and their text."""
-    results = findings.results
+    results = report_data.results
     folders = {
         **{
             ("Scores", config["protocol_hash"], uri): config
             for uri, config in zip(results.uris, results.configs, strict=True)
         },
-        **{("Measures", "", uri): config for uri, config in findings.measured.items()},
+        **{("Measures", "", uri): config for uri, config in report_data.measured.items()},
     }
     found = [
         {
@@ -157,9 +158,9 @@ def _ends(interval: Interval | None) -> tuple[float, float, float] | None:
     return interval.low, interval.mean, interval.high
 
 
-def errors(findings: Findings) -> dict[str, Any]:
+def errors(report_data: ReportData) -> dict[str, Any]:
     """Count the images without a score by reason, and list the commonest reasons with their methods."""
-    bad: Any = findings.results.rows
+    bad: Any = report_data.results.rows
     bad = bad.loc[bad["error"].notna(), ["image_id", "name", "error"]].drop_duplicates(["image_id", "name"])
     groups = bad.groupby("error", observed=True)["image_id"].nunique().sort_values(ascending=False, kind="stable")
     listed = [(error, bad[bad["error"] == error]) for error in groups.index[:MAX_ERRORS]]
@@ -170,7 +171,7 @@ def errors(findings: Findings) -> dict[str, Any]:
             {
                 "error": readable(error),
                 "num_images": int(groups[error]),
-                "methods": _methods(findings, set(own["name"])),
+                "methods": _methods(report_data, set(own["name"])),
                 "first": min(own["image_id"]),
             }
             for error, own in listed
@@ -179,8 +180,8 @@ def errors(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _methods(findings: Findings, labels: set[str]) -> str:
-    every = [row.scored.label for row in findings.rows]
+def _methods(report_data: ReportData, labels: set[str]) -> str:
+    every = [row.scored.label for row in report_data.rows]
     return "all" if len(labels) == len(every) else ", ".join(label for label in every if label in labels)
 
 

@@ -15,7 +15,7 @@ from evaluate.format.markdown import SUMMARY_WIDTH, escaped, markdown_table
 from evaluate.format.numbers import interval_text, p_value
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER
-from evaluate.report.findings import Findings
+from evaluate.report.report_data import ReportData
 from evaluate.scored_method import MARKS
 from evaluate.statistics import Interval
 
@@ -24,35 +24,40 @@ COSTS = ("tied_share", "teacher_queries", "student_passes", "seconds")
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
-def markdown(findings: Findings) -> str:
+def markdown(report_data: ReportData) -> str:
     """Write headline, table of methods, comparisons and agreement as Markdown."""
-    results = findings.results
+    results = report_data.results
     lines = [
         f"{results.num_images} images of {escaped(findings.data_name)}, scored on "
         f"{escaped(readable(results.config['teacher']))} "
         f"({results.config['teacher_fingerprint']}), protocol {results.config['protocol']['name']} "
         f"({results.config['protocol_hash']}). Means with 95 % bootstrap intervals over images.",
         "",
-        *(f"- {escaped(sentence)}" for sentence in findings.headline),
+        *(f"- {escaped(sentence)}" for sentence in report_data.conclusions),
         "",
-        *markdown_table(*_method_cells(findings)),
+        *markdown_table(*_method_cells(report_data)),
     ]
-    explained = [f"{column.heading}: {column.about}." for column in findings.columns if column.about]
+    explained = [f"{column.heading}: {column.about}." for column in report_data.columns if column.about]
     lines += ["", " ".join(explained)]
-    if any(row.against for row in findings.rows):
-        lines += ["", *_comparison_lines(findings)]
-    if findings.strata:
-        lines += ["", *_strata_lines(findings)]
-    if findings.student.agreements:
-        lines += ["", "Agreement of the student with the black box:", "", *_agreement_lines(findings)]
+    if any(row.against for row in report_data.rows):
+        lines += ["", *_comparison_lines(report_data)]
+    if report_data.strata:
+        lines += ["", *_strata_lines(report_data)]
+    if report_data.student.agreements:
+        lines += ["", "Agreement of the student with the black box:", "", *_agreement_lines(report_data)]
     return "\n".join(lines) + "\n"
 
 
-def _method_cells(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    heads = ["method", "kind", *map(_heading, findings.columns), "tied", "teacher queries", "student passes"]
+def _method_cells(report_data: ReportData) -> tuple[list[str], list[list[str]]]:
+    heads = ["method", "kind", *map(_heading, report_data.columns), "tied", "teacher queries", "student passes"]
     cells = [
-        [row.scored.label, MARKS[row.scored.kind], *(_value(row, column) for column in findings.columns), *_costs(row)]
-        for row in findings.rows
+        [
+            row.scored.label,
+            MARKS[row.scored.kind],
+            *(_value(row, column) for column in report_data.columns),
+            *_costs(row),
+        ]
+        for row in report_data.rows
     ]
     return [*heads, "s / map", "images", "errors"], cells
 
@@ -76,10 +81,10 @@ def _mean(value: Interval | None) -> str:
     return "-" if value is None or not value.num else f"{value.mean:.3f}"
 
 
-def _comparison_lines(findings: Findings) -> list[str]:
-    assert findings.results.main is not None
-    main, columns = findings.results.main.label, [c for c in findings.columns if c.is_compared]
-    rows = [row for row in findings.rows if row.against]
+def _comparison_lines(report_data: ReportData) -> list[str]:
+    assert report_data.results.main is not None
+    main, columns = report_data.results.main.label, [c for c in report_data.columns if c.is_compared]
+    rows = [row for row in report_data.rows if row.against]
     number = sum(len(row.against) for row in rows)
     about = (
         f"Each method minus {main}, paired on the images that both have: mean difference with its 95 % interval, the "
@@ -101,8 +106,8 @@ def _signed(value: Interval) -> str:
     return interval_text(value, sign="+")
 
 
-def _strata_lines(findings: Findings) -> list[str]:
-    known, differing = findings.disagreements.known, findings.disagreements.differing
+def _strata_lines(report_data: ReportData) -> list[str]:
+    known, differing = report_data.disagreements.known, report_data.disagreements.differing
     about = (
         f"Where the student names the black box's class, {len(known) - len(differing)} of {len(known)} images measured,"
         f" and where it names another one, {len(differing)}: there a map of the student explains another decision than "
@@ -112,15 +117,15 @@ def _strata_lines(findings: Findings) -> list[str]:
     heads = [f"{game}{ARROWS[HIGHER_IS_BETTER[game]]}, {where}" for game in GAMES for where in wheres]
     rows = [
         [one.scored.label, *(interval_text(part[game]) for game in GAMES for part in (one.agree, one.differ))]
-        for one in findings.strata
+        for one in report_data.strata
     ]
     return [about, "", *markdown_table(["method", *heads], rows)]
 
 
-def _agreement_lines(findings: Findings) -> list[str]:
+def _agreement_lines(report_data: ReportData) -> list[str]:
     rows = [
         [found.about, str(found.num_images), *(_sim_text(sim) for sim in found.sims), found.doubt or "-"]
-        for found in findings.student.agreements
+        for found in report_data.student.agreements
     ]
     return markdown_table(["view", "images", *(f"Sim{n}" for n in range(1, 6)), "made for"], rows)
 
@@ -129,10 +134,10 @@ def _sim_text(sim: object) -> str:
     return "-" if not isinstance(sim, dict) else f"{sim['mean']:.3f} [{sim['low']:.3f}, {sim['high']:.3f}]"
 
 
-def comma_separated(findings: Findings) -> str:
+def comma_separated(report_data: ReportData) -> str:
     """Write the table of methods as CSV with full precision; empty where a number is unknown."""
     buffer = io.StringIO()
-    records = [_record(row, findings.columns) for row in findings.rows]
+    records = [_record(row, report_data.columns) for row in report_data.rows]
     writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
@@ -154,9 +159,9 @@ def _record(row: MethodRow, columns: Sequence[Column]) -> dict[str, str | int]:
     return dict(zip(FIXED, fixed, strict=True)) | texts
 
 
-def console_text(findings: Findings, page: str | None) -> str:
+def console_text(report_data: ReportData, page: str | None) -> str:
     """Write both AUCs, relevance gains, measures and Sim1 where known, headline, and where the page is."""
-    results, columns = findings.results, findings.columns
+    results, columns = report_data.results, report_data.columns
     played = [
         column for column in columns if column.name in ("deletion", "insertion", "deletion_gain", "insertion_gain")
     ]
@@ -169,20 +174,20 @@ def console_text(findings: Findings, page: str | None) -> str:
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for heading in (*map(_heading, measured), "s / map"):
         table.add_column(heading, justify="right")
-    for row in findings.rows:
+    for row in report_data.rows:
         name = visible(row.scored.label) + (" (control)" if row.scored.is_control else "")
         means = [_mean(row.values.get(column.name)) for column in measured]
         table.add_row(name, *(_value(row, column) for column in played), *means, f"{row.seconds:.3g}")
     console = Console(file=io.StringIO(), width=SUMMARY_WIDTH, markup=False, highlight=False, emoji=False)
     console.print(table)
-    for line in [*findings.headline, *_last_lines(findings, page)]:
+    for line in [*report_data.conclusions, *_last_lines(report_data, page)]:
         console.print(visible(line), soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().rstrip("\n")
 
 
-def _last_lines(findings: Findings, page: str | None) -> list[str]:
-    sim1, differing = findings.student.sim1, findings.disagreements
+def _last_lines(report_data: ReportData, page: str | None) -> list[str]:
+    sim1, differing = report_data.student.sim1, report_data.disagreements
     lines = []
     if sim1 is not None:
         lines.append(f"Student and black box agree on the first class (Sim1): {_sim_text(sim1)}")

@@ -10,7 +10,7 @@ from evaluate.analysis.comparison import MethodRow
 from evaluate.analysis.query_curve import draw_query_curves
 from evaluate.format.markdown import table_stem, write_tables
 from evaluate.jobs import RUNS_FILE, run_key
-from evaluate.report.findings import Findings, gather
+from evaluate.report.report_data import ReportData, gather
 from evaluate.report.html import render
 from evaluate.report.texts import comma_separated, console_text, markdown
 from evaluate.scored_method import title
@@ -51,18 +51,18 @@ def write_report(
         ValueError: the scores cannot stand in one report, or an argument is out of range.
     """
     (folder, name), stem, plot = _check(out, num_gallery, tables, query_plot)
-    findings = gather(scores, measures, beside=beside, against=against)
-    folder.write_bytes(name, render(findings, photographs=photographs, num_gallery=num_gallery).encode())
+    report_data = gather(scores, measures, beside=beside, against=against)
+    folder.write_bytes(name, render(report_data, photographs=photographs, num_gallery=num_gallery).encode())
     page = folder.child(name).uri
     written = [page]
     if stem is not None:
-        written += write_tables(stem, markdown(findings), comma_separated(findings))
+        written += write_tables(stem, markdown(report_data), comma_separated(report_data))
     if plot is not None:
         beside_it, file = plot
-        beside_it.write_bytes(file, draw_query_curves(findings.rows))
+        beside_it.write_bytes(file, draw_query_curves(report_data.rows))
         written.append(beside_it.child(file).uri)
-    _track(findings, written)
-    return console_text(findings, page)
+    _track(report_data, written)
+    return console_text(report_data, page)
 
 
 def _check(
@@ -79,7 +79,7 @@ def _check(
     return (folder, name), None if tables is None else table_stem(tables), plot
 
 
-def _track(findings: Findings, written: Sequence[str]) -> None:
+def _track(report_data: ReportData, written: Sequence[str]) -> None:
     """Keep the files in a run `report`, and the table's figures in the runs of the methods' games.
 
     So one run holds all that is known of a method, and MLflow's compare page ranks methods by any measure. A method
@@ -87,29 +87,29 @@ def _track(findings: Findings, written: Sequence[str]) -> None:
     """
     from cluster.tracking.tracker import Tracker
 
-    config = findings.results.config
+    config = report_data.results.config
     kept = ("protocol_hash", "teacher", "teacher_fingerprint", "data", "data_fingerprint", "split")
-    folders = {"scores": ", ".join(findings.results.uris), "measures": ", ".join(findings.measured)}
+    folders = {"scores": ", ".join(report_data.results.uris), "measures": ", ".join(report_data.measured)}
     params = {name: config.get(name) for name in kept} | folders
-    with Tracker(findings.data_name, "report", params=params, tags={"stage": "report"}) as tracker:
+    with Tracker(report_data.data_name, "report", params=params, tags={"stage": "report"}) as tracker:
         for place in written:
             tracker.artifact(place)
-    runs = _games_runs(findings)
-    for row in findings.rows:
+    runs = _games_runs(report_data)
+    for row in report_data.rows:
         method, config_hash = row.scored.method, row.scored.config_hash
         if config_hash in runs:
             own = {"method": method, "config_hash": config_hash}
             name = title({"method": method, "config": row.scored.config})
-            with Tracker(findings.data_name, name, params=own, run_id=runs[config_hash]) as tracker:
-                tracker.log(metrics(row, findings.columns))
+            with Tracker(report_data.data_name, name, params=own, run_id=runs[config_hash]) as tracker:
+                tracker.log(metrics(row, report_data.columns))
 
 
-def _games_runs(findings: Findings) -> dict[str, str]:
+def _games_runs(report_data: ReportData) -> dict[str, str]:
     """Find the runs of the games in this store, by the maps' configuration hash."""
-    folders = [Folder(uri) for uri in findings.results.uris]
+    folders = [Folder(uri) for uri in report_data.results.uris]
     made = {k: v for folder in folders if folder.exists(RUNS_FILE) for k, v in folder.read_json(RUNS_FILE).items()}
-    hashes = [row.scored.config_hash for row in findings.rows]
-    keys = {own: run_key(own, findings.results.config["protocol_hash"]) for own in hashes}
+    hashes = [row.scored.config_hash for row in report_data.rows]
+    keys = {own: run_key(own, report_data.results.config["protocol_hash"]) for own in hashes}
     return {own: made[key] for own, key in keys.items() if made.get(key)}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fake_scores import method_row
 
-from evaluate.analysis import conclusions as headline
+from evaluate.analysis import conclusions as conclusions
 from evaluate.analysis.comparison import MethodRow
 from evaluate.scored_method import Scored
 from evaluate.statistics import Interval
@@ -25,8 +25,8 @@ def row(label: str, queries: float, deletion: float, insertion: float, **options
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Say what is said of rows, each of which is ahead of the next by as much."""
-    monkeypatch.setattr(headline, "lead", lambda *_: Interval(mean=0.1, low=0.05, high=0.15, num=9))
-    return lambda *rows: headline.sentences(NO_MAIN, rows)[:-1]
+    monkeypatch.setattr(conclusions, "lead", lambda *_: Interval(mean=0.1, low=0.05, high=0.15, num=9))
+    return lambda *rows: conclusions.sentences(NO_MAIN, rows)[:-1]
 
 
 def test_the_best_is_held_against_another_method_and_not_against_itself_with_fewer_queries(said: Any) -> None:

@@ -24,7 +24,7 @@ from evaluate.paper.scores import read_data_sets
 from evaluate.paper.tables import make_tables
 from evaluate.paper.write import write_paper
 from evaluate.report.commands import commands
-from evaluate.report.findings import gather
+from evaluate.report.report_data import gather
 
 # As the paper prints them; deletion, then insertion: Grad-CAM, LIME, RISE, the paper's.
 PAPERS_TEXT = """
@@ -131,14 +131,14 @@ def test_a_single_method_of_the_papers_has_no_order(tmp_path: Path):
 
 
 def test_a_report_compares_with_the_row_of_its_name_or_the_one_that_is_named(cars: World, tmp_path: Path):
-    assert "beside the paper's Stanford Cars" in gather([cars.scores]).headline[-1]
+    assert "beside the paper's Stanford Cars" in gather([cars.scores]).conclusions[-1]
     other = gather([cars.scores], beside="imagenet")
-    assert "beside the paper's ImageNet" in other.headline[-1]
+    assert "beside the paper's ImageNet" in other.conclusions[-1]
     assert commands(other)[-1].endswith("--out report.html --beside imagenet")
     with pytest.raises(ValueError, match="beside 'flowers' is no data set of the paper's; these are: imagenet, cub"):
         gather([cars.scores], beside="flowers")
     unknown = as_data_set(make_world(tmp_path, num_images=4), "flowers")
-    assert not any("beside the paper's" in line for line in gather([unknown.scores]).headline)
+    assert not any("beside the paper's" in line for line in gather([unknown.scores]).conclusions)
 
 
 def test_other_methods_follow_the_papers_and_controls_come_last(cars: World):

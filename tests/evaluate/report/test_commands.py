@@ -16,7 +16,7 @@ from evaluate.__main__ import Command, Games, Measures, Report, Similarity
 from evaluate.games.protocol import Protocol
 from evaluate.metrics.settings import MEASURES, Settings
 from evaluate.report.commands import commands, distil, explain, games, measures
-from evaluate.report.findings import Findings, gather
+from evaluate.report.report_data import ReportData, gather
 from explain.__main__ import parse
 from explain.methods.options import RiseOptions
 from explain.methods.registry import METHODS
@@ -41,14 +41,14 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def found(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     root = tmp_path_factory.mktemp("a place; $(rm -rf ~) 'quoted'")
     protocol = Protocol(deletion_substrate="noise", patches=14, least_relevant=True, seed=3)
     world = make_world(root, num_images=3, skills={"mal_grad_cam": 0.7, "random": 0.1}, protocol=protocol)
     return gather([world.scores], [write_measures(world, root / "measures", limit=2)])
 
 
-def test_every_stage_has_its_command(found: Findings) -> None:
+def test_every_stage_has_its_command(found: ReportData) -> None:
     kinds = [" ".join(shlex.split(line)[2:4]) for line in commands(found)]
     assert kinds == [
         "explain mal_grad_cam",
@@ -60,7 +60,7 @@ def test_every_stage_has_its_command(found: Findings) -> None:
     ]
 
 
-def test_what_is_asked_for_again_is_what_is_stored(found: Findings) -> None:
+def test_what_is_asked_for_again_is_what_is_stored(found: ReportData) -> None:
     lines, config = commands(found), found.results.config
     for line, scored in zip(lines, found.results.methods, strict=False):
         name, job = parse(words(line, "explain"))

@@ -10,14 +10,14 @@ from fake_scores import SIZE, make_world, saliency
 from PIL import Image
 
 from evaluate.format.figures import MAX_MAP_PX, NUM_COLOURS, draw_map, draw_photographs
-from evaluate.report.findings import Findings, gather
+from evaluate.report.report_data import ReportData, gather
 from evaluate.report.gallery import Card, choose, make_cards, ranking, rule, side_by_side
 
 SKILLS = {"random": 0.05, "matt": 0.45, "rise": 0.9, "ml_grad_cam": 0.62, "mal_grad_cam": 0.7}
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def found(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     return gather([make_world(tmp_path_factory.mktemp("gallery"), num_images=9, num_errors=1, skills=SKILLS).scores])
 
 
@@ -26,12 +26,12 @@ def picture(uri: str | None) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def card(found: Findings, image_id: str, *, photographs: bool = True) -> Card:
+def card(found: ReportData, image_id: str, *, photographs: bool = True) -> Card:
     (one,) = make_cards(found, [(image_id, "best, 1 of 1")], photographs=photographs)
     return one
 
 
-def test_images_are_ordered_by_the_methods_own_gap(found: Findings) -> None:
+def test_images_are_ordered_by_the_methods_own_gap(found: ReportData) -> None:
     assert found.results.main is not None
     order = ranking(found.results, found.results.main)
     auc = {game: found.results.auc(game)["mal_grad_cam"] for game in ("deletion", "insertion")}
@@ -55,7 +55,7 @@ def test_gallery_takes_best_middle_and_worst() -> None:
             assert len(set(picked)) == len(picked) == min(num, total)
 
 
-def test_every_method_stands_beside_the_input_the_papers_first_the_controls_last(found: Findings) -> None:
+def test_every_method_stands_beside_the_input_the_papers_first_the_controls_last(found: ReportData) -> None:
     assert [scored.label for scored in side_by_side(found)] == ["ml_grad_cam", "matt", "mal_grad_cam", "rise", "random"]
     one = card(found, ranking(found.results, found.rows[0].scored)[0])
     assert [tile.scored.label for tile in one.tiles] == [scored.label for scored in side_by_side(found)]
@@ -66,7 +66,7 @@ def test_every_method_stands_beside_the_input_the_papers_first_the_controls_last
         assert tile.note == f"deletion {deletion:.3f}, insertion {insertion:.3f}"
 
 
-def test_tiles_are_the_stored_maps_and_the_photograph_is_there_once(found: Findings) -> None:
+def test_tiles_are_the_stored_maps_and_the_photograph_is_there_once(found: ReportData) -> None:
     one = card(found, ranking(found.results, found.rows[0].scored)[0])
     assert one.size == (149, 224)  # of a map of 24 x 36
     assert one.photographs is not None
@@ -82,7 +82,7 @@ def test_tiles_are_the_stored_maps_and_the_photograph_is_there_once(found: Findi
         assert np.abs(np.asarray(drawn) / (NUM_COLOURS - 1) - unit).max() < 0.51 / (NUM_COLOURS - 1)
 
 
-def test_without_photographs_nothing_of_the_image_is_kept(found: Findings) -> None:
+def test_without_photographs_nothing_of_the_image_is_kept(found: ReportData) -> None:
     one = card(found, ranking(found.results, found.rows[0].scored)[0], photographs=False)
     assert one.photographs is None
     for tile in one.tiles:
@@ -113,7 +113,7 @@ def test_large_maps_are_averaged_down_and_small_ones_stay(shape: tuple[int, int]
         assert np.asarray(drawn).min() >= NUM_COLOURS // 2 - 1  # every pixel is half of a check board
 
 
-def test_a_map_that_is_not_finite_is_said_to_be(found: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_that_is_not_finite_is_said_to_be(found: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = np.array([[np.nan, 1.0]], np.float32)
     monkeypatch.setattr(
         "evaluate.report.gallery.maps_of", lambda uri, ids, column="saliency": dict.fromkeys(ids, broken)
@@ -124,7 +124,7 @@ def test_a_map_that_is_not_finite_is_said_to_be(found: Findings, monkeypatch: py
 
 
 def test_what_a_method_knows_of_its_doubt_is_drawn_beside_its_map(
-    found: Findings, monkeypatch: pytest.MonkeyPatch
+    found: ReportData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best = ranking(found.results, found.rows[0].scored)[0]
     assert {tile.doubt for tile in card(found, best).tiles} == {None}

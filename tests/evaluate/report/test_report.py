@@ -28,7 +28,7 @@ from evaluate.jobs import RUNS_FILE, run_key
 from evaluate.map_sets import Source
 from evaluate.metrics.settings import HIGHER_IS_BETTER, ROWS
 from evaluate.report.console import print_games
-from evaluate.report.findings import Findings, gather
+from evaluate.report.report_data import ReportData, gather
 from evaluate.report.html import bars, render, signed
 from evaluate.report.texts import comma_separated, console_text, markdown
 from evaluate.report.write import metrics, write_report
@@ -41,12 +41,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module")
-def found(world: World) -> Findings:
+def found(world: World) -> ReportData:
     return gather([world.scores])
 
 
 @pytest.fixture(scope="module")
-def page(found: Findings) -> str:
+def page(found: ReportData) -> str:
     return render(found, photographs=True, num_gallery=5)
 
 
@@ -59,7 +59,7 @@ def measured(world: World) -> str:
 
 
 @pytest.fixture(scope="module")
-def full(world: World, measured: str) -> Findings:
+def full(world: World, measured: str) -> ReportData:
     return gather([world.scores], [measured])
 
 
@@ -105,7 +105,7 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_means_equal_the_stored_scores(world: World, found: Findings) -> None:
+def test_means_equal_the_stored_scores(world: World, found: ReportData) -> None:
     stored = read_scores(Folder(world.scores)).to_pylist()
     for row in found.rows:
         for game in ("deletion", "insertion"):
@@ -120,7 +120,7 @@ def test_means_equal_the_stored_scores(world: World, found: Findings) -> None:
         assert row.num_errors == 2
 
 
-def test_mean_curves_and_bands_equal_the_plain_ones(world: World, found: Findings) -> None:
+def test_mean_curves_and_bands_equal_the_plain_ones(world: World, found: ReportData) -> None:
     stored = read_scores(Folder(world.scores)).to_pylist()
     curves = np.array([s["curve"] for s in stored if (s["method"], s["game"]) == ("matt", "insertion") and s["curve"]])
     summed = found.results.curves["matt", "insertion"]
@@ -128,7 +128,7 @@ def test_mean_curves_and_bands_equal_the_plain_ones(world: World, found: Finding
     assert summed.half_width == pytest.approx(1.96 * curves.std(axis=0, ddof=1) / np.sqrt(len(curves)), abs=1e-6)
 
 
-def test_methods_are_sorted_best_first(found: Findings) -> None:
+def test_methods_are_sorted_best_first(found: ReportData) -> None:
     gaps = [row.gap.mean for row in found.rows]
     assert gaps == sorted(gaps, reverse=True)
     assert found.rows[0].scored.label == "mal_grad_cam"
@@ -140,7 +140,7 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body.replace("<wbr>", ""))).split())
 
 
-def test_comparisons_are_paired_and_adjusted_over_the_whole_table(full: Findings) -> None:
+def test_comparisons_are_paired_and_adjusted_over_the_whole_table(full: ReportData) -> None:
     """Each again from the plain values, with SciPy's test and Holm over all of them."""
     tables = {name: full.results.measure(name) for name in ("gap", "deletion", "insertion", "insertion_normalised")}
     entries = {entry["method"]: entry for entry in full.results.config["maps"]}
@@ -174,7 +174,7 @@ def test_comparisons_are_paired_and_adjusted_over_the_whole_table(full: Findings
                 assert (found.verdict == "better") == (better * found.difference.mean > 0)
 
 
-def test_measured_columns_are_the_measures_means(full: Findings) -> None:
+def test_measured_columns_are_the_measures_means(full: ReportData) -> None:
     ids = full.results.auc("deletion").index[:LIMIT]
     entries = {entry["method"]: entry for entry in full.results.config["maps"]}
     names = [name for own in ROWS.values() for name in own]
@@ -186,11 +186,11 @@ def test_measured_columns_are_the_measures_means(full: Findings) -> None:
     assert row_of(full, "random").values["max_sensitivity"].num == 0
 
 
-def row_of(findings: Findings, method: str) -> MethodRow:
-    return next(row for row in findings.rows if row.scored.method == method)
+def row_of(report_data: ReportData, method: str) -> MethodRow:
+    return next(row for row in report_data.rows if row.scored.method == method)
 
 
-def test_the_students_own_figures_are_not_tested(full: Findings) -> None:
+def test_the_students_own_figures_are_not_tested(full: ReportData) -> None:
     """They are the same for every map of a student."""
     assert {name for name in full.rows[0].values if name.startswith("fidelity")} == set(ROWS["fidelity"])
     assert not any(name.startswith("fidelity") for row in full.rows for name in row.against)
@@ -222,7 +222,7 @@ def test_marks_stand_beside_every_method(tmp_path: Path) -> None:
     assert "stranger not a registered method" in text
 
 
-def test_normalised_insertion_is_made_from_the_stored_curves(world: World, found: Findings) -> None:
+def test_normalised_insertion_is_made_from_the_stored_curves(world: World, found: ReportData) -> None:
     stored = read_scores(Folder(world.scores)).to_pylist()
     for row in found.rows:
         own = [s for s in stored if s["method"] == row.scored.method and s["game"] == "insertion" and not s["error"]]
@@ -235,13 +235,13 @@ def test_normalised_insertion_is_made_from_the_stored_curves(world: World, found
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Findings]:
+def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, ReportData]:
     protocol = Protocol(patches=14, least_relevant=True)
     world = make_world(tmp_path_factory.mktemp("four"), num_images=10, num_errors=1, protocol=protocol)
     return world, gather([world.scores])
 
 
-def test_gains_are_differences_of_stored_areas(four: tuple[World, Findings]) -> None:
+def test_gains_are_differences_of_stored_areas(four: tuple[World, ReportData]) -> None:
     world, found = four
     stored = {(s["method"], s["image_id"], s["game"]): s["auc"] for s in read_scores(Folder(world.scores)).to_pylist()}
     assert len(stored) == 10 * len(SKILLS) * 4
@@ -260,7 +260,7 @@ def test_gains_are_differences_of_stored_areas(four: tuple[World, Findings]) -> 
     assert {len(row.against) for row in found.rows} == {0, 6}
 
 
-def test_four_games_are_shown_everywhere(four: tuple[World, Findings], page: str, found: Findings) -> None:
+def test_four_games_are_shown_everywhere(four: tuple[World, ReportData], page: str, found: ReportData) -> None:
     _, more = four
     text = text_of(render(more, photographs=False, num_gallery=0))
     for expected in ("SRG, deletion", "SRG, insertion", "Deletion, least relevant first , higher is better"):
@@ -277,7 +277,7 @@ def test_four_games_are_shown_everywhere(four: tuple[World, Findings], page: str
     assert "deletion_gain" not in next(csv.DictReader(io.StringIO(comma_separated(found))))
 
 
-def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, Findings], found: Findings) -> None:
+def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, ReportData], found: ReportData) -> None:
     world, more = four
     folder = Folder(world.scores)
     sources = open_maps(folder)
@@ -321,14 +321,14 @@ def test_flat_insertion_curves_are_counted_not_averaged(tmp_path: Path) -> None:
     assert "2 flat curves left out" in render(found, photographs=False, num_gallery=0)
 
 
-def test_scores_of_two_protocols_in_one_table_are_refused(world: World, four: tuple[World, Findings]) -> None:
+def test_scores_of_two_protocols_in_one_table_are_refused(world: World, four: tuple[World, ReportData]) -> None:
     with pytest.raises(ValueError, match=r"2 protocols.*write a report for each"):
         gather([world.scores, four[0].scores])
 
 
-def test_headline_says_when_it_wins(found: Findings) -> None:
-    assert found.headline[0].startswith("mal_grad_cam has the lowest deletion AUC")
-    assert any(line.startswith("mal_grad_cam beats the control random in both games") for line in found.headline)
+def test_headline_says_when_it_wins(found: ReportData) -> None:
+    assert found.conclusions[0].startswith("mal_grad_cam has the lowest deletion AUC")
+    assert any(line.startswith("mal_grad_cam beats the control random in both games") for line in found.conclusions)
 
 
 def test_a_sentences_negative_numbers_have_minus_signs() -> None:
@@ -339,15 +339,15 @@ def test_a_sentences_negative_numbers_have_minus_signs() -> None:
 def test_headline_says_when_it_loses(tmp_path: Path) -> None:
     skills = {"mal_grad_cam": 0.1, "random": 0.12, "centre_gaussian": 0.7}
     found = gather([make_world(tmp_path, skills=skills).scores])
-    assert found.headline[1].startswith("centre_gaussian has the highest insertion AUC")
-    assert any("loses to the control centre_gaussian in both games" in line for line in found.headline)
-    assert not any("beats" in line for line in found.headline)
+    assert found.conclusions[1].startswith("centre_gaussian has the highest insertion AUC")
+    assert any("loses to the control centre_gaussian in both games" in line for line in found.conclusions)
+    assert not any("beats" in line for line in found.conclusions)
     assert {one.verdict for one in row_of(found, "centre_gaussian").against.values()} == {"better"}
 
 
 def test_without_controls_nothing_is_claimed(tmp_path: Path) -> None:
     found = gather([make_world(tmp_path, skills={"mal_grad_cam": 0.8, "matt": 0.2}).scores])
-    assert "No control was scored" in found.headline[-1]
+    assert "No control was scored" in found.conclusions[-1]
 
 
 def test_page_asks_nobody_for_anything(page: str) -> None:
@@ -359,7 +359,7 @@ def test_page_asks_nobody_for_anything(page: str) -> None:
     assert "default-src 'none'" in html.unescape(page)
 
 
-def test_page_shows_the_numbers(page: str, found: Findings) -> None:
+def test_page_shows_the_numbers(page: str, found: ReportData) -> None:
     text = text_of(page)
     for row in found.rows:
         assert f"{row.deletion.mean:.3f}" in text
@@ -407,11 +407,11 @@ def test_script_is_the_one_that_the_policy_allows(page: str) -> None:
     assert f"'sha256-{digest}'" in html.unescape(page)
 
 
-def test_same_scores_give_the_same_page(page: str, found: Findings) -> None:
+def test_same_scores_give_the_same_page(page: str, found: ReportData) -> None:
     assert render(found, photographs=True, num_gallery=5) == page
 
 
-def test_photographs_can_be_left_out(found: Findings) -> None:
+def test_photographs_can_be_left_out(found: ReportData) -> None:
     page = render(found, photographs=False, num_gallery=5)
     assert "image/jpeg" not in page
     assert "image/png" in page
@@ -499,7 +499,7 @@ def test_without_the_main_method_or_a_student(tmp_path: Path) -> None:
 
 def test_one_method_alone(tmp_path: Path) -> None:
     found = gather([make_world(tmp_path, num_images=6, skills={"mal_grad_cam": 0.7}).scores])
-    assert "it is the only method" in found.headline[0]
+    assert "it is the only method" in found.conclusions[0]
     assert "1 of 1" not in render(found, photographs=True, num_gallery=3)
     assert "| mal_grad_cam |" in markdown(found)
 
@@ -514,7 +514,7 @@ def test_very_few_images(tmp_path: Path, num_images: int) -> None:
 def test_all_images_broken(tmp_path: Path) -> None:
     world = make_world(tmp_path, num_images=4, num_errors=4, skills={"mal_grad_cam": 0.5, "random": 0.1})
     found = gather([world.scores])
-    assert "No map has a score" in found.headline[0]
+    assert "No map has a score" in found.conclusions[0]
     assert "no curve is stored" in render(found, photographs=True, num_gallery=3)
     assert "random" in markdown(found)
 
@@ -579,12 +579,12 @@ def test_scores_are_no_measures(world: World) -> None:
         gather([world.scores], [world.scores])
 
 
-def test_how_many_images_a_measure_is_of_is_said(full: Findings, page: str) -> None:
+def test_how_many_images_a_measure_is_of_is_said(full: ReportData, page: str) -> None:
     assert f"higher is better, {LIMIT} images" in text_of(render(full, photographs=False, num_gallery=0))
     assert f"{LIMIT} images" not in page
 
 
-def test_disagreements_are_counted_flagged_and_never_hidden(world: World, full: Findings) -> None:
+def test_disagreements_are_counted_flagged_and_never_hidden(world: World, full: ReportData) -> None:
     ids = full.results.auc("deletion").index[:LIMIT]
     differing = {image_id for image_id in ids if int(image_id[-8:-4]) % DIFFERING == 0}
     assert full.disagreements.differing == differing
@@ -663,7 +663,7 @@ def test_page_and_tables_may_lie_in_an_object_store(
 
 
 def test_the_runs_of_the_games_get_every_figure(
-    world: World, measured: str, full: Findings, tmp_path: Path, tracker: list[FakeTracker]
+    world: World, measured: str, full: ReportData, tmp_path: Path, tracker: list[FakeTracker]
 ) -> None:
     """One run a method holds games, measures and comparisons, by one name in every run."""
     scores = tmp_path / "scores"
@@ -685,7 +685,7 @@ def test_the_runs_of_the_games_get_every_figure(
     assert "max_sensitivity" not in found["random"].logged
 
 
-def test_tables_agree(full: Findings) -> None:
+def test_tables_agree(full: ReportData) -> None:
     rows = list(csv.DictReader(io.StringIO(comma_separated(full))))
     masses = [row.values["energy_inside"].mean for row in full.rows]
     assert [float(row["energy_inside"]) for row in rows] == pytest.approx(masses, rel=1e-4)
@@ -710,7 +710,7 @@ def test_any_method_may_be_the_one_that_the_others_are_tested_against(world, fou
         assert own.win_rate == pytest.approx(1 - theirs.win_rate)
         assert own.p_value == pytest.approx(theirs.p_value)
     assert "Each method minus matt, " in markdown(other)
-    assert any(line.startswith(("matt ", "Against the control random, matt ")) for line in other.headline)
+    assert any(line.startswith(("matt ", "Against the control random, matt ")) for line in other.conclusions)
     assert {row.scored.label for row in other.rows} == set(usual)
     folder = Folder(rows["grad_cam"].scored.maps).name
     assert gather([world.scores], against=folder).results.main == rows["grad_cam"].scored
@@ -736,4 +736,4 @@ def test_a_ceiling_is_shown_and_wins_nothing(tmp_path: Path) -> None:
     skills = {"mal_grad_cam": 0.7, "oracle": 0.95, "random": 0.1}
     found = gather([make_world(tmp_path, num_images=4, skills=skills).scores])
     assert found.rows[0].scored.label == "oracle"
-    assert [line.split()[0] for line in found.headline[:2]] == ["mal_grad_cam", "mal_grad_cam"]
+    assert [line.split()[0] for line in found.conclusions[:2]] == ["mal_grad_cam", "mal_grad_cam"]

@@ -1,4 +1,4 @@
-"""Everything a report says, gathered once: scores, measures, table, student. What is missing becomes a sentence."""
+"""Data of a report, read and computed once: scores, metrics, table, student. What is missing becomes a sentence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from evaluate.paper.scores import DataSet, data_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class ReportData:
     """What the page, the tables and the console summary are made from."""
 
     results: Results
@@ -34,7 +34,7 @@ class Findings:
     """What the table shows of each method."""
     rows: list[MethodRow]
     """The table, best method first."""
-    headline: list[str]
+    conclusions: list[str]
     """What came out, in sentences."""
     beside: str | None
     """The paper's data set that was named to compare with; None for the one of the same name, if any."""
@@ -58,7 +58,7 @@ class Findings:
 
 def gather(
     scores: Sequence[str], measures: Sequence[str] = (), *, beside: str | None = None, against: str | None = None
-) -> Findings:
+) -> ReportData:
     """Read score folders, and measures of the same maps, and compute everything that a report shows.
 
     Args:
@@ -78,12 +78,12 @@ def gather(
     data_set, row = DataSet(name=data_name(results.config), results=results), _paper_row(beside, results.config)
     images, problem = _open_images(results)
     rows, differing = method_rows(results, columns, tables), disagreements(tables)
-    return Findings(
+    return ReportData(
         results=results,
         measured=configs,
         columns=columns,
         rows=rows,
-        headline=sentences(results, rows) + (order_sentences(data_set, row) if row else []),
+        conclusions=sentences(results, rows) + (order_sentences(data_set, row) if row else []),
         beside=beside,
         student=read_student(results),
         disagreements=differing,
