@@ -118,7 +118,7 @@ def track_games(folder: Folder, experiment: str, summaries: Sequence[GamesSummar
         stored: the scores' configuration.
     """
     runs = {
-        f"{outcome.source.config_hash}/{stored['protocol_hash']}": partial(
+        f"{summary.source.config_hash}/{stored['protocol_hash']}": partial(
             _track, experiment, summary, stored, folder.uri
         )
         for summary in summaries

@@ -1,4 +1,4 @@
-"""Lay findings out as the values that `report.html.j2` shows; the template holds all words and marks."""
+"""Lay report data out as the values that `report.html.j2` shows; the template holds all words and marks."""
 
 import json
 import math
@@ -17,8 +17,8 @@ from evaluate.format.numbers import p_value
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER
 from evaluate.report.commands import commands
-from evaluate.report.report_data import ReportData
 from evaluate.report.gallery import choose, make_cards, ranking, rule
+from evaluate.report.report_data import ReportData
 from evaluate.scored_method import MARKS
 from evaluate.statistics import Interval
 

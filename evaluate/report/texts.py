@@ -1,4 +1,4 @@
-"""Findings as text: Markdown and CSV tables for papers and READMEs, and a summary for the console."""
+"""Report data as text: Markdown and CSV tables for papers and READMEs, and a summary for the console."""
 
 import csv
 import io
@@ -25,10 +25,10 @@ ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
 def markdown(report_data: ReportData) -> str:
-    """Write headline, table of methods, comparisons and agreement as Markdown."""
+    """Write conclusions, table of methods, comparisons and agreement as Markdown."""
     results = report_data.results
     lines = [
-        f"{results.num_images} images of {escaped(findings.data_name)}, scored on "
+        f"{results.num_images} images of {escaped(report_data.data_name)}, scored on "
         f"{escaped(readable(results.config['teacher']))} "
         f"({results.config['teacher_fingerprint']}), protocol {results.config['protocol']['name']} "
         f"({results.config['protocol_hash']}). Means with 95 % bootstrap intervals over images.",
@@ -160,14 +160,14 @@ def _record(row: MethodRow, columns: Sequence[Column]) -> dict[str, str | int]:
 
 
 def console_text(report_data: ReportData, page: str | None) -> str:
-    """Write both AUCs, relevance gains, measures and Sim1 where known, headline, and where the page is."""
+    """Write both AUCs, relevance gains, measures and Sim1 where known, conclusions, and where the page is."""
     results, columns = report_data.results, report_data.columns
     played = [
         column for column in columns if column.name in ("deletion", "insertion", "deletion_gain", "insertion_gain")
     ]
     measured = [column for column in columns if column.group == "measures"]
     table = Table(
-        title=visible(f"{findings.data_name}: {results.num_images} images, scored on the black box"),
+        title=visible(f"{report_data.data_name}: {results.num_images} images, scored on the black box"),
         title_justify="left",
     )
     for heading in ("method", *map(_heading, played)):

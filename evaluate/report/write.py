@@ -10,8 +10,8 @@ from evaluate.analysis.comparison import MethodRow
 from evaluate.analysis.query_curve import draw_query_curves
 from evaluate.format.markdown import table_stem, write_tables
 from evaluate.jobs import RUNS_FILE, run_key
-from evaluate.report.report_data import ReportData, gather
 from evaluate.report.html import render
+from evaluate.report.report_data import ReportData, gather
 from evaluate.report.texts import comma_separated, console_text, markdown
 from evaluate.scored_method import title
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fake_scores import method_row
 
-from evaluate.analysis import conclusions as conclusions
+from evaluate.analysis import conclusions
 from evaluate.analysis.comparison import MethodRow
 from evaluate.scored_method import Scored
 from evaluate.statistics import Interval

@@ -10,8 +10,8 @@ from fake_scores import SIZE, make_world, saliency
 from PIL import Image
 
 from evaluate.format.figures import MAX_MAP_PX, NUM_COLOURS, draw_map, draw_photographs
-from evaluate.report.report_data import ReportData, gather
 from evaluate.report.gallery import Card, choose, make_cards, ranking, rule, side_by_side
+from evaluate.report.report_data import ReportData, gather
 
 SKILLS = {"random": 0.05, "matt": 0.45, "rise": 0.9, "ml_grad_cam": 0.62, "mal_grad_cam": 0.7}
 

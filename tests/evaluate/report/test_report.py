@@ -28,8 +28,8 @@ from evaluate.jobs import RUNS_FILE, run_key
 from evaluate.map_sets import Source
 from evaluate.metrics.settings import HIGHER_IS_BETTER, ROWS
 from evaluate.report.console import print_games
-from evaluate.report.report_data import ReportData, gather
 from evaluate.report.html import bars, render, signed
+from evaluate.report.report_data import ReportData, gather
 from evaluate.report.texts import comma_separated, console_text, markdown
 from evaluate.report.write import metrics, write_report
 from evaluate.statistics import Interval, holm, wilcoxon
