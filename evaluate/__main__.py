@@ -252,8 +252,8 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Substrates:
-    """Tell whether the order of methods holds under other substrates and steps: ranks, Kendall's tau, win rates."""
+class RankStability:
+    """Tell whether the order of methods holds under other baselines and steps: ranks, Kendall's tau, win rates."""
 
     scores: tuple[str, ...]
     """Folders that `python -m evaluate games` wrote of the same maps, one per protocol."""
@@ -328,7 +328,7 @@ Command = (
     | Annotated[Sanity, tyro.conf.subcommand("sanity")]
     | Annotated[Similarity, tyro.conf.subcommand("similarity")]
     | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Substrates, tyro.conf.subcommand("substrates")]
+    | Annotated[RankStability, tyro.conf.subcommand("substrates")]
     | Annotated[Tables, tyro.conf.subcommand("tables")]
     | Annotated[Specificity, tyro.conf.subcommand("specificity")]
 )

@@ -1,4 +1,4 @@
-"""Whether the order of methods holds when the substrate or the step changes: one table over several protocols.
+"""Whether the order of methods holds when the baseline or the step changes: one table over several protocols.
 
 Numbers of two protocols are never averaged or subtracted. Each protocol ranks the methods by itself; only ranks, and
 wins on one image under one protocol, are put together.

@@ -1,7 +1,7 @@
-"""What replaces pixels in a game: one function per substrate, all `(image, *, mean, std, rng) -> image`.
+"""What replaces pixels in a game: one function per baseline, all `(image, *, mean, std, rng) -> image`.
 
 Images are (3, H, W) in the teacher's normalised space; `mean` and `std` are its three floats per colour, in
-units of [0, 1] pixels. Substrates have the image's shape, type and device and share no memory with it.
+units of [0, 1] pixels. Baselines have the image's shape, type and device and share no memory with it.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from distill.perturb.patches import rise_blur
-from evaluate.games.protocol import BLUR_KERNEL_PX, BLUR_SIGMA_PX, Substrate
+from evaluate.games.protocol import BLUR_KERNEL_PX, BLUR_SIGMA_PX, Baseline
 
 
 def mean_colour(
@@ -42,7 +42,7 @@ def noise(
     return (pixels - image.new_tensor(mean)[:, None, None]) / image.new_tensor(std)[:, None, None]
 
 
-SUBSTRATES: dict[Substrate, Callable[..., torch.Tensor]] = {
+BASELINES: dict[Baseline, Callable[..., torch.Tensor]] = {
     "mean": mean_colour,
     "black": black,
     "blur": blur,

@@ -36,7 +36,7 @@ def relevance_gain(game: Game, most: np.ndarray, least: np.ndarray) -> np.ndarra
 
     The paper removes pixels: SRG = area(least relevant removed first) - area(most relevant removed first). Deletion
     is that. What insertion adds last is what removal takes first, so there the two change places:
-    SRG = area(most relevant inserted first) - area(least relevant inserted first). With one substrate for both games
+    SRG = area(most relevant inserted first) - area(least relevant inserted first). With one baseline for both games
     the two gains are equal. A random order has 0 on average.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-Substrate = Literal["mean", "black", "blur", "noise"]
+Baseline = Literal["mean", "black", "blur", "noise"]
 Game = Literal["deletion", "insertion", "deletion_least", "insertion_least"]
 GAMES: tuple[Game, ...] = ("deletion", "insertion")  # the two main games: the most relevant pixels change first
 LEAST_GAMES: dict[Game, Game] = {"deletion": "deletion_least", "insertion": "insertion_least"}
@@ -56,12 +56,12 @@ class Protocol:
 
     step_px: int | None = None
     """Pixels changed from one frame to the next; without it as many as the teacher's input is wide."""
-    deletion_substrate: Substrate = "mean"
+    deletion_substrate: Baseline = "mean"
     """What deleted pixels become: mean (zero in normalised space), black, blur or noise."""
-    insertion_substrate: Substrate = "blur"
+    insertion_substrate: Baseline = "blur"
     """What insertion starts from: mean (zero in normalised space), black, blur or noise."""
     seed: int = 0
-    """Seed of the order of tied pixels and of the noise substrate."""
+    """Seed of the order of tied pixels and of the noise baseline."""
     target: Annotated[str, tyro.conf.Suppress] = "teacher"
     """How the class explained was chosen: the maps' own configuration says so, never the command line."""
     patches: int | None = None
@@ -88,8 +88,8 @@ class Protocol:
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is not allowed; give 0 or more")
         for field in ("deletion_substrate", "insertion_substrate"):
-            if getattr(self, field) not in get_args(Substrate):
-                allowed = ", ".join(get_args(Substrate))
+            if getattr(self, field) not in get_args(Baseline):
+                allowed = ", ".join(get_args(Baseline))
                 raise ValueError(f"{field} '{getattr(self, field)}' is unknown; choose one of {allowed}")
 
     @property
@@ -117,8 +117,8 @@ class Protocol:
         """Return the games that are played with each map, the two main ones first."""
         return ALL_GAMES if self.least_relevant else GAMES
 
-    def substrate(self, game: Game) -> Substrate:
-        """Return the substrate of a game."""
+    def baseline(self, game: Game) -> Baseline:
+        """Return the baseline of a game."""
         return self.deletion_substrate if is_deletion(game) else self.insertion_substrate
 
     def step(self, input_size: tuple[int, int]) -> int:
@@ -141,5 +141,5 @@ class Protocol:
 
 
 def is_deletion(game: str) -> bool:
-    """Tell whether a game goes from the image to the substrate, in either order."""
+    """Tell whether a game goes from the image to the baseline, in either order."""
     return game in ("deletion", LEAST_GAMES["deletion"])

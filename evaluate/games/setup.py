@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from distill.perturb.curves import Order, Play, patch_steps, pixel_steps, rank_patches, rank_pixels
-from evaluate.games.baselines import SUBSTRATES, image_rng
-from evaluate.games.protocol import GAMES, Protocol, Substrate, is_deletion
+from evaluate.games.baselines import BASELINES, image_rng
+from evaluate.games.protocol import GAMES, Baseline, Protocol, is_deletion
 
 
 def make_plays(
@@ -26,7 +26,7 @@ def make_plays(
         saliency: (h, w), on the image's device.
         target: the class that is scored.
         protocol: which games, in which steps, from and to what.
-        image_id: seeds the noise substrate.
+        image_id: seeds the noise baseline.
         mean: of the teacher's normalisation.
         std: likewise.
 
@@ -38,16 +38,16 @@ def make_plays(
     """
     size = (image.shape[1], image.shape[2])
     order = _rank(saliency, size, protocol)
-    names: set[Substrate] = {protocol.substrate(game) for game in protocol.games}
-    substrates = {
-        name: SUBSTRATES[name](image, mean=mean, std=std, rng=image_rng(protocol.seed, image_id)) for name in names
+    names: set[Baseline] = {protocol.baseline(game) for game in protocol.games}
+    baselines = {
+        name: BASELINES[name](image, mean=mean, std=std, rng=image_rng(protocol.seed, image_id)) for name in names
     }
     most = _steps(order, size, protocol)
     least = _steps(order.reversed(), size, protocol) if protocol.least_relevant else most
     plays = []
     for game in protocol.games:
-        substrate = substrates[protocol.substrate(game)]
-        start, finish = (image, substrate) if is_deletion(game) else (substrate, image)
+        baseline = baselines[protocol.baseline(game)]
+        start, finish = (image, baseline) if is_deletion(game) else (baseline, image)
         steps, num_steps = most if game in GAMES else least
         plays.append(Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target))
     return plays, order.tied_share

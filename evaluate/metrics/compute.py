@@ -84,8 +84,8 @@ def measure_mu_fidelity(subject: Subject, settings: Settings, teacher: "Teacher"
     """Compute mu-fidelity of each map from the same answers."""
     rng = image_rng(settings.seed, subject.image_id)
     subsets = draw_subsets(rng, grid=settings.grid, share=settings.subset_share, num=settings.num_subsets)
-    substrate = mean_colour(subject.pixels, mean=teacher.mean, std=teacher.std, rng=rng)
-    frames = subset_frames(subject.pixels, subsets, substrate=substrate)
+    baseline = mean_colour(subject.pixels, mean=teacher.mean, std=teacher.std, rng=rng)
+    frames = subset_frames(subject.pixels, subsets, baseline=baseline)
     probs = ask(teacher, torch.cat([subject.pixels[None], frames])).astype(np.float64)
     drops = probs[0] - probs[1:]
     values: Values = []

@@ -33,20 +33,20 @@ def draw_subsets(rng: np.random.Generator, *, grid: int = 14, share: float = 0.2
     return (places < size).reshape(num, grid, grid)
 
 
-def subset_frames(image: Tensor, subsets: np.ndarray, *, substrate: Tensor) -> Tensor:
-    """Replace each subset's pixels by the substrate's.
+def subset_frames(image: Tensor, subsets: np.ndarray, *, baseline: Tensor) -> Tensor:
+    """Replace each subset's pixels by the baseline's.
 
     Args:
         image: (3, H, W), normalised.
         subsets: bool (S, g, g). Pixel (y, x) is in cell (floor(y g / H), floor(x g / W)).
-        substrate: (3, H, W), such as `mean_colour` of the image.
+        baseline: (3, H, W), such as `mean_colour` of the image.
 
     Returns:
         (S, 3, H, W).
     """
     rows, columns = (torch.from_numpy(places) for places in _cells(tuple(image.shape[1:]), subsets.shape[1]))
     masks = torch.from_numpy(subsets)[:, rows[:, None], columns].to(image.device)  # (S, g, g) -> (S, H, W)
-    return torch.where(masks[:, None], substrate, image)
+    return torch.where(masks[:, None], baseline, image)
 
 
 def subset_sums(saliency: Tensor, subsets: np.ndarray, size: tuple[int, int]) -> np.ndarray:

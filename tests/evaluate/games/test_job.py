@@ -26,9 +26,9 @@ from distill.data.frames import without_list
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.analysis.specificity import BOTH, compare_teachers
-from evaluate.games.baselines import SUBSTRATES, image_rng
+from evaluate.games.baselines import BASELINES, image_rng
 from evaluate.games.job import GamesWorker, _ahead, play_games
-from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Protocol, Substrate
+from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Baseline, Protocol
 from evaluate.games.schema import read_scores
 from evaluate.jobs import RUNS_FILE
 from evaluate.map_sets import Source, map_items, open_played_images, open_sources
@@ -158,10 +158,10 @@ def plain_auc(place: SimpleNamespace, method: str, k: int, game: str, target: in
     height, width = box_teacher.SIZE
     teacher = load_teacher(TEACHER)
     image = teacher.normalize(frame(place.data, f"{k:02d}.png")[None])[0]
-    name: Substrate = "mean" if game == "deletion" else "blur"
+    name: Baseline = "mean" if game == "deletion" else "blur"
     rng = image_rng(0, "unused")
-    substrate = SUBSTRATES[name](image, mean=teacher.mean, std=teacher.std, rng=rng)
-    shown, finish = (image.clone(), substrate) if game == "deletion" else (substrate.clone(), image)
+    baseline = BASELINES[name](image, mean=teacher.mean, std=teacher.std, rng=rng)
+    shown, finish = (image.clone(), baseline) if game == "deletion" else (baseline.clone(), image)
     saliency = torch.from_numpy(make_saliency(method, k)).double()
     values = torch.nn.functional.interpolate(saliency[None, None], (height, width), mode="bilinear")[0, 0]
     order = torch.argsort(values.flatten(), descending=True)

@@ -49,7 +49,7 @@ def test_games_come_in_two_or_four():
     assert Protocol().games == ("deletion", "insertion")
     protocol = Protocol(least_relevant=True, deletion_substrate="noise", insertion_substrate="black")
     assert protocol.games == ("deletion", "insertion", "deletion_least", "insertion_least")
-    assert [protocol.substrate(game) for game in protocol.games] == ["noise", "black", "noise", "black"]
+    assert [protocol.baseline(game) for game in protocol.games] == ["noise", "black", "noise", "black"]
 
 
 def test_patches_need_a_pixel_each():

@@ -28,7 +28,7 @@ from distill.student.checkpoint import load_student, save_student
 from distill.student.model import ResCBAM, Student
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
-from evaluate.games.baselines import SUBSTRATES, image_rng
+from evaluate.games.baselines import BASELINES, image_rng
 from evaluate.map_sets import open_played_images, open_sources
 from evaluate.metrics.compute import FUNCTIONS, Subject
 from evaluate.metrics.job import MeasuresWorker, image_items
@@ -256,7 +256,7 @@ def test_values_are_those_of_the_formulas(place, table):
             gap = probs[2:].mean() / 2 - probs[:2].mean() / 2
             assert value(table, method, k, "road_gap") == pytest.approx(gap, abs=1e-6)
             subsets = draw_subsets(image_rng(0, image_id), grid=4, num=16)
-            shown = subset_frames(pixels, subsets, substrate=torch.zeros_like(pixels))
+            shown = subset_frames(pixels, subsets, baseline=torch.zeros_like(pixels))
             drops = teacher.forward(pixels[None])[0, target] - teacher.forward(shown)[:, target]
             sums = subset_sums(torch.from_numpy(saliency), subsets, teacher.input_size)
             wanted = mu_fidelity(sums, drops.numpy())
@@ -317,7 +317,7 @@ def test_fidelity_is_of_what_both_see(place, table):
         by_family = [correlate(p[half], q[half]).statistic for half in (slice(4), slice(4, 8))]
         assert own["masked_correlation"] == pytest.approx(np.mean(by_family))
         order = np.argsort(rank_pixels(torch.from_numpy(make_saliency("mal_grad_cam", k)), size).ranks.flatten())
-        ends = (pixels, torch.zeros_like(pixels)), (SUBSTRATES["blur"](pixels, mean=(), std=(), rng=None), pixels)
+        ends = (pixels, torch.zeros_like(pixels)), (BASELINES["blur"](pixels, mean=(), std=(), rng=None), pixels)
         frames = []
         for start, finish in ends:
             for point in (0, 3, 6, 9, 12):  # 12 steps of a row's width

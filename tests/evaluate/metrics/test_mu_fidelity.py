@@ -39,10 +39,10 @@ def test_settings_without_subsets_are_refused(change: dict) -> None:
 
 
 def test_frames_and_sums_are_those_of_a_plain_loop() -> None:
-    image, substrate = draw(), torch.zeros(3, *SIZE)
+    image, baseline = draw(), torch.zeros(3, *SIZE)
     subsets = draw_subsets(image_rng(0, "a"), grid=5, num=6)
     saliency = torch.randn(SIZE, generator=torch.Generator().manual_seed(4))
-    frames, sums = subset_frames(image, subsets, substrate=substrate), subset_sums(saliency, subsets, SIZE)
+    frames, sums = subset_frames(image, subsets, baseline=baseline), subset_sums(saliency, subsets, SIZE)
     for subset, frame, total in zip(subsets, frames, sums, strict=True):
         plain, plain_sum = image.clone(), 0.0
         for y in range(SIZE[0]):
@@ -86,7 +86,7 @@ def test_a_constant_map_has_none_although_its_sums_round() -> None:
 def test_a_linear_black_box_is_explained_by_its_weights() -> None:
     image, weights = draw(), torch.rand(SIZE, generator=torch.Generator().manual_seed(5))
     subsets = draw_subsets(image_rng(0, "a"), grid=5)
-    frames = subset_frames(image, subsets, substrate=torch.zeros_like(image))
+    frames = subset_frames(image, subsets, baseline=torch.zeros_like(image))
     drops = ((image - frames).sum(dim=1) * weights).sum(dim=(1, 2)).numpy()
     truth = image.sum(dim=0) * weights
     assert mu_fidelity(subset_sums(truth, subsets, SIZE), drops) == pytest.approx(1, abs=1e-6)
@@ -116,7 +116,7 @@ def test_it_is_quantus_faithfulness_correlation_on_grey_images(monkeypatch: pyte
     monkeypatch.setattr(np.random, "choice", lambda *_, **__: next(indices))
     x, y, a = image[None].numpy(), np.array([0]), saliency[None, None].numpy()
     wanted = metric(model=Net().eval(), x_batch=x, y_batch=y, a_batch=a, softmax=True, channel_first=True)
-    frames = subset_frames(image, subsets, substrate=torch.zeros_like(image))
+    frames = subset_frames(image, subsets, baseline=torch.zeros_like(image))
     probs = torch.softmax(Net()(torch.cat([image[None], frames])), dim=1)[:, 0].numpy()
     found = mu_fidelity(subset_sums(saliency, subsets, (14, 14)), probs[0] - probs[1:])
     assert found == pytest.approx(float(wanted[0]), abs=1e-5)

@@ -9,7 +9,7 @@ import torch
 
 from distill.perturb.curves import Play, area_over, changed_fractions, patch_steps, play, rank_patches
 from distill.perturb.patches import patch_numbers, rise_blur
-from evaluate.games.baselines import SUBSTRATES
+from evaluate.games.baselines import BASELINES
 from explain.methods.options import OracleOptions
 from explain.methods.query.oracle import oracle
 from explain.methods.query.queries import Queries
@@ -84,7 +84,7 @@ def test_the_game_has_the_curve_that_was_searched_for(images, game):
     options: dict[str, Any] = {"grid": 4, "num_queries": 600, "game": game}
     queries = Queries(black_box)
     saliency = oracle(queries, images[:1], TARGET[:1], seeds=SEEDS[:1], **options)[0]
-    substrate = SUBSTRATES["mean" if game == "deletion" else "blur"](images[0], mean=(), std=(), rng=None)
+    substrate = BASELINES["mean" if game == "deletion" else "blur"](images[0], mean=(), std=(), rng=None)
     start, finish = (images[0], substrate) if game == "deletion" else (substrate, images[0])
     maps = [saliency, *torch.rand(100, 4, 4, generator=torch.Generator().manual_seed(1))]
     steps = [patch_steps(rank_patches(map_, (32, 48), patches=4).ranks, (32, 48)) for map_ in maps]
@@ -131,7 +131,7 @@ def test_patches_and_blur_are_the_games(images):
     numbers = patch_numbers((32, 48), (5, 7))
     assert numbers[:, 0].bincount()[::7].tolist() == [6, 6, 7, 6, 7]  # 32 rows in 5
     assert numbers.unique().tolist() == list(range(35))
-    assert torch.equal(rise_blur(images[0]), SUBSTRATES["blur"](images[0], mean=(), std=(), rng=None))
+    assert torch.equal(rise_blur(images[0]), BASELINES["blur"](images[0], mean=(), std=(), rng=None))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (5, 3)])

@@ -1,4 +1,4 @@
-"""Substrates: RISE's kernel, the colours in normalised space, and noise that belongs to the image."""
+"""Baselines: RISE's kernel, the colours in normalised space, and noise that belongs to the image."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from distill.perturb.patches import blur_weights
-from evaluate.games.baselines import SUBSTRATES, image_rng
+from evaluate.games.baselines import BASELINES, image_rng
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
 def make(name: Any, image: torch.Tensor, image_id: str = "a.png") -> torch.Tensor:
-    return SUBSTRATES[name](image, mean=MEAN, std=STD, rng=image_rng(0, image_id))
+    return BASELINES[name](image, mean=MEAN, std=STD, rng=image_rng(0, image_id))
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def test_noise_covers_the_pixel_range_and_belongs_to_the_image(image):
     assert not torch.equal(noise, make("noise", image, "b.png"))
 
 
-@pytest.mark.parametrize("name", sorted(SUBSTRATES))
-def test_substrates_are_new_memory_of_the_same_kind(image, name):
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_baselines_are_new_memory_of_the_same_kind(image, name):
     kept = image.clone()
-    substrate = make(name, image)
-    assert (substrate.shape, substrate.dtype) == (image.shape, image.dtype)
-    substrate.add_(1)
+    baseline = make(name, image)
+    assert (baseline.shape, baseline.dtype) == (image.shape, image.dtype)
+    baseline.add_(1)
     assert torch.equal(image, kept)
