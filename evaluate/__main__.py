@@ -10,7 +10,7 @@ import tyro
 from cluster import cli
 from distill.teachers import split_spec
 from evaluate.games.protocol import Protocol, RankedBy
-from evaluate.metrics.settings import Measure, Settings
+from evaluate.metrics.settings import Metric, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Games:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
+class Metrics:
     """Measure stored maps by other rules than the games': ROAD, mu-fidelity, pointing, max-sensitivity, fidelity."""
 
     maps: tuple[str, ...]
@@ -72,14 +72,14 @@ class Measures:
     """The black box that is asked, KIND:WHERE, such as onnx:model.onnx."""
     out: str
     """Folder or URI for the values; the same command again goes on where it stopped."""
-    measures: tuple[Measure, ...] = ("road", "mu_fidelity")
+    measures: tuple[Metric, ...] = ("road", "mu_fidelity")
     """Which ones; pointing and energy need masks or boxes of the objects, max_sensitivity and fidelity --student."""
     student: str | None = None
     """RUN folder of `python -m distill` that the maps explain."""
     boxes: str | None = None
     """Folder of boxes, NAME.xml for each image NAME.* (PASCAL-VOC, as ImageNet's). Default: what the data set has."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
-    """The measures' settings."""
+    """The metrics' settings."""
     limit: int | None = None
     """Measure only the first so many images, in sorted order."""
     per_class: int | None = None
@@ -92,10 +92,10 @@ class Measures:
     def run(self) -> None:
         """Measure, then print the table."""
         split_spec(self.teacher)
-        from evaluate.metrics.job import measure_maps
-        from evaluate.report.console import print_measures
+        from evaluate.metrics.job import compute_metrics
+        from evaluate.report.console import print_metrics
 
-        result = measure_maps(
+        result = compute_metrics(
             self.maps,
             data=self.data,
             teacher=self.teacher,
@@ -109,7 +109,7 @@ class Measures:
             max_queries=self.max_queries,
             num_workers=self.num_workers,
         )
-        print_measures(result.summaries)
+        print_metrics(result.summaries)
         print(f"{result.summary.rows} rows, {result.summary.errors} with an error, in {self.out}")
 
 
@@ -324,7 +324,7 @@ EVALUATE = (
 )
 Command = (
     Annotated[Games, tyro.conf.subcommand("games")]
-    | Annotated[Measures, tyro.conf.subcommand("measures")]
+    | Annotated[Metrics, tyro.conf.subcommand("measures")]
     | Annotated[Sanity, tyro.conf.subcommand("sanity")]
     | Annotated[Similarity, tyro.conf.subcommand("similarity")]
     | Annotated[Report, tyro.conf.subcommand("report")]

@@ -1,6 +1,6 @@
-"""The columns of the report's one table: what each measure is called, which way is better, and what it says.
+"""The columns of the report's one table: what each metric is called, which way is better, and what it says.
 
-A measure that is not listed here gets a column under its own name.
+A metric that is not listed here gets a column under its own name.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Column:
     """One column: a number for each method and image, averaged over images."""
 
     name: str
-    """Its key, as the scores or the measures' rows name it."""
+    """Its key, as the scores or the metrics' rows name it."""
     heading: str
     """What stands above it."""
     group: Group
@@ -113,14 +113,14 @@ def game_columns(names: Iterable[str]) -> list[Column]:
     ]
 
 
-def measure_columns(names: Iterable[str]) -> list[Column]:
+def metric_columns(names: Iterable[str]) -> list[Column]:
     """Make the columns of measured rows, in the table's order; names that are not known come last."""
     order = list(NAMED)
     known = sorted({*names}, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return [_measure_column(name) for name in known]
+    return [_metric_column(name) for name in known]
 
 
-def _measure_column(name: str) -> Column:
+def _metric_column(name: str) -> Column:
     heading, about = NAMED.get(name, (name.replace("_", " ").capitalize(), ""))
     return Column(
         name=name,

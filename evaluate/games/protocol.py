@@ -19,7 +19,7 @@ LEAST_GAMES: dict[Game, Game] = {"deletion": "deletion_least", "insertion": "ins
 ALL_GAMES: tuple[Game, ...] = get_args(Game)
 # What maps are compared by, per image: gap is insertion minus deletion AUC, a gain the symmetric relevance gain.
 RankedBy = Literal["deletion", "insertion", "gap", "insertion_normalised", "deletion_gain", "insertion_gain"]
-MEASURES: tuple[RankedBy, ...] = get_args(RankedBy)
+RANKINGS: tuple[RankedBy, ...] = get_args(RankedBy)
 HIGHER_IS_BETTER: dict[Game, bool] = {
     "deletion": False,
     "insertion": True,

@@ -50,7 +50,7 @@ class GamesSummary:
     num_errors: int
     """Images without one."""
 
-    def metrics(self) -> dict[str, float]:
+    def mlflow_metrics(self) -> dict[str, float]:
         """List all numbers by their MLflow names; what is not a number is left out."""
         named = {"num_images": float(self.num_images), "num_errors": float(self.num_errors), **self.costs}
         intervals = {f"{game}_auc": auc for game, auc in self.auc.items()}
@@ -152,7 +152,7 @@ def _track(experiment: str, summary: GamesSummary, stored: Mapping[str, Any], ur
         "scores": uri,
     }
     with Tracker(experiment, title(source.record()), params=params, tags=tags, key=key) as tracker:
-        tracker.log(summary.metrics())
+        tracker.log(summary.mlflow_metrics())
         for game, curve in summary.curves.items():
             tracker.curve(f"{game}_curve", curve.tolist())
     return tracker.run_id

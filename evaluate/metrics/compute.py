@@ -1,4 +1,4 @@
-"""All measures of one image's maps: what they share (frames, subsets, answers) is made and asked once.
+"""All metrics of one image's maps: what they share (frames, subsets, answers) is made and asked once.
 
 Each function returns, for each map, the values of the rows that `evaluate.metrics.settings.ROWS` names; a text stands
 where a
@@ -23,7 +23,7 @@ from evaluate.metrics.max_sensitivity import max_sensitivity
 from evaluate.metrics.mu_fidelity import draw_subsets, mu_fidelity, subset_frames, subset_sums
 from evaluate.metrics.pointing import mass_inside, pointing_game
 from evaluate.metrics.road import road, road_frames
-from evaluate.metrics.settings import ROWS, Measure, Settings
+from evaluate.metrics.settings import ROWS, Metric, Settings
 from explain.seeds import image_seed
 from explain.surrogate import student_view
 
@@ -49,7 +49,7 @@ class Subject:
     mask: Callable[[], np.ndarray]
     """Reads the object's mask, bool; raises ValueError where there is none."""
     explain: Sequence[Callable[[np.ndarray], np.ndarray] | None]
-    """For each map what makes it anew (see `max_sensitivity`); None where no measure of this subject asks for it."""
+    """For each map what makes it anew (see `max_sensitivity`); None where no metric of this subject asks for it."""
     frame: Callable[[], np.ndarray]
     """Reads the image as `explain` takes it, (H', W', 3) in [0, 1]."""
     answer: Callable[[np.ndarray], np.ndarray]
@@ -67,7 +67,7 @@ class Subject:
         return dataclasses.replace(self, maps=maps, targets=targets, explain=explain)
 
 
-def measure_road(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
+def compute_road(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
     """Compute ROAD of each map: its two frames a percentage differ from every other map's."""
     frames = []
     for saliency in subject.maps:
@@ -80,7 +80,7 @@ def measure_road(subject: Subject, settings: Settings, teacher: "Teacher") -> Va
     return [(one.morf, one.lerf, one.gap) for one in found]
 
 
-def measure_mu_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
+def compute_mu_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
     """Compute mu-fidelity of each map from the same answers."""
     rng = image_rng(settings.seed, subject.image_id)
     subsets = draw_subsets(rng, grid=settings.grid, share=settings.subset_share, num=settings.num_subsets)
@@ -95,7 +95,7 @@ def measure_mu_fidelity(subject: Subject, settings: Settings, teacher: "Teacher"
     return values
 
 
-def measure_pointing(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
+def compute_pointing(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
     """Play the pointing game with each map at the teacher's input size."""
     mask, values = subject.mask(), []
     for saliency in subject.maps:
@@ -106,18 +106,18 @@ def measure_pointing(subject: Subject, settings: Settings, teacher: "Teacher") -
     return values
 
 
-def measure_energy(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
+def compute_energy(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
     """Compute the share of each map's mass on the object."""
     mask = subject.mask()
     shares = [mass_inside(saliency.cpu().numpy(), mask) for saliency in subject.maps]
     return [(_or(share, "the map is constant and points nowhere"),) for share in shares]
 
 
-def measure_max_sensitivity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
+def compute_max_sensitivity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
     """Explain the image and its neighbours again with each method."""
     values: Values = []
     for explain in subject.explain:
-        assert explain is not None, "is_measured"
+        assert explain is not None, "applies_to"
         rng = image_rng(settings.seed, subject.image_id)
         options = {"radius": settings.radius, "num": settings.num_perturbations}
         found = max_sensitivity(explain, subject.frame(), rng=rng, **options)
@@ -125,7 +125,7 @@ def measure_max_sensitivity(subject: Subject, settings: Settings, teacher: "Teac
     return values
 
 
-def measure_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
+def compute_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
     """Hold the student's answers against the teacher's: image and masks once, each map's games apart."""
     whole = subject.frame()
     mean, std = teacher.mean, teacher.std
@@ -160,27 +160,27 @@ def measure_fidelity(subject: Subject, settings: Settings, teacher: "Teacher") -
     return values
 
 
-FUNCTIONS: Mapping[Measure, Callable[[Subject, Settings, "Teacher"], Values]] = {
-    "road": measure_road,
-    "mu_fidelity": measure_mu_fidelity,
-    "pointing": measure_pointing,
-    "energy": measure_energy,
-    "max_sensitivity": measure_max_sensitivity,
-    "fidelity": measure_fidelity,
+FUNCTIONS: Mapping[Metric, Callable[[Subject, Settings, "Teacher"], Values]] = {
+    "road": compute_road,
+    "mu_fidelity": compute_mu_fidelity,
+    "pointing": compute_pointing,
+    "energy": compute_energy,
+    "max_sensitivity": compute_max_sensitivity,
+    "fidelity": compute_fidelity,
 }
 
 
-def queries(measure: Measure, settings: Settings, num: int) -> list[tuple[float, ...]]:
-    """Count, for each of `num` maps of an image, each row's share of the forward passes that a measure asks for; shared
+def queries(metric: Metric, settings: Settings, num: int) -> list[tuple[float, ...]]:
+    """Count, for each of `num` maps of an image, each row's share of the forward passes that a metric asks for; shared
     ones are divided.
     """
-    if measure == "road":
+    if metric == "road":
         return [(len(settings.percentages), len(settings.percentages), 0.0)] * num
-    if measure == "mu_fidelity":
+    if metric == "mu_fidelity":
         return [((settings.num_subsets + 1) / num,)] * num
-    if measure == "fidelity":
+    if metric == "fidelity":
         return [(1 / num, 0.0, settings.num_masks / num, 0.0, 0.0, 2.0 * settings.num_points, 0.0)] * num
-    return [(0.0,) * len(ROWS[measure])] * num
+    return [(0.0,) * len(ROWS[metric])] * num
 
 
 def ask(teacher: "Teacher", frames: torch.Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The measures besides the games as a Ray Data job: maps and images in, one row per image, method and measure out.
+"""The metrics besides the games as a Ray Data job: maps and images in, one row per image, method and metric out.
 
 An item is one image with all methods' maps, so that what they share is asked of the black box once.
 """
@@ -25,13 +25,13 @@ from evaluate.jobs import provenance, run_job
 from evaluate.map_sets import Source, map_items, map_row, open_played_images, open_sources
 from evaluate.metrics.compute import FUNCTIONS, Subject, queries
 from evaluate.metrics.objects import Objects
-from evaluate.metrics.schema import SCHEMA_VERSION, measures_schema
-from evaluate.metrics.settings import MEASURES, ROWS, Measure, Settings, check_measures, row_names, settings_hash
+from evaluate.metrics.schema import SCHEMA_VERSION, metrics_schema
+from evaluate.metrics.settings import METRICS, ROWS, Metric, Settings, check_metrics, row_names, settings_hash
 from evaluate.metrics.student_passes import (
     OF_STUDENT,
+    applies_to,
     check_student,
     explain_frames,
-    is_measured,
     make_explainer,
 )
 from evaluate.metrics.summary import MetricSummary, summarize_metrics, track_metrics
@@ -46,7 +46,7 @@ SHARD_IMAGES = 8  # ten methods ask 270 times an image: 2,000 forward passes, se
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a measures job left."""
+    """What a metrics job left."""
 
     summary: Summary
     """Rows and errors in the folder."""
@@ -54,13 +54,13 @@ class Result:
     """One per method and row name."""
 
 
-def measure_maps(
+def compute_metrics(
     maps: Sequence[str],
     *,
     data: str,
     teacher: str,
     out: str,
-    measures: Sequence[str],
+    metrics: Sequence[str],
     settings: Settings,
     student: str | None = None,
     boxes: str | None = None,
@@ -72,10 +72,10 @@ def measure_maps(
     """Measure maps and write the values into `out`; go on where a start stopped.
 
     Raises:
-        ValueError: anything does not fit together, or a measure lacks what it needs, before any work starts.
+        ValueError: anything does not fit together, or a metric lacks what it needs, before any work starts.
         FileNotFoundError: images, teacher or student are missing.
     """
-    wanted = check_measures(measures)
+    wanted = check_metrics(metrics)
     judge = load_teacher(teacher)
     sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint)
     images = open_played_images(data, sources[0], limit, per_class)
@@ -84,7 +84,7 @@ def measure_maps(
         objects.check()
     of_student = [name for name in OF_STUDENT if name in wanted]
     fingerprint = check_student(student, sources, judge, of_student) if of_student else None
-    check_budget(judge, shares(measures_of(sources, wanted), settings, len(images.image_ids)), max_queries)
+    check_budget(judge, shares(metrics_of(sources, wanted), settings, len(images.image_ids)), max_queries)
     target = str(sources[0].config["target"])
     stored = {
         "schema_version": SCHEMA_VERSION,
@@ -103,11 +103,11 @@ def measure_maps(
         track_metrics(folder, images.name, summaries, stored)
         return summaries
 
-    rows = sum(len(row_names(own)) for own in measures_of(sources, wanted))
+    rows = sum(len(row_names(own)) for own in metrics_of(sources, wanted))
     size = shard_size(len(images.image_ids), SHARD_IMAGES)
     options = {"what": "measures", "job": "measures", "shard_items": size, "rows_per_item": rows}
     summary, summaries = run_job(
-        MeasuresWorker,
+        MetricsWorker,
         config,
         image_items(sources, images),
         folder,
@@ -119,14 +119,14 @@ def measure_maps(
     return Result(summary=summary, summaries=summaries)
 
 
-def measures_of(sources: Sequence[Source], wanted: Sequence[Measure]) -> list[tuple[Measure, ...]]:
-    """List, for each source, the measures that say something of its maps."""
-    return [tuple(measure for measure in wanted if is_measured(source, measure)) for source in sources]
+def metrics_of(sources: Sequence[Source], wanted: Sequence[Metric]) -> list[tuple[Metric, ...]]:
+    """List, for each source, the metrics that say something of its maps."""
+    return [tuple(metric for metric in wanted if applies_to(source, metric)) for source in sources]
 
 
-def shares(measured: Sequence[Sequence[Measure]], settings: Settings, num_images: int) -> list[Share]:
-    """List what a job asks of the black box for each measure, of maps that `measures_of` lists."""
-    num_maps: dict[Measure, int] = {measure: sum(measure in own for own in measured) for measure in MEASURES}
+def shares(measured: Sequence[Sequence[Metric]], settings: Settings, num_images: int) -> list[Share]:
+    """List what a job asks of the black box for each metric, of maps that `metrics_of` lists."""
+    num_maps: dict[Metric, int] = {metric: sum(metric in own for own in measured) for metric in METRICS}
     each = {name: round(sum(map(sum, queries(name, settings, num)))) for name, num in num_maps.items() if num}
     return [Share(what=name, each=asked, number=num_images) for name, asked in each.items()]
 
@@ -139,7 +139,7 @@ def image_items(sources: Sequence[Source], images: ImageSet) -> list[dict[str, A
     return [{"image_id": image_id, "maps": found} for image_id, found in places.items()]
 
 
-class MeasuresWorker:
+class MetricsWorker:
     """Measure the maps of a shard's images; whatever happens to one, it keeps all its rows."""
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -149,10 +149,10 @@ class MeasuresWorker:
         self.sources: list[Source] = config["sources"]
         self.images: ImageSet = config["images"]
         self.objects = Objects(images=self.images, boxes=stored["boxes"])
-        self.measures: tuple[Measure, ...] = tuple(stored["measures"])
-        self.measures_of = measures_of(self.sources, self.measures)
+        self.metrics: tuple[Metric, ...] = tuple(stored["measures"])
+        self.metrics_of = metrics_of(self.sources, self.metrics)
         self.hashes = {name: settings_hash(fields) for name, fields in stored["measures"].items()}
-        self.schema = measures_schema(stored, config_hash(stored))
+        self.schema = metrics_schema(stored, config_hash(stored))
         self.device = own_device()
         self.teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=self.device)
         run = stored["student"]
@@ -162,8 +162,8 @@ class MeasuresWorker:
         # A shard's maps mostly share one part a source.
         self._part = functools.lru_cache(maxsize=len(self.sources))(read_part)
 
-    def __call__(self, items: list[dict[str, Any]], tell: ProgressCallback = no_progress) -> pa.Table:
-        """Return, for each item in order, each source's rows in the order of the measures; `tell` hears of each."""
+    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> pa.Table:
+        """Return, for each item in order, each source's rows in the order of the metrics; `tell` hears of each."""
         rows: list[dict[str, Any]] = []
         for item in items:
             rows += self._rows(item)
@@ -179,9 +179,9 @@ class MeasuresWorker:
         if usable and frame is not None:
             pixels = self.teacher.normalize(frame[None])[0].to(self.device)
             subject = self._subject(item["image_id"], pixels, [found[k] for k in usable], usable)
-            for measure in self.measures:
-                numbers = [number for number, k in enumerate(usable) if measure in self.measures_of[k]]
-                for number, own in zip(numbers, self._cells(measure, subject.only(numbers)), strict=True):
+            for metric in self.metrics:
+                numbers = [number for number, k in enumerate(usable) if metric in self.metrics_of[k]]
+                for number, own in zip(numbers, self._cells(metric, subject.only(numbers)), strict=True):
                     cells[usable[number]] |= own
         return [row for k in range(len(found)) for row in self._full_rows(k, found[k], cells[k], errors[k])]
 
@@ -230,15 +230,15 @@ class MeasuresWorker:
         assert self.answerer is not None
         return explain_frames(self.answerer, 0, 0, frames)
 
-    def _cells(self, measure: Measure, subject: Subject) -> Iterator[dict[str, dict[str, Any]]]:
+    def _cells(self, metric: Metric, subject: Subject) -> Iterator[dict[str, dict[str, Any]]]:
         """Yield, for each map of the subject, row name -> value, error, teacher_queries and seconds."""
         if not subject.maps:
             return
-        names = ROWS[measure]
+        names = ROWS[metric]
         started_s = time.perf_counter()
         try:
-            values = FUNCTIONS[measure](subject, self.settings, self.teacher)
-            asked = queries(measure, self.settings, len(subject.maps))
+            values = FUNCTIONS[metric](subject, self.settings, self.teacher)
+            asked = queries(metric, self.settings, len(subject.maps))
         except (ValueError, RefusedImageError) as error:
             values = [(str(error),) * len(names)] * len(subject.maps)
             asked = [(0.0,) * len(names)] * len(values)
@@ -257,8 +257,8 @@ class MeasuresWorker:
         self, number: int, found: dict[str, Any], cells: dict[str, dict[str, Any]], error: str | None
     ) -> Iterator[dict[str, Any]]:
         same = {name: found[name] for name in ("image_id", "method", "config_hash", "target")}
-        for measure in self.measures_of[number]:
-            for name in ROWS[measure]:
-                row = {**same, "measure": name, "protocol_hash": self.hashes[measure]}
+        for metric in self.metrics_of[number]:
+            for name in ROWS[metric]:
+                row = {**same, "measure": name, "protocol_hash": self.hashes[metric]}
                 nothing = {"teacher_queries": 0.0, "seconds": 0.0, "error": error}
                 yield {**row, **nothing, **cells.get(name, {})}

@@ -1,4 +1,4 @@
-"""The Parquet schema of measures: one row per image, method and measure, readable by any Parquet reader."""
+"""The Parquet schema of metrics: one row per image, method and metric, readable by any Parquet reader."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,11 @@ COLUMNS = pa.schema(
 )
 
 
-def measures_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
+def metrics_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
     """Build the schema of one job's measures: the columns, with version and configuration as metadata."""
     return parts_schema(COLUMNS, SCHEMA_VERSION, config, config_hash)
 
 
-def read_measures(folder: "Folder", only: Sequence[str] | None = None) -> pa.Table:
-    """Read all parts of a measures folder, in the order of the parts. Raises: ValueError, as `read_parts`."""
+def read_metrics(folder: "Folder", only: Sequence[str] | None = None) -> pa.Table:
+    """Read all parts of a metrics folder, in the order of the parts. Raises: ValueError, as `read_parts`."""
     return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="measures", command="measures", only=only)

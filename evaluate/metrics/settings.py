@@ -1,4 +1,4 @@
-"""The measures besides the games: their names, settings, and the short hash that names each one's settings.
+"""The metrics besides the games: their names, settings, and the short hash that names each one's settings.
 
 This file imports no torch: the command line reads it before any work starts.
 """
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Measure = Literal["road", "mu_fidelity", "pointing", "energy", "max_sensitivity", "fidelity"]
-MEASURES: tuple[Measure, ...] = get_args(Measure)
-ROWS: dict[Measure, tuple[str, ...]] = {
+Metric = Literal["road", "mu_fidelity", "pointing", "energy", "max_sensitivity", "fidelity"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+ROWS: dict[Metric, tuple[str, ...]] = {
     "road": ("road_morf", "road_lerf", "road_gap"),
     "mu_fidelity": ("mu_fidelity",),
     "pointing": ("pointing_game",),
@@ -28,7 +28,7 @@ ROWS: dict[Measure, tuple[str, ...]] = {
         "fidelity_frames_kl",
     ),
 }
-"""What each measure writes for a map: one row a name."""
+"""What each metric writes for a map: one row a name."""
 HIGHER_IS_BETTER = {
     "road_morf": False,
     "road_lerf": True,
@@ -45,8 +45,8 @@ HIGHER_IS_BETTER = {
     "fidelity_frames_agreement": True,
     "fidelity_frames_kl": False,
 }
-# The settings that move a measure, and what is fixed for this version and still part of its hash.
-FIELDS: dict[Measure, tuple[str, ...]] = {
+# The settings that move a metric, and what is fixed for this version and still part of its hash.
+FIELDS: dict[Metric, tuple[str, ...]] = {
     "road": ("percentages", "noise", "seed"),
     "mu_fidelity": ("grid", "subset_share", "num_subsets", "seed"),
     "pointing": ("tolerance_px",),
@@ -54,7 +54,7 @@ FIELDS: dict[Measure, tuple[str, ...]] = {
     "max_sensitivity": ("radius", "num_perturbations", "seed"),
     "fidelity": ("num_masks", "num_points", "seed"),
 }
-CONSTANTS: dict[Measure, str] = {
+CONSTANTS: dict[Metric, str] = {
     "road": "linear imputation 1/6 1/12, Gaussian noise in normalised space, probability of target, mean over frames",
     "mu_fidelity": "mean colour in grid cells, drop of the target's probability, Pearson",
     "pointing": "bilinear to input size, share of tied maxima near the object",
@@ -67,7 +67,7 @@ CONSTANTS: dict[Measure, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the measures; each counts only for the measure that it names."""
+    """Settings of the metrics; each counts only for the measure that it names."""
 
     percentages: tuple[int, ...] = (10, 20, 30, 40, 50, 70, 90)
     """ROAD: shares of the pixels that are removed, in percent."""
@@ -113,37 +113,37 @@ class Settings:
             if not allowed:
                 raise ValueError(f"{name} {getattr(self, name)} is not allowed; give {text}")
 
-    def fields(self, measure: Measure, *, target: str, objects: str | None) -> dict[str, Any]:
-        """Return what decides a measure's numbers, as stored in the configuration and hashed.
+    def fields(self, metric: Metric, *, target: str, objects: str | None) -> dict[str, Any]:
+        """Return what decides a metric's numbers, as stored in the configuration and hashed.
 
         Args:
-            measure: one of MEASURES.
+            measure: one of METRICS.
             target: how the maps' class was chosen.
             objects: what the maps are held against, "masks" or "boxes"; None where nothing is.
         """
         floats = {field.name for field in dataclasses.fields(self) if field.type is float}
-        values = {name: getattr(self, name) for name in FIELDS[measure]}
+        values = {name: getattr(self, name) for name in FIELDS[metric]}
         own = {name: float(value) if name in floats else value for name, value in values.items()}  # 15 is 15.0
         if "percentages" in own:
             own["percentages"] = sorted(self.percentages)
-        held = {"objects": objects} if measure in ("pointing", "energy") else {}
-        return {"measure": measure, **own, **held, "target": target, "constants": CONSTANTS[measure]}
+        held = {"objects": objects} if metric in ("pointing", "energy") else {}
+        return {"measure": metric, **own, **held, "target": target, "constants": CONSTANTS[metric]}
 
 
 def settings_hash(fields: dict[str, Any]) -> str:
-    """Hash a measure's settings: the 8 hex digits that its rows carry as `protocol_hash`."""
+    """Hash a metric's settings: the 8 hex digits that its rows carry as `protocol_hash`."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def check_measures(measures: Sequence[str]) -> tuple[Measure, ...]:
-    """Return the measures in their usual order, each once. Raises: ValueError for none, or an unknown one."""
-    unknown = [name for name in measures if name not in MEASURES]
-    if unknown or not measures:
-        raise ValueError(f"measures {', '.join(unknown) or 'none'} unknown; choose from {', '.join(MEASURES)}")
-    return tuple(name for name in MEASURES if name in measures)
+def check_metrics(metrics: Sequence[str]) -> tuple[Metric, ...]:
+    """Return the metrics in their usual order, each once. Raises: ValueError for none, or an unknown one."""
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        raise ValueError(f"measures {', '.join(unknown) or 'none'} unknown; choose from {', '.join(METRICS)}")
+    return tuple(name for name in METRICS if name in metrics)
 
 
-def row_names(measures: Sequence[Measure]) -> tuple[str, ...]:
-    """List the names of the rows that these measures write for a map, in their order."""
-    return tuple(name for measure in measures for name in ROWS[measure])
+def row_names(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """List the names of the rows that these metrics write for a map, in their order."""
+    return tuple(name for metric in metrics for name in ROWS[metric])

@@ -1,4 +1,4 @@
-"""The student as the measures ask it: to make a map anew, or for its answers; and whether it is the maps' student.
+"""The student as the metrics ask it: to make a map anew, or for its answers; and whether it is the maps' student.
 
 It is asked as `explain` asks it, so many images a pass and each pass on one thread: the same bits in any job.
 """
@@ -11,18 +11,18 @@ import numpy as np
 from distill.student.checkpoint import check_pair, load_student
 from distill.student.model import Student
 from evaluate.map_sets import Source
-from evaluate.metrics.settings import Measure
+from evaluate.metrics.settings import Metric
 from explain.methods.registry import METHODS
 from explain.runners.white_box import Explainer, Request, explainer_of
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
 
-OF_STUDENT: tuple[Measure, ...] = ("max_sensitivity", "fidelity")
-"""The measures that ask the student."""
+OF_STUDENT: tuple[Metric, ...] = ("max_sensitivity", "fidelity")
+"""The metrics that ask the student."""
 
 
-def check_student(run: str | None, sources: Sequence[Source], teacher: "Teacher", measures: Sequence[str]) -> str:
+def check_student(run: str | None, sources: Sequence[Source], teacher: "Teacher", metrics: Sequence[str]) -> str:
     """Return the student's fingerprint.
 
     Args:
@@ -34,7 +34,7 @@ def check_student(run: str | None, sources: Sequence[Source], teacher: "Teacher"
     Raises:
         ValueError: there is no student, it is not what the maps explain, or fidelity is to another black box.
     """
-    names = ", ".join(measures)
+    names = ", ".join(metrics)
     if run is None:
         raise ValueError(f"the student is asked for {names}; give --student RUN, or leave it out of --measures")
     student = load_student(run)
@@ -48,7 +48,7 @@ def check_student(run: str | None, sources: Sequence[Source], teacher: "Teacher"
                 f"the maps in {source.uri} explain student {source.config['student']} ({made_by}), not --student "
                 f"{run} ({student.fingerprint}); give that student"
             )
-    if "fidelity" in measures:
+    if "fidelity" in metrics:
         check_pair(run, student, teacher)
     return student.fingerprint
 
@@ -60,14 +60,14 @@ def explains_student(source: Source) -> bool:
     return source.config.get("explains", METHODS[source.method].explains) == "student"
 
 
-def is_measured(source: Source, measure: Measure) -> bool:
-    """Tell whether a measure says something of these maps: what asks the student, only of a pass over the student."""
-    return measure not in OF_STUDENT or (explains_student(source) and not METHODS[source.method].is_query_based)
+def applies_to(source: Source, metric: Metric) -> bool:
+    """Tell whether a metric says something of these maps: what asks the student, only of a pass over the student."""
+    return metric not in OF_STUDENT or (explains_student(source) and not METHODS[source.method].asks)
 
 
 def make_explainer(source: Source, student: Student | None) -> Explainer | None:
-    """Load what made a source's maps; None where no measure makes one anew."""
-    if student is None or not is_measured(source, "max_sensitivity"):
+    """Load what made a source's maps; None where no metric makes one anew."""
+    if student is None or not applies_to(source, "max_sensitivity"):
         return None
     return explainer_of(METHODS[source.method], student, source.config["options"])
 

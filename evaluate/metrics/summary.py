@@ -11,7 +11,7 @@ import pandas as pd
 from cluster.storage import Folder
 from cluster.tracking.tracker import Tracker
 from evaluate.jobs import make_runs
-from evaluate.metrics.schema import read_measures
+from evaluate.metrics.schema import read_metrics
 from evaluate.metrics.settings import settings_hash
 from evaluate.scored_method import name_methods, title
 from evaluate.statistics import Interval, mean_interval
@@ -21,7 +21,7 @@ COLUMNS = ["image_id", "config_hash", "measure", "protocol_hash", "value", "teac
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSummary:
-    """One measure of one method over all images that have a value."""
+    """One metric of one method over all images that have a value."""
 
     label: str
     """The method's name in tables, as `name_methods` gives it."""
@@ -29,7 +29,7 @@ class MetricSummary:
     """Its registered name."""
     config_hash: str
     """Hash of the maps' configuration."""
-    measure: str
+    metric: str
     """The row's name, a key of `evaluate.metrics.settings.HIGHER_IS_BETTER`."""
     protocol_hash: str
     """Hash of the measure's settings."""
@@ -51,40 +51,40 @@ class MetricSummary:
 
 
 def summarize_metrics(folders: Sequence[str]) -> list[MetricSummary]:
-    """Sum up measures folders: one entry per method and measure, methods in the folders' order.
+    """Sum up metrics folders: one entry per method and metric, methods in the folders' order.
 
     Raises:
-        ValueError: a folder holds no measures, they are of different black boxes, a measure has different settings or
+        ValueError: a folder holds no metrics, they are of different black boxes, a metric has different settings or
             images in two of them, or a method's measure stands in two of them.
         FileNotFoundError: a folder is missing.
     """
     opened = [Folder(uri) for uri in folders]
-    configs = [measures_config(folder) for folder in opened]
+    configs = [metrics_config(folder) for folder in opened]
     _refuse_different(opened, configs)
     named = {scored.config_hash: scored for scored in name_methods([e for c in configs for e in c["maps"]])}
     found: dict[tuple[str, str], MetricSummary] = {}
     for folder in opened:
-        frame: Any = read_measures(folder, COLUMNS).to_pandas()
-        for (config_hash, measure), rows in frame.groupby(["config_hash", "measure"], sort=False, observed=True):
-            if (config_hash, measure) in found:
+        frame: Any = read_metrics(folder, COLUMNS).to_pandas()
+        for (config_hash, metric), rows in frame.groupby(["config_hash", "measure"], sort=False, observed=True):
+            if (config_hash, metric) in found:
                 raise ValueError(
-                    f"{measure} of {named[config_hash].label} stands in {folder.uri} and in an earlier folder; "
+                    f"{metric} of {named[config_hash].label} stands in {folder.uri} and in an earlier folder; "
                     "give one of them"
                 )
-            found[config_hash, measure] = _metric_summary(named[config_hash], measure, rows)
+            found[config_hash, metric] = _metric_summary(named[config_hash], metric, rows)
     return list(found.values())
 
 
-def measures_config(folder: Folder) -> dict[str, Any]:
-    """Read what a measures folder was made with. Raises: ValueError, FileNotFoundError."""
+def metrics_config(folder: Folder) -> dict[str, Any]:
+    """Read what a metrics folder was made with. Raises: ValueError, FileNotFoundError."""
     config = folder.config()
     if "measures" not in config:
-        raise ValueError(f"{folder.uri} holds no measures; give the --out folder of `python -m evaluate measures`")
+        raise ValueError(f"{folder.uri} holds no metrics; give the --out folder of `python -m evaluate measures`")
     return config
 
 
 def _refuse_different(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse two black boxes, and two settings or sets of images of one measure; measures differ in their images."""
+    """Refuse two black boxes, and two settings or sets of images of one metric; measures differ in their images."""
     first: dict[str, tuple[str, str]] = {}
     for folder, config in zip(folders, configs, strict=True):
         images = f"images {config['data_fingerprint']}"
@@ -98,14 +98,14 @@ def _refuse_different(folders: Sequence[Folder], configs: Sequence[Mapping[str, 
                 )
 
 
-def _metric_summary(scored: Any, measure: str, rows: Any) -> MetricSummary:
+def _metric_summary(scored: Any, metric: str, rows: Any) -> MetricSummary:
     valued = rows[rows["value"].notna()]
     costs = {name: float(valued[name].astype("float64").mean()) for name in ("teacher_queries", "seconds")}
     return MetricSummary(
         label=scored.label,
         method=scored.method,
         config_hash=scored.config_hash,
-        measure=measure,
+        metric=metric,
         protocol_hash=rows["protocol_hash"].iloc[0],
         values=pd.Series(valued["value"].to_numpy(), index=pd.Index(valued["image_id"].astype(object))),
         num_errors=len(rows) - len(valued),
@@ -117,10 +117,10 @@ def _metric_summary(scored: Any, measure: str, rows: Any) -> MetricSummary:
 def track_metrics(
     folder: Folder, experiment: str, summaries: Sequence[MetricSummary], stored: Mapping[str, Any]
 ) -> None:
-    """Make one MLflow run per method, unless the measures folder notes that this store has it already.
+    """Make one MLflow run per method, unless the metrics folder notes that this store has it already.
 
     Args:
-        folder: the measures folder.
+        folder: the metrics folder.
         experiment: the data set's name.
         measured: what it came to.
         stored: the folder's configuration.
@@ -132,11 +132,11 @@ def track_metrics(
     make_runs(folder, runs)
 
 
-def metrics(summaries: Sequence[MetricSummary]) -> dict[str, float]:
+def mlflow_metrics(summaries: Sequence[MetricSummary]) -> dict[str, float]:
     """List one method's numbers by their MLflow names; what is not a number is left out."""
     named: dict[str, float] = {}
     for one in summaries:
-        name = one.measure
+        name = one.metric
         named |= {name: one.value.mean, f"{name}_low": one.value.low, f"{name}_high": one.value.high}
         named |= {f"{name}_num_images": float(one.value.num), f"{name}_num_errors": float(one.num_errors)}
         named |= {f"{name}_seconds": one.seconds, f"{name}_teacher_queries": one.teacher_queries}
@@ -154,7 +154,7 @@ def _track(
 ) -> str | None:
     kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit", "per_class")
     options = {f"option.{name}": value for name, value in entry["config"]["options"].items()}
-    hashes = {f"protocol_hash.{one.measure}": one.protocol_hash for one in summaries}
+    hashes = {f"protocol_hash.{one.metric}": one.protocol_hash for one in summaries}
     student = {name: entry["config"][name] for name in ("student", "student_fingerprint", "target")}
     params = {
         "method": entry["method"],
@@ -171,5 +171,5 @@ def _track(
         "measures": uri,
     }
     with Tracker(experiment, title(entry), params=params, tags=tags, key=key) as tracker:
-        tracker.log(metrics(summaries))
+        tracker.log(mlflow_metrics(summaries))
     return tracker.run_id

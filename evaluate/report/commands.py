@@ -9,7 +9,7 @@ from cluster.storage import unlike_defaults
 from distill.training.recipes import RECIPES
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import Protocol
-from evaluate.metrics.settings import FIELDS, MEASURES, Settings
+from evaluate.metrics.settings import FIELDS, METRICS, Settings
 from evaluate.report.report_data import ReportData
 from explain.methods.registry import METHODS
 
@@ -67,10 +67,10 @@ def games(config: Mapping[str, Any], out: str) -> str:
 
 
 def measures(config: Mapping[str, Any], out: str) -> str:
-    """Rebuild `python -m evaluate measures` from the configuration of measures."""
+    """Rebuild `python -m evaluate measures` from the configuration of metrics."""
     found = config["measures"]
     settings = {name: fields[name] for measure, fields in found.items() for name in FIELDS.get(measure, ())}
-    names = [name for name in MEASURES if name in found]
+    names = [name for name in METRICS if name in found]
     own = {"measures": names, "student": config.get("student"), "boxes": config.get("boxes")}
     return _judging("evaluate measures", config, out, **own, **unlike_defaults(settings, Settings()))
 

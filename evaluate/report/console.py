@@ -48,17 +48,17 @@ def _derived(summaries: Sequence[GamesSummary], names: Sequence[str]) -> Table:
     return table
 
 
-def print_measures(summaries: Sequence[MetricSummary], console: Console | None = None) -> None:
-    """Print one line per method and measure: the mean with its 95 % interval, images and errors."""
+def print_metrics(summaries: Sequence[MetricSummary], console: Console | None = None) -> None:
+    """Print one line per method and metric: the mean with its 95 % interval, images and errors."""
     table = Table(title="Measures on the black box, 95 % intervals")
     for heading in ("method", "measure", "better"):
         table.add_column(heading, no_wrap=True)
     for heading in ("value", "images", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in summaries:
-        better = "higher" if HIGHER_IS_BETTER[one.measure] else "lower"
+        better = "higher" if HIGHER_IS_BETTER[one.metric] else "lower"
         value = interval_text(one.value)
-        table.add_row(one.label, one.measure, better, value, str(one.value.num), str(one.num_errors))
+        table.add_row(one.label, one.metric, better, value, str(one.value.num), str(one.num_errors))
     (console or Console()).print(table)
 
 

@@ -9,14 +9,14 @@ import pandas as pd
 from cluster.storage import Folder
 from distill.data import ImageSet, open_images
 from evaluate.analysis.agreement import Disagreements, StudentFacts, disagreements, read_student
-from evaluate.analysis.columns import Column, game_columns, measure_columns
+from evaluate.analysis.columns import Column, game_columns, metric_columns
 from evaluate.analysis.comparison import MethodRow, method_rows
 from evaluate.analysis.conclusions import sentences
 from evaluate.analysis.strata import Strata, strata
 from evaluate.format.safe_text import readable
-from evaluate.games.protocol import MEASURES
+from evaluate.games.protocol import RANKINGS
 from evaluate.games.reader import Results, load_results
-from evaluate.metrics.summary import MetricSummary, measures_config, summarize_metrics
+from evaluate.metrics.summary import MetricSummary, metrics_config, summarize_metrics
 from evaluate.paper.order import order_sentences
 from evaluate.paper.published import PRINTED, Printed
 from evaluate.paper.scores import DataSet, data_name
@@ -29,7 +29,7 @@ class ReportData:
     results: Results
     """The scores."""
     measured: Mapping[str, Mapping[str, Any]]
-    """Configurations of the measures folders, by URI."""
+    """Configurations of the metrics folders, by URI."""
     columns: list[Column]
     """What the table shows of each method."""
     rows: list[MethodRow]
@@ -68,11 +68,11 @@ def gather(
         against: the method that the others are tested against, as `load_results` takes it.
 
     Raises:
-        ValueError: the scores cannot stand in one report, there are none, or the measures are not of their maps.
+        ValueError: the scores cannot stand in one report, there are none, or the metrics are not of their maps.
     """
     results = load_results(scores, against=against)
     measured = summarize_metrics(measures)
-    configs = {folder.uri: measures_config(folder) for folder in map(Folder, measures)}
+    configs = {folder.uri: metrics_config(folder) for folder in map(Folder, measures)}
     _refuse_unfit(results, configs, measured)
     columns, tables = _columns(results, measured)
     data_set, row = DataSet(name=data_name(results.config), results=results), _paper_row(beside, results.config)
@@ -108,13 +108,13 @@ def _refuse_unfit(
     for uri, config in configs.items():
         if config["teacher_fingerprint"] != judge:
             raise ValueError(
-                f"the measures in {uri} ask {config['teacher']} ({config['teacher_fingerprint']}), the scores "
+                f"the metrics in {uri} ask {config['teacher']} ({config['teacher_fingerprint']}), the scores "
                 f"{results.config['teacher']} ({judge}); measure the maps on that black box"
             )
         strangers = [entry for entry in config["maps"] if entry["config_hash"] not in known]
         if strangers:
             raise ValueError(
-                f"the measures in {uri} are of maps that have no scores, first {strangers[0]['method']} "
+                f"the metrics in {uri} are of maps that have no scores, first {strangers[0]['method']} "
                 f"({strangers[0]['config_hash']}, {strangers[0]['uri']}); play the games with them too, or leave these "
                 "measures out"
             )
@@ -123,7 +123,7 @@ def _refuse_unfit(
         others = one.values.index.difference(scored)
         if len(others):
             raise ValueError(
-                f"{one.measure} of {one.label} is of {len(others)} images without scores, first {others[0]}; measure "
+                f"{one.metric} of {one.label} is of {len(others)} images without scores, first {others[0]}; measure "
                 "the images that were scored"
             )
 
@@ -131,10 +131,10 @@ def _refuse_unfit(
 def _columns(results: Results, measured: Sequence[MetricSummary]) -> tuple[list[Column], dict[str, pd.DataFrame]]:
     """Lay out the table: its columns, and each one's values, images x labels."""
     labels = {scored.config_hash: scored.label for scored in results.methods}
-    tables = {str(name): table for name in MEASURES if (table := results.measure(name)) is not None}
-    columns = game_columns(tables) + measure_columns({one.measure for one in measured})
-    for name in {one.measure for one in measured}:
-        tables[name] = pd.DataFrame({labels[one.config_hash]: one.values for one in measured if one.measure == name})
+    tables = {str(name): table for name in RANKINGS if (table := results.measure(name)) is not None}
+    columns = game_columns(tables) + metric_columns({one.metric for one in measured})
+    for name in {one.metric for one in measured}:
+        tables[name] = pd.DataFrame({labels[one.config_hash]: one.values for one in measured if one.metric == name})
     return columns, tables
 
 

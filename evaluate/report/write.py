@@ -101,7 +101,7 @@ def _track(report_data: ReportData, written: Sequence[str]) -> None:
             own = {"method": method, "config_hash": config_hash}
             name = title({"method": method, "config": row.scored.config})
             with Tracker(report_data.data_name, name, params=own, run_id=runs[config_hash]) as tracker:
-                tracker.log(metrics(row, report_data.columns))
+                tracker.log(mlflow_metrics(row, report_data.columns))
 
 
 def _games_runs(report_data: ReportData) -> dict[str, str]:
@@ -113,7 +113,7 @@ def _games_runs(report_data: ReportData) -> dict[str, str]:
     return {own: made[key] for own, key in keys.items() if made.get(key)}
 
 
-def metrics(row: MethodRow, columns: Sequence[Column]) -> dict[str, float]:
+def mlflow_metrics(row: MethodRow, columns: Sequence[Column]) -> dict[str, float]:
     """List a method's figures by their MLflow names; what is not a number is left out."""
     named: dict[str, float] = {}
     for column in columns:

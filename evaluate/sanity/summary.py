@@ -61,7 +61,7 @@ def _check_summary(method: str, check: str, stage: str | None, rows: Any) -> Che
     )
 
 
-def metrics(summaries: Sequence[CheckSummary]) -> dict[str, float]:
+def mlflow_metrics(summaries: Sequence[CheckSummary]) -> dict[str, float]:
     """List one method's numbers by their MLflow names; what is not a number is left out."""
     named: dict[str, float] = {}
     for one in summaries:
@@ -95,7 +95,7 @@ def _track(
     params = {"method": method, **options, **{name: value for name, value in stored.items() if name != "methods"}}
     tags = {"stage": "sanity", "method": method, "protocol_hash": stored["protocol_hash"], "sanity": uri}
     with Tracker(experiment, method, params=params, tags=tags, key=key) as tracker:
-        tracker.log(metrics(summaries))
+        tracker.log(mlflow_metrics(summaries))
         for name in SIMILARITIES:
             fall = [one.similarities[name].mean for one in summaries if one.check == "randomised"]
             if np.isfinite(fall).all():

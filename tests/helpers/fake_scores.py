@@ -15,8 +15,8 @@ from distill.demo.rendering import CLASSES, render
 from evaluate.analysis.comparison import MethodRow
 from evaluate.games.protocol import ALL_GAMES, GAMES, Protocol, is_deletion
 from evaluate.games.schema import SCHEMA_VERSION, scores_schema, scores_table
-from evaluate.metrics.schema import measures_schema
-from evaluate.metrics.settings import MEASURES, ROWS, Settings, settings_hash
+from evaluate.metrics.schema import metrics_schema
+from evaluate.metrics.settings import METRICS, ROWS, Settings, settings_hash
 from evaluate.scored_method import Scored
 from evaluate.statistics import Interval
 from explain.maps import maps_table
@@ -254,10 +254,10 @@ def write_part(folder: Folder, name: str, table: pa.Table) -> None:
     folder.write_bytes(name, sink.getvalue().to_pybytes())
 
 
-def write_measures(
+def write_metrics(
     world: World,
     out: Path,
-    names: Sequence[str] = tuple(MEASURES),
+    names: Sequence[str] = tuple(METRICS),
     *,
     limit: int | None = None,
     **changes: Any,
@@ -268,7 +268,7 @@ def write_measures(
     """
     scores = Folder(world.scores).config()
     fields: dict[str, Any] = {name: {"measure": name} for name in names}
-    fields |= {name: Settings().fields(name, target="teacher", objects="masks") for name in MEASURES if name in names}
+    fields |= {name: Settings().fields(name, target="teacher", objects="masks") for name in METRICS if name in names}
     kept = ("teacher", "teacher_fingerprint", "data", "data_name", "data_fingerprint", "split", "maps")
     config = {"schema_version": "1", "measures": fields, "student": str(world.run), "student_fingerprint": "student0"}
     config |= {**{name: scores[name] for name in kept}, "boxes": None, "limit": limit, **changes}
@@ -284,7 +284,7 @@ def write_measures(
                     row = {**same, **cost, "measure": name, "protocol_hash": settings_hash(own)}
                     value = measured_value(name, image_id, entry)
                     rows.append(row | ({"error": "no student"} if value is None else {"value": value}))
-    write_part(folder, "part-00000.parquet", pa.Table.from_pylist(rows, schema=measures_schema(config, "x")))
+    write_part(folder, "part-00000.parquet", pa.Table.from_pylist(rows, schema=metrics_schema(config, "x")))
     folder.finish({"rows": len(rows)})
     return folder.uri
 

@@ -13,7 +13,7 @@ from fake_scores import make_world
 from cluster.storage import Folder
 from evaluate.__main__ import main
 from evaluate.analysis.rank_stability import Stability, compare
-from evaluate.games.protocol import MEASURES, Protocol, RankedBy
+from evaluate.games.protocol import RANKINGS, Protocol, RankedBy
 from evaluate.games.schema import read_scores
 from evaluate.report.rank_stability import comma_separated, console_text, markdown
 
@@ -92,13 +92,13 @@ def test_wins_are_counted_image_by_image_within_a_protocol(scores: list[str], fo
     assert found.overall == pytest.approx(np.nanmean(found.wins, axis=1))
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", RANKINGS)
 def test_every_measure_ranks_a_good_map_over_noise(scores: list[str], measure: RankedBy) -> None:
     found = compare(scores[:2], measure=measure)
     assert found.methods.index("mal_grad_cam") < found.methods.index("random")
     i, j = found.methods.index("mal_grad_cam"), found.methods.index("random")
     assert found.wins[i, j] > 0.7
-    assert set(get_args(RankedBy)) == set(MEASURES)
+    assert set(get_args(RankedBy)) == set(RANKINGS)
 
 
 def test_texts_hold_the_same_numbers(found: Stability) -> None:

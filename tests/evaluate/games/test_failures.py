@@ -23,8 +23,8 @@ from evaluate.__main__ import main as evaluate_main
 from evaluate.games.job import GamesWorker
 from evaluate.games.protocol import Protocol
 from evaluate.map_sets import Source, map_items
-from evaluate.metrics.job import MeasuresWorker, image_items
-from evaluate.metrics.settings import Settings, check_measures
+from evaluate.metrics.job import MetricsWorker, image_items
+from evaluate.metrics.settings import Settings, check_metrics
 from explain.__main__ import main as explain_main
 from explain.job import MapWorker
 from explain.maps import maps_table
@@ -95,11 +95,11 @@ def play(place: SimpleNamespace) -> Callable[[], Any]:
 
 
 def measure(place: SimpleNamespace) -> Callable[[], Any]:
-    settings, wanted = Settings(num_subsets=8), check_measures(["road", "mu_fidelity"])
+    settings, wanted = Settings(num_subsets=8), check_metrics(["road", "mu_fidelity"])
     measures = {name: settings.fields(name, target="teacher", objects=None) for name in wanted}
     stored = {"teacher": TEACHER, "student": None, "boxes": None, "measures": measures}
     config = {"stored": stored, "settings": settings, "sources": [place.source], "images": place.light}
-    worker = MeasuresWorker(config)
+    worker = MetricsWorker(config)
     return lambda: worker(json.loads(json.dumps(image_items([place.source], place.images))))
 
 

@@ -31,15 +31,15 @@ from evaluate.__main__ import main
 from evaluate.games.baselines import BASELINES, image_rng
 from evaluate.map_sets import open_played_images, open_sources
 from evaluate.metrics.compute import FUNCTIONS, Subject
-from evaluate.metrics.job import MeasuresWorker, image_items
+from evaluate.metrics.job import MetricsWorker, image_items
 from evaluate.metrics.max_sensitivity import max_sensitivity
 from evaluate.metrics.mu_fidelity import draw_subsets, mu_fidelity, subset_frames, subset_sums
 from evaluate.metrics.objects import Objects
 from evaluate.metrics.pointing import mass_inside
 from evaluate.metrics.road import road_frames
-from evaluate.metrics.settings import FIELDS, HIGHER_IS_BETTER, MEASURES, ROWS, Settings, settings_hash
+from evaluate.metrics.settings import FIELDS, HIGHER_IS_BETTER, METRICS, ROWS, Settings, settings_hash
 from evaluate.metrics.student_passes import check_student
-from evaluate.metrics.summary import metrics, summarize_metrics
+from evaluate.metrics.summary import mlflow_metrics, summarize_metrics
 from evaluate.statistics import mean_interval
 from explain.maps import maps_table
 from explain.methods.query.rise import rise_masks
@@ -170,19 +170,19 @@ def worker_config(place: SimpleNamespace, measures: tuple[Any, ...], **changes: 
 
 
 def items_of(place: SimpleNamespace) -> list[Any]:
-    sources = worker_config(place, MEASURES)["sources"]
+    sources = worker_config(place, METRICS)["sources"]
     images = open_played_images(str(place.data), sources[0], None)
     return json.loads(json.dumps(image_items(sources, images)))
 
 
 @pytest.fixture(scope="module")
 def table(place: SimpleNamespace) -> Any:
-    worker = MeasuresWorker(worker_config(place, MEASURES))
+    worker = MetricsWorker(worker_config(place, METRICS))
     place.asked = count_queries(worker)
     return worker(items_of(place)).to_pandas()
 
 
-def count_queries(worker: MeasuresWorker) -> list[int]:
+def count_queries(worker: MetricsWorker) -> list[int]:
     asked: list[int] = []
     forward = worker.teacher.forward
 
@@ -206,7 +206,7 @@ def test_every_image_method_and_measure_is_one_row(table):
     assert not keys.duplicated().any()
     assert (table["value"].isna() == table["error"].notna()).all()
     assert set(table["measure"]) == set(HIGHER_IS_BETTER)
-    for measure in MEASURES:
+    for measure in METRICS:
         wanted = settings_hash(SETTINGS.fields(measure, target="teacher", objects="masks"))
         assert set(table[table["measure"].isin(ROWS[measure])]["protocol_hash"]) == {wanted}
     assert table.groupby("method")["config_hash"].nunique().eq(1).all()
@@ -409,7 +409,7 @@ def test_a_student_that_answers_with_nothing_has_a_row_that_says_so(place):
 
 
 def test_an_image_alone_is_the_same_as_in_a_shard(place, table):
-    worker = MeasuresWorker(worker_config(place, ("road", "mu_fidelity", "max_sensitivity", "fidelity")))
+    worker = MetricsWorker(worker_config(place, ("road", "mu_fidelity", "max_sensitivity", "fidelity")))
     alone = worker([items_of(place)[5]]).to_pandas()
     together = table.set_index(["image_id", "method", "measure"])["value"]
     for row in alone.to_dict("records"):
@@ -424,7 +424,7 @@ def test_boxes_stand_in_for_masks(place, tmp_path):
     images = open_images(str(place.data))
     objects = Objects(images=images, boxes=str(tmp_path))
     objects.check()
-    worker = MeasuresWorker(worker_config(place, ("energy",), boxes=str(tmp_path)))
+    worker = MetricsWorker(worker_config(place, ("energy",), boxes=str(tmp_path)))
     rows = worker([item for item in items_of(place) if item["image_id"] in ("00.png", "05.png")]).to_pandas()
     mask = images.mask("00.png")
     assert mask is not None
@@ -435,7 +435,7 @@ def test_boxes_stand_in_for_masks(place, tmp_path):
 
 
 def test_what_a_measure_needs_is_asked_for_before_work(place, tmp_path):
-    sources = worker_config(place, MEASURES)["sources"]
+    sources = worker_config(place, METRICS)["sources"]
     teacher, asked = load_teacher(TEACHER), ("max_sensitivity", "fidelity")
     assert check_student(place.run, sources, teacher, asked) == load_student(place.run).fingerprint
     with pytest.raises(ValueError, match="give --student RUN"):
@@ -488,11 +488,11 @@ def test_hashes_name_a_measures_own_settings():
 
     def hashes(settings: Settings, **changes: Any) -> dict[str, str]:
         given: dict[str, Any] = {"target": "teacher", "objects": "masks", **changes}
-        return {name: settings_hash(settings.fields(name, **given)) for name in MEASURES}
+        return {name: settings_hash(settings.fields(name, **given)) for name in METRICS}
 
     before = hashes(Settings())
     assert hashes(Settings(tolerance_px=15.0, percentages=Settings().percentages[::-1])) == before
-    assert len(set(before.values())) == len(MEASURES)
+    assert len(set(before.values())) == len(METRICS)
     assert {name for names in FIELDS.values() for name in names} == {f.name for f in dataclasses.fields(Settings)}
     for after, moved in (
         (hashes(Settings(percentages=(50,))), {"road"}),
@@ -502,14 +502,14 @@ def test_hashes_name_a_measures_own_settings():
         (hashes(Settings(num_points=5)), {"fidelity"}),
         (hashes(Settings(seed=1)), {"road", "mu_fidelity", "max_sensitivity", "fidelity"}),
         (hashes(Settings(), objects="boxes"), {"pointing", "energy"}),
-        (hashes(Settings(), target="label"), set(MEASURES)),
+        (hashes(Settings(), target="label"), set(METRICS)),
     ):
-        assert {name for name in MEASURES if after[name] != before[name]} == moved
+        assert {name for name in METRICS if after[name] != before[name]} == moved
 
 
 def test_measured_is_a_mean_with_its_interval_and_its_errors(place, tmp_path, table):
-    write_measured(place, tmp_path / "out", MEASURES)
-    found = {(one.label, one.measure): one for one in summarize_metrics([str(tmp_path / "out")])}
+    write_measured(place, tmp_path / "out", METRICS)
+    found = {(one.label, one.metric): one for one in summarize_metrics([str(tmp_path / "out")])}
     assert set(found) == {(method, name) for method in METHODS for name in NAMES[method]}
     rows = table[(table["method"] == "random") & (table["measure"] == "mu_fidelity")]
     one = found["random", "mu_fidelity"]
@@ -518,7 +518,7 @@ def test_measured_is_a_mean_with_its_interval_and_its_errors(place, tmp_path, ta
     assert (one.value.num, one.num_errors) == (int(rows["value"].notna().sum()), int(rows["value"].isna().sum()))
     nowhere = dataclasses.replace(one, measure="road_gap", values=one.values.iloc[:0], num_errors=NUM_IMAGES)
     assert nowhere.value.num == 0
-    named = metrics([one, nowhere])
+    named = mlflow_metrics([one, nowhere])
     assert named["mu_fidelity"] == one.value.mean
     assert "road_gap" not in named
     assert named["road_gap_num_errors"] == NUM_IMAGES
@@ -527,7 +527,7 @@ def test_measured_is_a_mean_with_its_interval_and_its_errors(place, tmp_path, ta
 def test_folders_of_different_measures_come_together_and_the_same_twice_does_not(place, tmp_path):
     first = write_measured(place, tmp_path / "first", ("road",))
     second = write_measured(place, tmp_path / "second", ("energy",))
-    assert {one.measure for one in summarize_metrics([first, second])} == {*ROWS["road"], *ROWS["energy"]}
+    assert {one.metric for one in summarize_metrics([first, second])} == {*ROWS["road"], *ROWS["energy"]}
     with pytest.raises(ValueError, match="stands in"):
         summarize_metrics([first, first])
     with pytest.raises(ValueError, match="holds no measures"):
@@ -552,7 +552,7 @@ def write_measured(place: SimpleNamespace, out: Path, names: tuple[Any, ...], **
     config["stored"] |= {"maps": records, "data_fingerprint": "d", "teacher_fingerprint": "t", **changes}
     folder = Folder(str(out))
     folder.claim(config["stored"], what="measures")
-    pq.write_table(MeasuresWorker(config)(items_of(place)), out / "part-00000.parquet")
+    pq.write_table(MetricsWorker(config)(items_of(place)), out / "part-00000.parquet")
     return folder.uri
 
 
@@ -572,7 +572,7 @@ def test_the_command_writes_measures_on_ray_and_tells_mlflow(place, table, ray_h
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     out = str(place.root / "measures")
     words = ["--maps", *place.maps, "--data", str(place.data), "--teacher", TEACHER, "--out", out]
-    words += ["--student", place.run, "--measures", *MEASURES, "--percentages", "20", "60", "--num-subsets", "16"]
+    words += ["--student", place.run, "--measures", *METRICS, "--percentages", "20", "60", "--num-subsets", "16"]
     words += ["--grid", "4", "--num-perturbations", "3", "--tolerance-px", "2", "--num-masks", "8", "--num-points", "5"]
     for _ in range(2):  # the second start finds everything done
         assert main(["measures", *words]) == 0

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import tyro
-from fake_scores import make_world, write_measures
+from fake_scores import make_world, write_metrics
 
 from cluster.storage import Folder
 from distill.__main__ import Distil
 from distill.training.recipes import RECIPES, Recipe
-from evaluate.__main__ import Command, Games, Measures, Report, Similarity
+from evaluate.__main__ import Command, Games, Metrics, Report, Similarity
 from evaluate.games.protocol import Protocol
-from evaluate.metrics.settings import MEASURES, Settings
+from evaluate.metrics.settings import METRICS, Settings
 from evaluate.report.commands import commands, distil, explain, games, measures
 from evaluate.report.report_data import ReportData, gather
 from explain.__main__ import parse
@@ -45,7 +45,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     root = tmp_path_factory.mktemp("a place; $(rm -rf ~) 'quoted'")
     protocol = Protocol(deletion_substrate="noise", patches=14, least_relevant=True, seed=3)
     world = make_world(root, num_images=3, skills={"mal_grad_cam": 0.7, "random": 0.1}, protocol=protocol)
-    return gather([world.scores], [write_measures(world, root / "measures", limit=2)])
+    return gather([world.scores], [write_metrics(world, root / "measures", limit=2)])
 
 
 def test_every_stage_has_its_command(found: ReportData) -> None:
@@ -74,8 +74,8 @@ def test_what_is_asked_for_again_is_what_is_stored(found: ReportData) -> None:
     assert asked.maps == tuple(entry["uri"] for entry in config["maps"])
     assert (asked.data, asked.teacher, asked.out) == (config["data"], config["teacher"], found.results.uris[0])
     asked = evaluated(lines[3])
-    assert isinstance(asked, Measures)
-    assert (asked.measures, asked.limit, asked.settings) == (MEASURES, 2, Settings())
+    assert isinstance(asked, Metrics)
+    assert (asked.measures, asked.limit, asked.settings) == (METRICS, 2, Settings())
     assert asked.out == next(iter(found.measured))
     asked = evaluated(lines[4])
     assert isinstance(asked, Similarity)
@@ -109,7 +109,7 @@ def test_explain_keeps_what_is_not_the_default(changes: dict[str, Any]) -> None:
 
 def test_measures_keep_their_settings() -> None:
     settings = Settings(percentages=(20, 60), num_subsets=16, grid=4, tolerance_px=2, seed=5)
-    fields = {name: settings.fields(name, target="teacher", objects="boxes") for name in MEASURES}
+    fields = {name: settings.fields(name, target="teacher", objects="boxes") for name in METRICS}
     config = {
         "measures": fields,
         "data": "d",
@@ -121,7 +121,7 @@ def test_measures_keep_their_settings() -> None:
     }
     asked = evaluated(measures({**config, "maps": [{"uri": "m"}]}, "out"))
     assert asked.settings == settings
-    assert (asked.student, asked.boxes, asked.measures) == ("run", "./-boxes", MEASURES)
+    assert (asked.student, asked.boxes, asked.measures) == ("run", "./-boxes", METRICS)
 
 
 def test_games_of_the_default_protocol_name_no_setting() -> None:

@@ -21,8 +21,8 @@ from evaluate.games.job import GamesWorker
 from evaluate.games.protocol import Protocol
 from evaluate.games.reader import load_results
 from evaluate.map_sets import Source, map_items
-from evaluate.metrics.job import MeasuresWorker, image_items
-from evaluate.metrics.settings import Settings, check_measures
+from evaluate.metrics.job import MetricsWorker, image_items
+from evaluate.metrics.settings import Settings, check_metrics
 from evaluate.scored_method import name_methods
 from explain.compiled.select import EAGER
 from explain.job import MapWorker
@@ -85,10 +85,10 @@ def test_a_black_box_of_one_class_has_maps_and_even_curves(images: Any, tmp_path
 
 def test_measures_of_one_class_have_a_value_or_say_why_not(images: Any, tmp_path: Path) -> None:
     source, settings = explain(images, tmp_path, "edges"), Settings(num_subsets=8)
-    wanted = check_measures(["road", "mu_fidelity"])
+    wanted = check_metrics(["road", "mu_fidelity"])
     measures = {name: settings.fields(name, target="teacher", objects=None) for name in wanted}
     stored = {"teacher": TEACHER, "student": None, "boxes": None, "measures": measures}
-    worker = MeasuresWorker({"stored": stored, "settings": settings, "sources": [source], "images": images})
+    worker = MetricsWorker({"stored": stored, "settings": settings, "sources": [source], "images": images})
     found = worker(json.loads(json.dumps(image_items([source], images)))).to_pandas()
     assert (found["value"].isna() == found["error"].notna()).all()
     of_mu = found[found["measure"].str.startswith("mu_fidelity")]

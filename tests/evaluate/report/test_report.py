@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_scores import DIFFERING, SKILLS, World, make_world, measured_value, write_measures
+from fake_scores import DIFFERING, SKILLS, World, make_world, measured_value, write_metrics
 from object_store import BUCKET, ObjectStore
 from rich.console import Console
 
 from cluster.storage import Folder
-from evaluate.analysis.columns import game_columns, measure_columns
+from evaluate.analysis.columns import game_columns, metric_columns
 from evaluate.analysis.comparison import MethodRow
 from evaluate.games.protocol import Protocol
 from evaluate.games.schema import read_scores
@@ -31,7 +31,7 @@ from evaluate.report.console import print_games
 from evaluate.report.html import bars, render, signed
 from evaluate.report.report_data import ReportData, gather
 from evaluate.report.texts import comma_separated, console_text, markdown
-from evaluate.report.write import metrics, write_report
+from evaluate.report.write import mlflow_metrics, write_report
 from evaluate.statistics import Interval, holm, wilcoxon
 
 
@@ -55,7 +55,7 @@ LIMIT = 15  # images that are measured
 
 @pytest.fixture(scope="module")
 def measured(world: World) -> str:
-    return write_measures(world, world.run.parent / "measures", limit=LIMIT)
+    return write_metrics(world, world.run.parent / "measures", limit=LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_the_students_own_figures_are_not_tested(full: ReportData) -> None:
 
 def test_every_measure_has_a_column_with_its_direction() -> None:
     names = [name for own in ROWS.values() for name in own]
-    columns = measure_columns([*names, "something_new"])
+    columns = metric_columns([*names, "something_new"])
     assert {column.name for column in columns} == {*names, "something_new"}
     assert columns[-1].heading == "Something new"
     assert not columns[-1].is_compared
@@ -282,9 +282,9 @@ def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, ReportData
     folder = Folder(world.scores)
     sources = open_maps(folder)
     (outcome,) = [o for o in summarize_games(folder, sources) if o.source.method == "mal_grad_cam"]
-    row, logged = more.rows[0], outcome.metrics()
+    row, logged = more.rows[0], outcome.mlflow_metrics()
     assert row.scored.label == "mal_grad_cam"
-    ours = metrics(row, more.columns)
+    ours = mlflow_metrics(row, more.columns)
     assert set(ours) - set(logged) == {f"insertion_minus_deletion_auc{end}" for end in ("", "_low", "_high")}
     assert {name: ours[name] for name in logged if name in ours} == pytest.approx(
         {name: logged[name] for name in ours if name in logged}
@@ -294,7 +294,7 @@ def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, ReportData
     assert (logged["num_images"], logged["num_errors"], logged["num_insertion_flat"]) == (9, 1, 0)
     assert set(outcome.curves) == {"deletion", "insertion", "deletion_least", "insertion_least"}
     two = Folder(found.results.uris[0])
-    plain = summarize_games(two, open_maps(two))[0].metrics()
+    plain = summarize_games(two, open_maps(two))[0].mlflow_metrics()
     assert not any("least" in name or "gain" in name for name in plain)
     assert (plain["num_images"], plain["num_errors"]) == (22, 2)
     console = Console(file=io.StringIO(), width=160)
@@ -444,7 +444,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         teacher=f"onnx:{EVIL}",
     )
     for one in (world, other):
-        measured = write_measures(one, tmp_path / one.run.parent.name, ("fidelity", EVIL), teacher=EVIL)
+        measured = write_metrics(one, tmp_path / one.run.parent.name, ("fidelity", EVIL), teacher=EVIL)
         page = render(gather([one.scores], [measured]), photographs=True, num_gallery=8)
         tags = Tags(page).found
         assert [tag for tag, _ in tags].count("script") == 1
@@ -569,7 +569,7 @@ def test_measures_of_something_else_are_refused(tmp_path: Path, changes: dict[st
     if "maps" in changes:
         maps = Folder(world.scores).config()["maps"]
         given["maps"] = [maps[0], {**maps[1], "config_hash": "f" * 12}]
-    folder = write_measures(more if "images" in changes else world, tmp_path / "m", ("energy",), **given)
+    folder = write_metrics(more if "images" in changes else world, tmp_path / "m", ("energy",), **given)
     with pytest.raises(ValueError, match=message):
         gather([world.scores], [folder])
 

@@ -25,7 +25,7 @@ from distill.teachers import RefusedImageError, load_teacher
 from evaluate.__main__ import main
 from evaluate.sanity.checks import STAGES, untrained
 from evaluate.sanity.job import SanityWorker, Subject, _row, check_maps, check_methods, load_other, pairs
-from evaluate.sanity.summary import SIMILARITIES, metrics, summarize_checks
+from evaluate.sanity.summary import SIMILARITIES, mlflow_metrics, summarize_checks
 from evaluate.statistics import mean_interval
 from explain.methods.registry import METHODS
 from explain.methods.white_box.mal_grad_cam import mal_grad_cam
@@ -220,7 +220,7 @@ def test_means_are_over_the_images_that_have_a_value(place: SimpleNamespace, tab
         values = own["ssim"].dropna().to_numpy()
         assert one.similarities["ssim"] == mean_interval(values)
         assert one.num_errors == NUM_IMAGES - len(values)
-    named = metrics([one for one in checked if one.method == "matt"])
+    named = mlflow_metrics([one for one in checked if one.method == "matt"])
     assert {"randomised_stem_ssim", "randomised_fc_rank_correlation_low", "other_student_num_errors"} <= set(named)
     assert np.isfinite(list(named.values())).all()
 
@@ -322,4 +322,4 @@ def test_the_command_writes_rows_on_ray_and_tells_mlflow(
         fall = client.get_metric_history(run.info.run_id, "randomised_rank_correlation")
         assert [point.step for point in fall] == list(range(7))
         assert fall[0].value == 1
-        assert fall[-1].value == pytest.approx(run.data.metrics["randomised_stem_rank_correlation"])
+        assert fall[-1].value == pytest.approx(run.data.mlflow_metrics["randomised_stem_rank_correlation"])
