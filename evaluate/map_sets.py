@@ -68,13 +68,13 @@ def open_sources(
     first = sources[0]
     for source in sources:
         for key, problem in SAME.items():
-            _refuse_different(key, problem, first, source)
+            _check_same(key, problem, first, source)
         if cross_teacher:
-            _refuse_different("teacher_fingerprint", "different teachers; cross one at a time", first, source)
-        _refuse_teacher(source, teacher, teacher_fingerprint, cross_teacher=cross_teacher)
+            _check_same("teacher_fingerprint", "different teachers; cross one at a time", first, source)
+        _check_teacher(source, teacher, teacher_fingerprint, cross_teacher=cross_teacher)
     if first.config["target"] is None:
         raise ValueError(f"the maps in {first.uri} name no class to score; explain again with --teacher")
-    _refuse_twice(sources)
+    _check_distinct(sources)
     return sources
 
 
@@ -137,7 +137,7 @@ def _open_source(uri: str) -> Source:
     return Source(uri=folder.uri, config=config)
 
 
-def _refuse_teacher(source: Source, teacher: str, teacher_fingerprint: str, *, cross_teacher: bool) -> None:
+def _check_teacher(source: Source, teacher: str, teacher_fingerprint: str, *, cross_teacher: bool) -> None:
     """Refuse maps of another black box than the one that scores; with `cross_teacher`, those that are not."""
     made_for = source.config["teacher_fingerprint"]
     if cross_teacher and made_for in (None, teacher_fingerprint):
@@ -153,7 +153,7 @@ def _refuse_teacher(source: Source, teacher: str, teacher_fingerprint: str, *, c
         )
 
 
-def _refuse_different(key: str, problem: str, first: Source, other: Source) -> None:
+def _check_same(key: str, problem: str, first: Source, other: Source) -> None:
     got, wanted = other.config[key], first.config[key]
     if got != wanted:
         raise ValueError(
@@ -162,7 +162,7 @@ def _refuse_different(key: str, problem: str, first: Source, other: Source) -> N
         )
 
 
-def _refuse_twice(sources: Sequence[Source]) -> None:
+def _check_distinct(sources: Sequence[Source]) -> None:
     seen: dict[str, str] = {}
     for source in sources:
         if source.config_hash in seen:

@@ -74,7 +74,7 @@ def compare(scores: Sequence[str], *, measure: RankedBy = "gap") -> Stability:
         ValueError: the scores differ in more than their protocol, or lack the measure.
     """
     parts = [load_results([uri]) for uri in dict.fromkeys(scores)]
-    _refuse_unlike(parts)
+    _check_alike(parts)
     values = {_name(part): _values(part, measure) for part in parts}
     labels = sorted({label for columns in values.values() for label in columns})
     standings = {key: s for name, columns in values.items() for key, s in _standings(name, columns, measure).items()}
@@ -96,7 +96,7 @@ def compare(scores: Sequence[str], *, measure: RankedBy = "gap") -> Stability:
     )
 
 
-def _refuse_unlike(parts: Sequence[Results]) -> None:
+def _check_alike(parts: Sequence[Results]) -> None:
     if len(parts) < 2:
         raise ValueError(f"{len(parts)} folder of scores given; give two or more, one per protocol")
     seen: dict[str, str] = {}
@@ -106,12 +106,12 @@ def _refuse_unlike(parts: Sequence[Results]) -> None:
             raise ValueError(f"{seen[name]} and {uri} were made under the same protocol ({name}); give one of them")
         seen[name] = uri
         for key, what in MUST_AGREE.items():
-            _refuse_different(what, parts[0], part, *(str(p.config.get(key)) for p in (parts[0], part)))
-        _refuse_different("maps", parts[0], part, *(_maps(p) for p in (parts[0], part)))
-        _refuse_different("extent", parts[0], part, *(_extent(p) for p in (parts[0], part)))
+            _check_same(what, parts[0], part, *(str(p.config.get(key)) for p in (parts[0], part)))
+        _check_same("maps", parts[0], part, *(_maps(p) for p in (parts[0], part)))
+        _check_same("extent", parts[0], part, *(_extent(p) for p in (parts[0], part)))
 
 
-def _refuse_different(what: str, first: Results, other: Results, wanted: str, got: str) -> None:
+def _check_same(what: str, first: Results, other: Results, wanted: str, got: str) -> None:
     if got != wanted:
         raise ValueError(
             f"the scores must differ in their protocol only, but {first.uris[0]} ({wanted}) and {other.uris[0]} "

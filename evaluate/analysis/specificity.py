@@ -78,7 +78,7 @@ def compare_teachers(scores: Sequence[str]) -> Specificity:
     if not scores:
         raise ValueError("no scores given; give the --out folders of `python -m evaluate games`")
     parts = [load_results([uri], cross_teacher=True) for uri in dict.fromkeys(scores)]
-    _refuse_unlike(parts)
+    _check_alike(parts)
     teachers = {mark: spec for part in parts for mark, spec in (_teacher(_made_for(part)), _teacher(part.config))}
     letters = dict(zip(teachers, string.ascii_uppercase, strict=False))
     cells = _cells(parts, letters)
@@ -109,7 +109,7 @@ def _teacher(config: Mapping[str, Any]) -> tuple[str, str]:
     return config["teacher_fingerprint"], config["teacher"]
 
 
-def _refuse_unlike(parts: Sequence[Results]) -> None:
+def _check_alike(parts: Sequence[Results]) -> None:
     for part in parts:
         for what, wanted, got in zip(("images", "protocols", "targets"), _same(parts[0]), _same(part), strict=True):
             if got != wanted:

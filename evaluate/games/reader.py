@@ -145,8 +145,8 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: s
     folders = [Folder(uri) for uri in dict.fromkeys(uris)]
     configs = tuple(folder.config() for folder in folders)
     if not cross_teacher:
-        _refuse_crossed(folders, configs)
-    _refuse_mixtures(folders, configs)
+        _check_own_teacher(folders, configs)
+    _check_comparable(folders, configs)
     methods = name_methods([maps for config in configs for maps in config["maps"]])
     labels = {scored.config_hash: scored.label for scored in methods}
     curves: dict[tuple[str, str], MeanCurve] = {}
@@ -155,9 +155,9 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: s
         raise ValueError(f"{folders[0].uri} holds no scores of any image; play the games again into another --out")
     rows: Any = pa.concat_tables(blocks).to_pandas()
     rows["name"] = rows["config_hash"].map(labels)
-    _refuse_strangers(rows)
-    _refuse_doubles(rows)
-    _refuse_other_hashes(rows, configs[0]["protocol_hash"])
+    _check_known(rows)
+    _check_unique(rows)
+    _check_hashes(rows, configs[0]["protocol_hash"])
     found = set(rows["name"].unique())
     scored = tuple(scored for scored in methods if scored.label in found)
     return Results(
@@ -180,7 +180,7 @@ def _label_of(name: str, methods: Sequence[Scored]) -> str:
     raise ValueError(f"against {name!r}: no method, or several; give a label or the name of a folder of maps: {known}")
 
 
-def _refuse_crossed(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
+def _check_own_teacher(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
     for folder, config in zip(folders, configs, strict=True):
         if "made_for" in config:
             raise ValueError(
@@ -190,7 +190,7 @@ def _refuse_crossed(folders: Sequence[Folder], configs: Sequence[Mapping[str, An
             )
 
 
-def _refuse_mixtures(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
+def _check_comparable(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
     for key, what in MUST_AGREE.items():
         found = {config.get(key): folder.uri for config, folder in zip(configs, folders, strict=True)}
         if len(found) > 1:
@@ -244,7 +244,7 @@ def _read_block(batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[t
     return scalars.append_column("start", [ends[:, 0]]).append_column("end", [ends[:, 1]])
 
 
-def _refuse_strangers(rows: pd.DataFrame) -> None:
+def _check_known(rows: pd.DataFrame) -> None:
     strangers = rows[rows["name"].isna()]
     if len(strangers):
         raise ValueError(
@@ -254,7 +254,7 @@ def _refuse_strangers(rows: pd.DataFrame) -> None:
         )
 
 
-def _refuse_doubles(rows: pd.DataFrame) -> None:
+def _check_unique(rows: pd.DataFrame) -> None:
     doubles = rows[rows.duplicated(["image_id", "name", "game"])]
     if len(doubles):
         first = doubles.iloc[0]
@@ -264,7 +264,7 @@ def _refuse_doubles(rows: pd.DataFrame) -> None:
         )
 
 
-def _refuse_other_hashes(rows: pd.DataFrame, protocol_hash: str) -> None:
+def _check_hashes(rows: pd.DataFrame, protocol_hash: str) -> None:
     others = sorted(set(rows["protocol_hash"].unique()) - {protocol_hash})
     unknown = sorted(set(rows["game"].unique()) - set(ALL_GAMES))
     if others or unknown:

@@ -60,7 +60,7 @@ def summarize_metrics(folders: Sequence[str]) -> list[MetricSummary]:
     """
     opened = [Folder(uri) for uri in folders]
     configs = [metrics_config(folder) for folder in opened]
-    _refuse_different(opened, configs)
+    _check_same(opened, configs)
     named = {scored.config_hash: scored for scored in name_methods([e for c in configs for e in c["maps"]])}
     found: dict[tuple[str, str], MetricSummary] = {}
     for folder in opened:
@@ -83,7 +83,7 @@ def metrics_config(folder: Folder) -> dict[str, Any]:
     return config
 
 
-def _refuse_different(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
+def _check_same(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
     """Refuse two black boxes, and two settings or sets of images of one metric; measures differ in their images."""
     first: dict[str, tuple[str, str]] = {}
     for folder, config in zip(folders, configs, strict=True):

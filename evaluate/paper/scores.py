@@ -65,7 +65,7 @@ def read_data_sets(scores: Sequence[str]) -> list[DataSet]:
     if not found:
         raise ValueError("no scores given; give one or more --out folders of `python -m evaluate games`")
     for data_set in found:
-        _refuse_other_images(data_set)
+        _check_images(data_set)
     return found
 
 
@@ -74,7 +74,7 @@ def data_name(found: Mapping[str, Any]) -> str:
     return found.get("data_name") or Path(str(found.get("data", ""))).name
 
 
-def _refuse_other_images(data_set: DataSet) -> None:
+def _check_images(data_set: DataSet) -> None:
     found = {
         config.get("data_fingerprint"): uri
         for config, uri in zip(data_set.results.configs, data_set.results.uris, strict=True)

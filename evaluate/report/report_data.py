@@ -73,7 +73,7 @@ def gather(
     results = load_results(scores, against=against)
     measured = summarize_metrics(measures)
     configs = {folder.uri: metrics_config(folder) for folder in map(Folder, measures)}
-    _refuse_unfit(results, configs, measured)
+    _check_metrics_fit(results, configs, measured)
     columns, tables = _columns(results, measured)
     data_set, row = DataSet(name=data_name(results.config), results=results), _paper_row(beside, results.config)
     images, problem = _open_images(results)
@@ -100,7 +100,7 @@ def _paper_row(beside: str | None, config: Mapping[str, Any]) -> Printed | None:
     return rows.get(beside or data_name(config))
 
 
-def _refuse_unfit(
+def _check_metrics_fit(
     results: Results, configs: Mapping[str, Mapping[str, Any]], measured: Sequence[MetricSummary]
 ) -> None:
     """Refuse measures of another black box, of other maps, or of other images than the scores'."""
