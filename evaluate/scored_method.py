@@ -21,7 +21,7 @@ MARKS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoredMethod:
     """One method, as one configuration of it was scored."""
 
     label: str
@@ -92,12 +92,12 @@ class MeanCurve:
         return 1.96 * np.sqrt(variance / self.num)
 
 
-def name_methods(maps: Sequence[Mapping[str, Any]]) -> tuple[Scored, ...]:
+def label_methods(maps: Sequence[Mapping[str, Any]]) -> tuple[ScoredMethod, ...]:
     """Label each distinct configuration by its method, and by what differs where a method comes twice."""
     distinct = {entry["config_hash"]: entry for entry in maps}
     return tuple(
-        Scored(
-            label=_label(entry, [e for e in distinct.values() if title(e) == title(entry)]),
+        ScoredMethod(
+            label=_label(entry, [e for e in distinct.values() if method_title(e) == method_title(entry)]),
             method=entry["method"],
             config_hash=entry["config_hash"],
             maps=entry["uri"],
@@ -107,7 +107,7 @@ def name_methods(maps: Sequence[Mapping[str, Any]]) -> tuple[Scored, ...]:
     )
 
 
-def title(maps: Mapping[str, Any]) -> str:
+def method_title(maps: Mapping[str, Any]) -> str:
     """Name the method of maps, and the model that they explain where that is another than the method's usual one."""
     method, explains = maps["method"], maps.get("config", {}).get("explains")
     usual = METHODS[method].explains if method in METHODS else None
@@ -116,7 +116,7 @@ def title(maps: Mapping[str, Any]) -> str:
 
 def _label(entry: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> str:
     if len(same) == 1:
-        return title(entry)
+        return method_title(entry)
     options = [e.get("config", {}).get("options") or {} for e in same]
     keys = sorted(key for key in {k for o in options for k in o} if len({str(o.get(key)) for o in options}) > 1)
     own = entry.get("config", {}).get("options") or {}
@@ -124,7 +124,7 @@ def _label(entry: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> str:
     alike = [e for e, o in zip(same, options, strict=True) if all(str(o.get(key)) == str(own.get(key)) for key in keys)]
     if len(alike) > 1:  # of two students, or of two black boxes
         texts.append(_folder(entry, alike))
-    return f"{title(entry)} ({', '.join(texts)})"
+    return f"{method_title(entry)} ({', '.join(texts)})"
 
 
 def _folder(entry: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from evaluate.analysis.columns import Column
 from evaluate.games.reader import Results
-from evaluate.scored_method import Scored
+from evaluate.scored_method import ScoredMethod
 from evaluate.statistics import Interval, holm, mean_interval, wilcoxon, win_rate
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Comparison:
 class MethodRow:
     """One method in the table."""
 
-    scored: Scored
+    scored: ScoredMethod
     """The method."""
     values: Mapping[str, Interval]
     """By column name; without the columns that were not measured for it."""
@@ -109,7 +109,7 @@ def method_rows(results: Results, columns: Sequence[Column], tables: Tables) -> 
 
 
 def _method_row(
-    scored: Scored, rows: Any, columns: Sequence[Column], tables: Tables, against: Mapping[str, Comparison]
+    scored: ScoredMethod, rows: Any, columns: Sequence[Column], tables: Tables, against: Mapping[str, Comparison]
 ) -> MethodRow:
     values = {
         column.name: interval(tables[column.name][scored.label])

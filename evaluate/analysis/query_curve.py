@@ -8,7 +8,7 @@ from cluster.storage import unlike_defaults
 from evaluate.analysis.comparison import MethodRow
 from evaluate.format.figures import CONTROL_COLOUR, DASHES, INK, MAIN_COLOUR, PALETTE, png_of, svg_figure
 from evaluate.games.protocol import GAMES
-from evaluate.scored_method import MAIN_METHOD, Scored
+from evaluate.scored_method import MAIN_METHOD, ScoredMethod
 from explain.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def query_curves(rows: Sequence[MethodRow]) -> list[QueryCurve]:
     return [QueryCurve(label=label, rows=tuple(members)) for label, members in sorted(found.items())]
 
 
-def curve_label(scored: Scored) -> str:
+def curve_label(scored: ScoredMethod) -> str:
     """Name a method with those options that are not its defaults, the budget left out."""
     known = METHODS.get(scored.method)
     changed = unlike_defaults(scored.config.get("options") or {}, known and known.options())

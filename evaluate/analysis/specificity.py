@@ -17,7 +17,7 @@ from evaluate.analysis.comparison import interval
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER, Game
 from evaluate.games.reader import Results, load_results
-from evaluate.scored_method import name_methods
+from evaluate.scored_method import label_methods
 from evaluate.statistics import Interval
 
 Verdict = Literal["the diagonal wins", "the diagonal loses", "undecided"]
@@ -129,7 +129,7 @@ def _cells(parts: Sequence[Results], letters: Mapping[str, str]) -> dict[tuple[s
     """Read, by method and place, each image's AUCs and target. A method is the same where its options are."""
     entries = [entry for part in parts for entry in part.config["maps"]]
     settings = {e["config_hash"]: config_hash({"method": e["method"], **e["config"]["options"]}) for e in entries}
-    named = name_methods([{**entry, "config_hash": settings[entry["config_hash"]]} for entry in entries])
+    named = label_methods([{**entry, "config_hash": settings[entry["config_hash"]]} for entry in entries])
     labels = {scored.config_hash: scored.label for scored in named}
     cells: dict[tuple[str, Place], pd.DataFrame] = {}
     for part in parts:

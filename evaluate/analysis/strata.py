@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from evaluate.analysis.agreement import Disagreements
 from evaluate.analysis.comparison import MethodRow, Tables, interval
 from evaluate.games.protocol import GAMES
-from evaluate.scored_method import Scored
+from evaluate.scored_method import ScoredMethod
 from evaluate.statistics import Interval
 
 
@@ -18,7 +18,7 @@ from evaluate.statistics import Interval
 class Strata:
     """One method's scores in both strata."""
 
-    scored: Scored
+    scored: ScoredMethod
     """The method."""
     agree: Mapping[str, Interval]
     """AUC by game, on the images on which the student names the black box's class."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from evaluate.scored_method import MeanCurve, Scored
+from evaluate.scored_method import MeanCurve, ScoredMethod
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ class LineStyle:
     """Line width in points."""
 
 
-def line_styles(methods: Sequence[Scored], main: Scored | None) -> dict[str, LineStyle]:
+def line_styles(methods: Sequence[ScoredMethod], main: ScoredMethod | None) -> dict[str, LineStyle]:
     """Give each method its own line: MAL-Grad-CAM stands out, controls are grey and dashed."""
     others = [scored for scored in methods if scored is not main and not scored.is_control]
     controls = [scored for scored in methods if scored.is_control]

@@ -18,7 +18,7 @@ from cluster.storage import Folder
 from evaluate.games.derived import normalised_area, relevance_gain
 from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Game, RankedBy
 from evaluate.games.schema import COLUMNS, SCHEMA_VERSION
-from evaluate.scored_method import MAIN_METHOD, MeanCurve, Scored, name_methods
+from evaluate.scored_method import MAIN_METHOD, MeanCurve, ScoredMethod, label_methods
 
 SCALARS = [
     "image_id",
@@ -47,7 +47,7 @@ class Results:
     """The score folders."""
     configs: tuple[dict[str, Any], ...]
     """Their configurations; they agree on protocol, teacher and data set."""
-    methods: tuple[Scored, ...]
+    methods: tuple[ScoredMethod, ...]
     """The scored methods, in the order given."""
     rows: pd.DataFrame
     """One row per image, method and game, without curves but with their ends in the columns `start` and `end`; the
@@ -68,7 +68,7 @@ class Results:
         return len(self.rows["image_id"].unique())
 
     @property
-    def main(self) -> Scored | None:
+    def main(self) -> ScoredMethod | None:
         """Return the method that the others are tested against: the one that was named, else MAL-Grad-CAM.
 
         That is the first configuration of it, or None where it was not scored.
@@ -147,7 +147,7 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: s
     if not cross_teacher:
         _check_own_teacher(folders, configs)
     _check_comparable(folders, configs)
-    methods = name_methods([maps for config in configs for maps in config["maps"]])
+    methods = label_methods([maps for config in configs for maps in config["maps"]])
     labels = {scored.config_hash: scored.label for scored in methods}
     curves: dict[tuple[str, str], MeanCurve] = {}
     blocks = [_read_block(batch, labels, curves) for folder in folders for batch in _batches(folder) if batch.num_rows]
@@ -170,7 +170,7 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: s
     )
 
 
-def _label_of(name: str, methods: Sequence[Scored]) -> str:
+def _label_of(name: str, methods: Sequence[ScoredMethod]) -> str:
     """Find a method by its label, its folder of maps or its own name."""
     for named in (lambda one: one.label, lambda one: Folder(one.maps).name, lambda one: one.method):
         found = [one.label for one in methods if named(one) == name]

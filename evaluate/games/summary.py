@@ -14,7 +14,7 @@ from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES
 from evaluate.games.reader import load_results
 from evaluate.jobs import make_runs
 from evaluate.map_sets import Source
-from evaluate.scored_method import title
+from evaluate.scored_method import method_title
 from evaluate.statistics import Interval, mean_interval
 
 COSTS = {
@@ -151,7 +151,7 @@ def _track(experiment: str, summary: GamesSummary, stored: Mapping[str, Any], ur
         "maps": source.uri,
         "scores": uri,
     }
-    with Tracker(experiment, title(source.record()), params=params, tags=tags, key=key) as tracker:
+    with Tracker(experiment, method_title(source.record()), params=params, tags=tags, key=key) as tracker:
         tracker.log(summary.mlflow_metrics())
         for game, curve in summary.curves.items():
             tracker.curve(f"{game}_curve", curve.tolist())

@@ -13,7 +13,7 @@ from cluster.tracking.tracker import Tracker
 from evaluate.jobs import make_runs
 from evaluate.metrics.schema import read_metrics
 from evaluate.metrics.settings import settings_hash
-from evaluate.scored_method import name_methods, title
+from evaluate.scored_method import label_methods, method_title
 from evaluate.statistics import Interval, mean_interval
 
 COLUMNS = ["image_id", "config_hash", "measure", "protocol_hash", "value", "teacher_queries", "seconds"]
@@ -24,7 +24,7 @@ class MetricSummary:
     """One metric of one method over all images that have a value."""
 
     label: str
-    """The method's name in tables, as `name_methods` gives it."""
+    """The method's name in tables, as `label_methods` gives it."""
     method: str
     """Its registered name."""
     config_hash: str
@@ -61,7 +61,7 @@ def summarize_metrics(folders: Sequence[str]) -> list[MetricSummary]:
     opened = [Folder(uri) for uri in folders]
     configs = [metrics_config(folder) for folder in opened]
     _check_same(opened, configs)
-    named = {scored.config_hash: scored for scored in name_methods([e for c in configs for e in c["maps"]])}
+    named = {scored.config_hash: scored for scored in label_methods([e for c in configs for e in c["maps"]])}
     found: dict[tuple[str, str], MetricSummary] = {}
     for folder in opened:
         frame: Any = read_metrics(folder, COLUMNS).to_pandas()
@@ -170,6 +170,6 @@ def _track(
         "maps": entry["uri"],
         "measures": uri,
     }
-    with Tracker(experiment, title(entry), params=params, tags=tags, key=key) as tracker:
+    with Tracker(experiment, method_title(entry), params=params, tags=tags, key=key) as tracker:
         tracker.log(mlflow_metrics(summaries))
     return tracker.run_id

@@ -15,7 +15,7 @@ from evaluate.format.figures import png_of
 from evaluate.paper.published import METHODS
 from evaluate.paper.scores import DataSet
 from evaluate.report.gallery import LONG_SIDE_PX, choose, ranking
-from evaluate.scored_method import Scored
+from evaluate.scored_method import ScoredMethod
 from explain.maps import maps_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def _read(images: ImageSet, image_id: str) -> np.ndarray | None:
 
 
 def draw(
-    picks: Sequence[tuple[str, str]], columns: Mapping[str, Scored | None], inputs: Mapping[str, np.ndarray] | None
+    picks: Sequence[tuple[str, str]],
+    columns: Mapping[str, ScoredMethod | None],
+    inputs: Mapping[str, np.ndarray] | None,
 ) -> bytes:
     """Draw a grid, images (image_id, place) by methods, as a PNG; what is missing stays empty.
 

@@ -10,7 +10,7 @@ from evaluate.analysis.conclusions import listed
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER, Game
 from evaluate.paper.published import METHODS, Printed
 from evaluate.paper.scores import DataSet
-from evaluate.scored_method import Scored
+from evaluate.scored_method import ScoredMethod
 
 
 def order_sentences(data_set: DataSet, printed: Printed) -> list[str]:
@@ -49,7 +49,7 @@ def _order(values: Mapping[str, float], game: Game) -> str:
     return ", ".join(f"{METHODS[key]} {values[key]:.4f}" for key in ranked)
 
 
-def _pairs(game: Game, data_set: DataSet, found: Mapping[str, Scored], theirs: Mapping[str, float]) -> str:
+def _pairs(game: Game, data_set: DataSet, found: Mapping[str, ScoredMethod], theirs: Mapping[str, float]) -> str:
     """Count the pairs in the paper's order, and name the others."""
     same, clearly, turned, num = 0, 0, [], 0
     for pair in itertools.combinations(found, 2):

@@ -8,7 +8,7 @@ from typing import Any
 from cluster.storage import Folder
 from evaluate.games.reader import Results, load_results
 from evaluate.paper.published import METHODS
-from evaluate.scored_method import Scored
+from evaluate.scored_method import ScoredMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class DataSet:
     """The scores."""
 
     @property
-    def columns(self) -> dict[str, Scored]:
+    def columns(self) -> dict[str, ScoredMethod]:
         """Return the methods by column: the paper's first, then others, controls last.
 
         Of several settings of one of its methods the first one given stands in the paper's column.

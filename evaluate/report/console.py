@@ -12,7 +12,7 @@ from evaluate.games.summary import GamesSummary
 from evaluate.metrics.settings import HIGHER_IS_BETTER
 from evaluate.metrics.summary import MetricSummary
 from evaluate.sanity.summary import CheckSummary
-from evaluate.scored_method import name_methods
+from evaluate.scored_method import label_methods
 from evaluate.statistics import Interval
 from explain.methods.registry import METHODS
 
@@ -25,7 +25,7 @@ def print_games(summaries: Sequence[GamesSummary], console: Console | None = Non
     table.add_column("method", no_wrap=True)
     for heading in ("deletion AUC", "insertion AUC", "images", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
-    names = [scored.label for scored in name_methods([summary.source.record() for summary in summaries])]
+    names = [scored.label for scored in label_methods([summary.source.record() for summary in summaries])]
     for summary, name in zip(summaries, names, strict=True):
         aucs = [interval_text(summary.auc[game]) for game in ("deletion", "insertion")]
         table.add_row(name, *aucs, str(summary.num_images), str(summary.num_errors))

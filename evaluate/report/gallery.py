@@ -16,7 +16,7 @@ from evaluate.analysis.agreement import StudentFacts
 from evaluate.format.figures import draw_map, draw_photographs
 from evaluate.games.reader import Results
 from evaluate.report.report_data import ReportData
-from evaluate.scored_method import MAIN_METHOD, Scored
+from evaluate.scored_method import MAIN_METHOD, ScoredMethod
 from explain.maps import STD, maps_of
 
 SHOWN = ("ml_grad_cam", "matt", MAIN_METHOD)  # in the order of the paper's figure 5
@@ -31,7 +31,7 @@ RULE = (
 class Tile:
     """One method's map of an image."""
 
-    scored: Scored
+    scored: ScoredMethod
     """The method."""
     source: str | None
     """Data URI of the map; None where it cannot be shown."""
@@ -90,13 +90,13 @@ def rule(label: str, order: Sequence[str], num: int) -> str:
     return RULE.format(label=label, total=len(order), **counts)
 
 
-def ranking(results: Results, judge: Scored) -> list[str]:
+def ranking(results: Results, judge: ScoredMethod) -> list[str]:
     """Order the images from best to worst for a method; those without both scores are left out."""
     gap = (results.auc("insertion") - results.auc("deletion"))[judge.label].dropna()
     return sorted(gap.index, key=lambda image_id: (-gap[image_id], image_id))
 
 
-def side_by_side(report_data: ReportData) -> list[Scored]:
+def side_by_side(report_data: ReportData) -> list[ScoredMethod]:
     """Order the methods: the paper's figure 5 first, then as in the table, the controls last."""
     order = [row.scored for row in report_data.rows]
     place = {name: k for k, name in enumerate(SHOWN)}
@@ -148,7 +148,7 @@ def _frame(images: ImageSet | None, image_id: str, size: tuple[int, int]) -> np.
 
 def _tile(
     report_data: ReportData,
-    scored: Scored,
+    scored: ScoredMethod,
     image_id: str,
     saliency: np.ndarray | None,
     std: np.ndarray | None,

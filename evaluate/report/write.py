@@ -13,7 +13,7 @@ from evaluate.jobs import RUNS_FILE, run_key
 from evaluate.report.html import render
 from evaluate.report.report_data import ReportData, gather
 from evaluate.report.texts import comma_separated, console_text, markdown
-from evaluate.scored_method import title
+from evaluate.scored_method import method_title
 
 File = tuple[Folder, str]
 """Where a file lies, and its name."""
@@ -99,7 +99,7 @@ def _track(report_data: ReportData, written: Sequence[str]) -> None:
         method, config_hash = row.scored.method, row.scored.config_hash
         if config_hash in runs:
             own = {"method": method, "config_hash": config_hash}
-            name = title({"method": method, "config": row.scored.config})
+            name = method_title({"method": method, "config": row.scored.config})
             with Tracker(report_data.data_name, name, params=own, run_id=runs[config_hash]) as tracker:
                 tracker.log(mlflow_metrics(row, report_data.columns))
 

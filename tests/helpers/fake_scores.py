@@ -17,7 +17,7 @@ from evaluate.games.protocol import ALL_GAMES, GAMES, Protocol, is_deletion
 from evaluate.games.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.metrics.schema import metrics_schema
 from evaluate.metrics.settings import METRICS, ROWS, Settings, settings_hash
-from evaluate.scored_method import Scored
+from evaluate.scored_method import ScoredMethod
 from evaluate.statistics import Interval
 from explain.maps import maps_table
 
@@ -303,7 +303,7 @@ def measured_value(name: str, image_id: str, entry: Mapping[str, Any]) -> float 
     return 1 - good if name in ("max_sensitivity", "road_morf") or name.endswith("_kl") else good
 
 
-def method_row(scored: Scored, values: Mapping[str, Interval], teacher_queries: float) -> MethodRow:
+def method_row(scored: ScoredMethod, values: Mapping[str, Interval], teacher_queries: float) -> MethodRow:
     """Make a row of the table of methods that was held against nothing."""
     return MethodRow(
         scored=scored,

@@ -8,7 +8,7 @@ from fake_scores import method_row
 
 from evaluate.analysis import conclusions
 from evaluate.analysis.comparison import MethodRow
-from evaluate.scored_method import Scored
+from evaluate.scored_method import ScoredMethod
 from evaluate.statistics import Interval
 
 NO_MAIN: Any = SimpleNamespace(main=None)
@@ -16,7 +16,7 @@ NO_MAIN: Any = SimpleNamespace(main=None)
 
 def row(label: str, queries: float, deletion: float, insertion: float, **options: object) -> MethodRow:
     values = {"deletion": deletion, "insertion": insertion, "gap": insertion - deletion}
-    scored = Scored(label=label, method=label[0], config_hash="0", maps="maps", config={"options": options})
+    scored = ScoredMethod(label=label, method=label[0], config_hash="0", maps="maps", config={"options": options})
     return method_row(
         scored, {game: Interval(mean=value, low=value, high=value, num=9) for game, value in values.items()}, queries
     )

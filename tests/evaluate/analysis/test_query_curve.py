@@ -17,15 +17,17 @@ from PIL import Image
 from evaluate.analysis.comparison import MethodRow
 from evaluate.analysis.query_curve import curve_label, draw_query_curves, plot_query_curves, query_curves
 from evaluate.format.figures import PALETTE
-from evaluate.scored_method import Scored
+from evaluate.scored_method import ScoredMethod
 from evaluate.statistics import Interval
 from explain.methods.options import RiseOptions
 from explain.methods.registry import METHODS
 
 
-def scored(method: str, **options: Any) -> Scored:
+def scored(method: str, **options: Any) -> ScoredMethod:
     own = asdict(RiseOptions(**options)) if method == "rise" else {}
-    return Scored(label=f"{method} {options}", method=method, config_hash="0", maps="maps", config={"options": own})
+    return ScoredMethod(
+        label=f"{method} {options}", method=method, config_hash="0", maps="maps", config={"options": own}
+    )
 
 
 def row(method: str, queries: float, auc: float, **options: Any) -> MethodRow:
@@ -58,12 +60,14 @@ def test_budgets_of_one_configuration_make_one_curve(rows):
 def test_stored_options_are_known_for_the_defaults():
     for method in METHODS.values():
         options = json.loads(json.dumps(asdict(method.options())))
-        stored = Scored(label="x", method=method.name, config_hash="0", maps="m", config={"options": options})
+        stored = ScoredMethod(label="x", method=method.name, config_hash="0", maps="m", config={"options": options})
         assert curve_label(stored) == method.name
 
 
 def test_a_method_that_is_not_registered_keeps_its_options():
-    stranger = Scored(label="x", method="x", config_hash="0", maps="m", config={"options": {"a": 1, "num_masks": 9}})
+    stranger = ScoredMethod(
+        label="x", method="x", config_hash="0", maps="m", config={"options": {"a": 1, "num_masks": 9}}
+    )
     assert curve_label(stranger) == "x (a=1)"
 
 

@@ -23,7 +23,7 @@ from evaluate.games.reader import load_results
 from evaluate.map_sets import Source, map_items
 from evaluate.metrics.job import MetricsWorker, image_items
 from evaluate.metrics.settings import Settings, check_metrics
-from evaluate.scored_method import name_methods
+from evaluate.scored_method import label_methods
 from explain.compiled.select import EAGER
 from explain.job import MapWorker
 from explain.methods.registry import METHODS
@@ -120,15 +120,15 @@ def test_maps_of_one_method_and_the_same_options_are_told_apart_by_their_folders
         {"method": "mal_grad_cam", "config_hash": f"{k}abcdef12345", "uri": uri, "config": {"options": {}}}
         for k, uri in enumerate(("maps/paper", "maps/faithful/", "maps/other"))
     ]
-    assert [one.label for one in name_methods(entries[:1])] == ["mal_grad_cam"]
-    assert [one.label for one in name_methods(entries)] == [
+    assert [one.label for one in label_methods(entries[:1])] == ["mal_grad_cam"]
+    assert [one.label for one in label_methods(entries)] == [
         f"mal_grad_cam ({name})" for name in ("paper", "faithful", "other")
     ]
     same = [*entries[:2], entries[2] | {"uri": "elsewhere/paper"}]
-    assert [one.label for one in name_methods(same)] == [
+    assert [one.label for one in label_methods(same)] == [
         f"mal_grad_cam ({name})" for name in ("maps/paper", "faithful", "elsewhere/paper")
     ]
     moved = [*entries[:2], entries[2] | {"uri": "maps/paper"}]
-    assert [one.label for one in name_methods(moved)] == [
+    assert [one.label for one in label_methods(moved)] == [
         f"mal_grad_cam ({name})" for name in ("0abcde", "faithful", "2abcde")
     ]
