@@ -100,7 +100,7 @@ class Metrics:
             data=self.data,
             teacher=self.teacher,
             out=self.out,
-            measures=self.measures,
+            metrics=self.measures,
             settings=self.settings,
             student=self.student,
             boxes=self.boxes,

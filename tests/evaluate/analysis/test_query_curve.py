@@ -25,9 +25,8 @@ from explain.methods.registry import METHODS
 
 def scored(method: str, **options: Any) -> ScoredMethod:
     own = asdict(RiseOptions(**options)) if method == "rise" else {}
-    return ScoredMethod(
-        label=f"{method} {options}", method=method, config_hash="0", maps="maps", config={"options": own}
-    )
+    config = {"options": own}
+    return ScoredMethod(label=f"{method} {options}", method=method, config_hash="0", maps="maps", config=config)
 
 
 def row(method: str, queries: float, auc: float, **options: Any) -> MethodRow:

@@ -26,7 +26,7 @@ from evaluate.__main__ import main as evaluate_main
 from evaluate.games.protocol import Protocol
 from evaluate.games.setup import make_plays, num_frames
 from evaluate.metrics.compute import FUNCTIONS, Subject, queries
-from evaluate.metrics.settings import RANKINGS, ROWS, Settings
+from evaluate.metrics.settings import METRICS, ROWS, Settings
 from evaluate.sanity.job import check_maps
 from evaluate.similarity import agreements
 from explain.__main__ import main as explain_main
@@ -205,7 +205,7 @@ def test_measures_ask_what_they_say() -> None:
     )
     settings = Settings(num_subsets=6, num_masks=4, num_points=3)
     subject = make_subject(lambda frames: np.zeros((len(frames), 3), dtype=np.float32))
-    for measure in RANKINGS:
+    for measure in METRICS:
         if measure in ("pointing", "energy", "max_sensitivity"):
             continue
         asked.clear()

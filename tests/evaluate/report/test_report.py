@@ -574,8 +574,8 @@ def test_measures_of_something_else_are_refused(tmp_path: Path, changes: dict[st
         gather([world.scores], [folder])
 
 
-def test_scores_are_no_measures(world: World) -> None:
-    with pytest.raises(ValueError, match="holds no measures"):
+def test_scores_are_no_metrics(world: World) -> None:
+    with pytest.raises(ValueError, match="holds no metrics"):
         gather([world.scores], [world.scores])
 
 
