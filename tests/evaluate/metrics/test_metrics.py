@@ -516,7 +516,7 @@ def test_measured_is_a_mean_with_its_interval_and_its_errors(place, tmp_path, ta
     assert one.value == mean_interval(rows["value"].dropna().to_numpy())
     assert one.values.to_dict() == rows.dropna(subset="value").set_index("image_id")["value"].to_dict()
     assert (one.value.num, one.num_errors) == (int(rows["value"].notna().sum()), int(rows["value"].isna().sum()))
-    nowhere = dataclasses.replace(one, measure="road_gap", values=one.values.iloc[:0], num_errors=NUM_IMAGES)
+    nowhere = dataclasses.replace(one, metric="road_gap", values=one.values.iloc[:0], num_errors=NUM_IMAGES)
     assert nowhere.value.num == 0
     named = mlflow_metrics([one, nowhere])
     assert named["mu_fidelity"] == one.value.mean
@@ -530,7 +530,7 @@ def test_folders_of_different_measures_come_together_and_the_same_twice_does_not
     assert {one.metric for one in summarize_metrics([first, second])} == {*ROWS["road"], *ROWS["energy"]}
     with pytest.raises(ValueError, match="stands in"):
         summarize_metrics([first, first])
-    with pytest.raises(ValueError, match="holds no measures"):
+    with pytest.raises(ValueError, match="holds no metrics"):
         summarize_metrics([place.maps[0]])
     others = {
         "the black box: t": {"teacher_fingerprint": "0" * 12},
