@@ -162,7 +162,7 @@ class MetricsWorker:
         # A shard's maps mostly share one part a source.
         self._part = functools.lru_cache(maxsize=len(self.sources))(read_part)
 
-    def __call__(self, items: list[dict[str, Any]], tell: Tell = silent) -> pa.Table:
+    def __call__(self, items: list[dict[str, Any]], tell: ProgressCallback = no_progress) -> pa.Table:
         """Return, for each item in order, each source's rows in the order of the metrics; `tell` hears of each."""
         rows: list[dict[str, Any]] = []
         for item in items:

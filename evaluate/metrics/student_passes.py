@@ -62,7 +62,7 @@ def explains_student(source: Source) -> bool:
 
 def applies_to(source: Source, metric: Metric) -> bool:
     """Tell whether a metric says something of these maps: what asks the student, only of a pass over the student."""
-    return metric not in OF_STUDENT or (explains_student(source) and not METHODS[source.method].asks)
+    return metric not in OF_STUDENT or (explains_student(source) and not METHODS[source.method].is_query_based)
 
 
 def make_explainer(source: Source, student: Student | None) -> Explainer | None:
