@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: bench demo demo-steps docs paper paper-status test chaos lint format clean help
+.PHONY: bench demo demo-steps docs paper paper-status test chaos lint format lock notices clean help
 
 # The first of these that runs, is 3.11 or later and can make environments.
 CANDIDATES := python3 python3.11 python3.12 python3.13 python
@@ -14,6 +14,15 @@ PYTHON ?= $(FOUND)
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+
+# What the environment holds: on the Python and platform of requirements/dev.txt what is locked there, by hashes;
+# elsewhere, and with make LOCKED=, the newest versions that pyproject.toml allows.
+EXTRAS := dev,bench,docs,engines,export
+LOCK_PYTHON := 3.11
+LOCKED := requirements/dev.txt
+LOCKS := from platform import *; import sys; \
+  sys.exit((python_version()[:4], system(), machine()) != ("$(LOCK_PYTHON)", "Linux", "x86_64"))
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 DEMO := runs/demo
 TEACHER := onnx:$(DEMO)/teacher/model.onnx
 METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
@@ -34,9 +43,10 @@ help:
 	@echo "make lint    check format, lint and types"
 	@echo "make docs    build the documentation: site/index.html, with search and a reference of all modules"
 	@echo "make format  format the code"
+	@echo "make lock    lock anew what the environment and the image install; make notices: their licenses"
 	@echo "make clean   remove caches and the demo's results; the environment and other runs stay"
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml $(LOCKED)
 	@if ! "$(PYTHON)" -c '$(CHECK)' 2>/dev/null; then \
 	  echo "error: '$(PYTHON)' is no Python 3.11 or later with venv and pip; looked for: $(CANDIDATES)." >&2; \
 	  echo "Install one (Debian and Ubuntu: apt-get install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python" >&2; \
@@ -44,7 +54,12 @@ $(VENV)/.installed: pyproject.toml
 	fi
 	@echo "== environment in $(VENV), made with $$("$(PYTHON)" --version): minutes, once, several gigabytes"
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,docs,engines,export]"
+	@if [ -n "$(LOCKED)" ] && $(RUN) -c '$(LOCKS)'; then \
+	  $(PIP) --require-hashes -r $(LOCKED); \
+	  $(PIP) --no-deps --no-build-isolation -e .; \
+	else \
+	  $(PIP) -e ".[$(EXTRAS)]"; \
+	fi
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -109,6 +124,31 @@ docs: $(VENV)/.installed
 format: $(VENV)/.installed
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
+
+# Locks anew what pyproject.toml asks for: versions stay where they may; make lock UPGRADE="--upgrade-package NAME", or
+# UPGRADE=--upgrade, takes newer ones. uv is in an environment of its own, with what the notices need.
+UV := build/lock/bin/uv
+UPGRADE :=
+COMPILE = $(UV) pip compile pyproject.toml --quiet --no-header --generate-hashes --python-version $(LOCK_PYTHON) \
+  --python-platform x86_64-manylinux_2_28
+IMAGE = $(COMPILE) --extra engines --only-binary :all: --constraints requirements/dev.txt
+comma := ,
+HEAD := From make lock, for CPython $(LOCK_PYTHON), Linux x86_64: hashes of the package index, torch in its CUDA build.
+
+$(UV):
+	@"$(PYTHON)" -m venv build/lock
+	@build/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 pip-licenses==5.5.5
+
+lock: $(UV)
+	@$(COMPILE) $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS))) $(UPGRADE) --output-file requirements/dev.txt
+	@$(IMAGE) --output-file requirements/image.txt
+	@$(IMAGE) requirements/gpu.in --no-emit-package onnxruntime --output-file requirements/image-gpu.txt
+	@sed -i '1i # $(HEAD)' requirements/*.txt
+
+# Names, licenses and versions of what the image installs, as this environment has them.
+notices: $(UV) $(VENV)/.installed
+	@{ cat requirements/notices.md; build/lock/bin/pip-licenses --python $(RUN) --with-system --format markdown \
+	  --packages $$(sed -n 's/^\([a-z0-9._-]*\)==.*/\1/p' requirements/image.txt); } > THIRD_PARTY_NOTICES.md
 
 clean:
 	rm -rf .pytest_cache .ruff_cache build dist site *.egg-info $(DEMO)

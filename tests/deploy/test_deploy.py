@@ -1,4 +1,4 @@
-"""deploy/: held against hadolint, pip, KubeRay's fields, Ray's own schema and Amazon's; and what a job uploads."""
+"""deploy/: held against hadolint, pip, KubeRay's fields, Kubernetes', Ray's and Amazon's schemas; a job's upload."""
 
 import copy
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from project_paths import ROOT
@@ -25,6 +26,7 @@ DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
 PACKAGES = ("cluster", "distill", "explain", "evaluate")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+IMAGE = f"malgradcam:{VERSION}"
 BIN = Path(sys.executable).parent
 
 
@@ -37,13 +39,19 @@ def tracked(*parts: str) -> list[str]:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.rstrip("\0").split("\0")
 
 
+def put(part: Any, path: tuple[Any, ...], value: object) -> None:
+    for step in path[:-1]:
+        part = part[step]
+    part[path[-1]] = value
+
+
 def instructions(name: str) -> list[str]:
     """List what follows an instruction's name in the Dockerfile."""
     return re.findall(rf"^{name} (.+)$", DOCKERFILE.read_text(), flags=re.MULTILINE)
 
 
 def copied() -> list[str]:
-    return [source for line in instructions("COPY") for source in line.split()[1:-1]]
+    return [source for line in instructions("COPY") for source in line.split()[:-1]]
 
 
 def test_the_dockerfile_passes_its_linter() -> None:
@@ -57,14 +65,25 @@ def test_the_context_is_what_the_dockerfile_copies() -> None:
     assert [rule[1:] for rule in rules if rule.startswith("!")] == copied()
 
 
+def test_the_base_image_has_a_digest_and_packages_have_hashes() -> None:
+    base, lock = instructions("ARG")[:2]
+    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
+    assert instructions("FROM") == ["${PYTHON_IMAGE}"]
+    installs = [step for step in instructions("RUN") if step.startswith("pip install")]
+    locked, project = installs
+    assert {"--require-hashes", "--only-binary", "requirements/${LOCK}.txt"} <= set(locked.split())
+    assert {"--no-deps", "--no-build-isolation"} <= set(project.split())
+    assert lock == "LOCK=image"
+
+
 def test_the_dockerfile_installs_the_project_whole(tmp_path: Path) -> None:
-    """Its RUN step as it is written, on what it copies, but for the dependencies; then commands, from elsewhere."""
+    """Its last RUN step as it is written, on what it copies, without dependencies; then commands, from elsewhere."""
     context, installed = tmp_path / "context", tmp_path / "installed"
     for name in tracked(*copied()):
         (context / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, context / name)
-    (step,) = instructions("RUN")
-    pip = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_TARGET": str(installed)}
+    step = instructions("RUN")[-1]
+    pip = {"PIP_NO_INDEX": "1", "PIP_TARGET": str(installed)}
     environment = os.environ | pip | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     subprocess.run(["bash", "-c", step], cwd=context, env=environment, capture_output=True, check=True)
     assert [name for name in tracked(*PACKAGES) if not (installed / name).is_file()] == []
@@ -91,11 +110,8 @@ def test_a_job_uploads_the_code_and_little_else(tmp_path: Path) -> None:
     create_package(str(folder), package, True, excludes=excludes, logger=logging.getLogger("quiet"))
     with zipfile.ZipFile(package) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
-    assert names == {
-        name
-        for name in tracked()
-        if not name.startswith((".ci/", "deploy/", "docs/", "mkdocs.yml", "results/", "tests/"))
-    }
+    left_out = (".ci/", "deploy/", "docs/", "mkdocs.yml", "requirements/", "results/", "tests/")
+    assert names == {name for name in tracked() if not name.startswith(left_out)}
     assert package.stat().st_size < 2_000_000
 
 
@@ -115,14 +131,31 @@ def groups(cluster: dict[str, Any]) -> dict[str, Any]:
     return {group["groupName"]: group for group in cluster["spec"]["workerGroupSpecs"]}
 
 
-def pods(cluster: dict[str, Any]) -> list[Any]:
-    nodes = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
-    return [node["template"]["spec"] for node in nodes]
+def nodes(cluster: dict[str, Any]) -> list[Any]:
+    """Return the pod templates of a cluster: the head's, then each worker group's."""
+    return [node["template"] for node in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"])]
+
+
+def submitter() -> dict[str, Any]:
+    return load(DEPLOY / "job.yaml")["spec"]["submitterPodTemplate"]
+
+
+def check_by_kubernetes(resource: dict[str, Any]) -> None:
+    kubernetes_validate.validate(resource, "1.31", strict=True)
+
+
+def check_pod_by_kubernetes(template: dict[str, Any]) -> None:
+    check_by_kubernetes({"apiVersion": "v1", "kind": "Pod", **template})
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "job.yaml"])
 def test_manifests_have_kuberays_fields(kuberay: jsonschema.Draft202012Validator, name: str) -> None:
     kuberay.validate(load(DEPLOY / name))
+
+
+def test_pods_have_kubernetes_fields(cluster: dict[str, Any]) -> None:
+    for template in (*nodes(cluster), submitter()):
+        check_pod_by_kubernetes(template)
 
 
 @pytest.mark.parametrize(
@@ -133,41 +166,88 @@ def test_manifests_have_kuberays_fields(kuberay: jsonschema.Draft202012Validator
         (("spec", "headGroupSpec", "rayStartParams", "num-cpus"), 0),
         (("spec", "workerGroupSpecs", 0, "replica"), 1),
         (("spec", "workerGroupSpecs", 0, "replicas"), "1"),
-        (
-            ("spec", "workerGroupSpecs", 1, "template", "spec", "containers", 0, "resources", "limits", "memory"),
-            "32 GB",
-        ),
-        (("spec", "workerGroupSpecs", 2, "template", "spec", "tolerations", 0, "keys"), "x"),
         (("metadata", "name"), "Mal_Grad_CAM"),
     ],
 )
 def test_a_slip_in_a_manifest_is_found(
     kuberay: jsonschema.Draft202012Validator, cluster: dict[str, Any], path: tuple[Any, ...], value: object
 ) -> None:
-    part: Any = cluster
-    for step in path[:-1]:
-        part = part[step]
-    part[path[-1]] = value
+    put(cluster, path, value)
     with pytest.raises(jsonschema.ValidationError):
         kuberay.validate(cluster)
 
 
-def test_the_cluster_asks_for_a_token_and_runs_as_nobody_special(cluster: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "containers", 0, "resources", "limits", "memory"), {"32": "GB"}),
+        (("spec", "tolerations", 0, "keys"), "x"),
+        (("spec", "securityContext", "seccomp"), {"type": "RuntimeDefault"}),
+        (("spec", "containers", 0, "securityContext", "readOnlyRootFileSystem"), True),
+        (("spec", "volumes", 0, "emptyDir", "size"), "1Gi"),
+    ],
+)
+def test_a_slip_in_a_pod_is_found(cluster: dict[str, Any], path: tuple[Any, ...], value: object) -> None:
+    template = nodes(cluster)[-1]
+    put(template, path, value)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check_pod_by_kubernetes(template)
+
+
+def test_the_cluster_asks_for_a_token(cluster: dict[str, Any]) -> None:
     assert cluster["spec"]["authOptions"] == {"mode": "token"}
     assert cluster["spec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
-    for pod in pods(cluster):
-        assert pod["securityContext"]["runAsNonRoot"]
+
+
+def test_pods_are_as_restricted_as_they_can_be(cluster: dict[str, Any]) -> None:
+    """The `restricted` Pod Security Standard, and a root file system that is read-only but for two emptyDir folders."""
+    for pod in (template["spec"] for template in (*nodes(cluster), submitter())):
         assert pod["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "serviceAccountName"} & set(pod)
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert str(pod["securityContext"]["runAsUser"]) == instructions("USER")[-1]
         (container,) = pod["containers"]
-        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    assert str(pods(cluster)[0]["securityContext"]["runAsUser"]) == instructions("USER")[-1]
+        assert container["securityContext"] == {
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]} == {
+            "tmp": "/tmp",  # noqa: S108 - the pod's own
+            "home": instructions("WORKDIR")[-1],
+        }
+        assert {volume["name"] for volume in pod["volumes"]} == {"tmp", "home"}
+        assert all(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"])
 
 
-def test_every_place_names_one_image_and_one_ray(cluster: dict[str, Any]) -> None:
-    (ray_version,) = re.findall(r"RAY_VERSION=(\S+)", DOCKERFILE.read_text())
-    assert cluster["spec"]["rayVersion"] == ray_version
-    images = {container["image"] for pod in pods(cluster) for container in pod["containers"]}
-    assert images == {load(DEPLOY / "aws.yaml")["docker"]["image"]} == {f"malgradcam:{VERSION}"}
+def test_pods_get_the_secrets_that_they_need(cluster: dict[str, Any]) -> None:
+    """Drivers and workers read storage, query the black box, record in MLflow; what submits a job does none of it."""
+    needed = ["malgradcam-storage", "malgradcam-teacher", "malgradcam-tracking"]
+    for template in nodes(cluster):
+        (container,) = template["spec"]["containers"]
+        assert [source["secretRef"]["name"] for source in container["envFrom"]] == needed
+        assert "env" not in container
+    assert not {"env", "envFrom"} & set(submitter()["spec"]["containers"][0])
+
+
+def test_every_place_names_one_version_and_one_ray(cluster: dict[str, Any]) -> None:
+    locked = dict(re.findall(r"^(\S+)==(\S+) ", (ROOT / "requirements" / "image.txt").read_text(), re.MULTILINE))
+    assert cluster["spec"]["rayVersion"] == locked["ray"]
+    images = {container["image"] for template in nodes(cluster) for container in template["spec"]["containers"]}
+    assert images == {IMAGE, f"{IMAGE}-gpu"}
+    assert {container["image"] for container in submitter()["spec"]["containers"]} == {IMAGE}
+
+
+def test_a_node_with_a_gpu_has_an_onnx_runtime_that_computes_on_it(cluster: dict[str, Any]) -> None:
+    """A reserved GPU with the other image would stand idle while ONNX files are computed on the cores."""
+    for template in nodes(cluster):
+        (container,) = template["spec"]["containers"]
+        assert container["image"].endswith("-gpu") == ("nvidia.com/gpu" in container["resources"]["requests"])
+    config = load(DEPLOY / "aws.yaml")
+    for kind in config["available_node_types"].values():
+        image = kind.get("docker", {}).get("worker_image", config["docker"]["image"])
+        assert image == (f"{IMAGE}-gpu" if kind["node_config"]["InstanceType"].startswith(("g", "p")) else IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +296,8 @@ def test_the_ray_up_file_is_what_ray_takes() -> None:
 
 def test_the_ray_up_file_asks_for_a_token_and_stays_on_loopback() -> None:
     config = load(DEPLOY / "aws.yaml")
-    assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    options = config["docker"]["run_options"]
+    assert {"--env RAY_AUTH_MODE=token", "--cap-drop ALL", "--security-opt no-new-privileges"} <= set(options)
     assert "~/.ray/auth_token" in config["file_mounts"]
     (head,) = [command for command in config["head_start_ray_commands"] if "--head" in command]
     assert "--dashboard-host 127.0.0.1" in head
@@ -236,3 +317,5 @@ def test_the_ray_up_files_machines_are_what_amazon_takes() -> None:
     for name, kind in load(DEPLOY / "aws.yaml")["available_node_types"].items():
         report = ParamValidator().validate({**kind["node_config"], "MinCount": 1, "MaxCount": 1}, shape)
         assert not report.has_errors(), f"{name}: {report.generate_report()}"
+        assert kind["node_config"]["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+        assert all(disk["Ebs"]["Encrypted"] for disk in kind["node_config"].get("BlockDeviceMappings", ()))
