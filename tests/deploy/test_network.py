@@ -1,14 +1,14 @@
 """deploy/network.yaml: whom its policies let the cluster's pods reach, and who may reach them."""
 
 import ipaddress
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from project_paths import ROOT
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = ROOT / "deploy"
 POLICIES = yaml.safe_load((DEPLOY / "network.yaml").read_text())["items"]
 CLUSTER = yaml.safe_load((DEPLOY / "cluster.yaml").read_text())
 JOB = yaml.safe_load((DEPLOY / "job.yaml").read_text())
