@@ -2,6 +2,8 @@
 
 `python -m explain fit --student RUN --maps MAPS` fits the learnt read-out, for the method `readout`.
 `python -m explain register METHOD --student RUN --name NAME` puts a student with a method into MLflow's registry.
+`python -m explain show --maps MAPS... --data DIR --out FOLDER` draws stored maps, and a gallery of all images.
+`python -m explain image PHOTO --teacher TEACHER` explains one photograph at once, without Ray.
 """
 
 import sys
@@ -14,6 +16,8 @@ from cluster import cli
 from explain.auto import SUMMARY, AutoOptions, resolve
 from explain.config import Job
 from explain.methods.registry import METHODS, find_method
+from explain.pictures.config import Show
+from explain.pictures.one_image import ExplainImage, explain_image
 from explain.readout.config import FitSettings
 from explain.serving.config import Registration
 
@@ -21,7 +25,8 @@ AUTO = "auto"
 EXPLAIN = (
     "Map what the predictions for a data set rest on, one method at a time, into Parquet. "
     "`python -m explain fit --help`: fit a learnt read-out to a student. "
-    "`python -m explain register --help`: serve a student's maps from MLflow's registry."
+    "`python -m explain register --help`: serve a student's maps from MLflow's registry. "
+    "`python -m explain show --help`: draw stored maps. `python -m explain image --help`: explain one photograph."
 )
 REGISTER = "Put a student with a method into MLflow's registry: image in, map out."
 
@@ -53,7 +58,7 @@ def _command(kind: Any, name: str, options: type, summary: str) -> Any:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2 for what the user can mend."""
     given = sys.argv[1:] if args is None else args
-    command = {"register": _register, "fit": _fit}.get(given[0] if given else "")
+    command = {"register": _register, "fit": _fit, "show": _show, "image": _image}.get(given[0] if given else "")
     return cli.run(lambda: command(given[1:]) if command else _explain(given))
 
 
@@ -84,6 +89,19 @@ def _fit(args: Sequence[str]) -> str:
     games = made["games"]
     before, after = (f"{games[when]['deletion']:.3f} / {games[when]['insertion']:.3f}" for when in ("before", "after"))
     return f"{said} before the games; the black box's deletion / insertion on them went from {before} to {after}"
+
+
+def _show(args: Sequence[str]) -> str:
+    config = tyro.cli(Show, prog=cli.prog("explain show"), args=args)
+    from explain.pictures.show import show
+
+    shown = show(config)
+    missing = f"; {shown.num_missing} maps are missing, the page says why" if shown.num_missing else ""
+    return f"{shown.num_pictures} pictures of {shown.num_images} images{missing}\nopen {shown.page}"
+
+
+def _image(args: Sequence[str]) -> str:
+    return explain_image(tyro.cli(ExplainImage, prog=cli.prog("explain image"), args=args))
 
 
 def _register(args: Sequence[str]) -> str:

@@ -1,11 +1,13 @@
 """Images as the models see them here: the whole image, resized, no crop (the protocol's view)."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from distill.data import ImageSet
-from distill.data.decode import ImageError, resize
+from distill.data.decode import ImageError, decode, resize
 
 
 def read_frame(images: ImageSet, image_id: str, size: tuple[int, int]) -> tuple[np.ndarray | None, str | None]:
@@ -23,3 +25,26 @@ def read_frame(images: ImageSet, image_id: str, size: tuple[int, int]) -> tuple[
 def without_list(images: ImageSet) -> ImageSet:
     """Copy the set without its list of images: enough to read them by id, and cheap to send to every actor."""
     return replace(images, image_ids=(), class_ids=())
+
+
+def as_photograph(source: str | Path | np.ndarray | Image.Image) -> Image.Image:
+    """Return an image given as a file's path, a PIL image or an array as upright RGB.
+
+    Args:
+        source: a path; a PIL image; or an array (H, W, 3), or (H, W) of gray, of uint8.
+
+    Raises:
+        ImageError: the file or array is no image; the message says why.
+        FileNotFoundError: there is no such file.
+    """
+    if isinstance(source, str | Path):
+        return decode(Path(source).read_bytes())
+    if isinstance(source, Image.Image):
+        return ImageOps.exif_transpose(source).convert("RGB")
+    array = np.asarray(source)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise ImageError(
+            f"an image is uint8 (height, width, 3) or (height, width), got {array.dtype} {array.shape}; "
+            "multiply floats in [0, 1] by 255, and put colors last"
+        )
+    return Image.fromarray(array).convert("RGB")
