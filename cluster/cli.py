@@ -21,6 +21,8 @@ COMMANDS = {
     "evaluate": "score maps and students against the black box: games, metrics, reports",
     "cluster": "one Ray for several commands, costs at full size, tracking records that were not sent",
 }
+SHORTCUTS = {"explain-image": ("explain", "image")}
+"""Names for what a newcomer tries first."""
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 VERBOSE = "MALGRADCAM_VERBOSE"
 """Environment variable: any value shows tracebacks of errors, and what Ray logs."""
@@ -62,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `malgradcam COMMAND ...`; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given[0] if given else "--help"
+    if name in SHORTCUTS:
+        given = [*SHORTCUTS[name], *given[1:]]
+        name = given[0]
     if name in COMMANDS:
         return importlib.import_module(f"{name}.__main__").main(given[1:])
     if name in ("-h", "--help"):
@@ -85,6 +90,7 @@ def _help() -> str:
             "commands:",
             *(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()),
             "",
+            f"`{SCRIPT} explain-image photo.jpg --teacher onnx:model.onnx` explains one photograph in seconds.",
             f"`{SCRIPT} COMMAND --help` lists a command's options; `{SCRIPT} --version` prints the version.",
         ]
     )

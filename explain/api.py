@@ -33,7 +33,7 @@ from explain.config import Job
 from explain.methods.registry import Method, find_method
 from explain.methods.titles import title_of
 from explain.pictures.class_names import class_title, name_classes
-from explain.pictures.overlay import fit, overlay, rows_of, side_by_side
+from explain.pictures.overlay import columns_of, fit, overlay, rows_of, side_by_side
 from explain.plan import DEFAULT_SIZE, explained_model
 from explain.readout.checkpoint import load_explained
 from explain.runners.query import QueryRunner
@@ -149,25 +149,39 @@ class Maps:
         """Draw the map of image `k` over its photograph; `explain.pictures.overlay.overlay` has the options."""
         return overlay(self.photographs[k], self.saliency[k], **options)
 
-    def figure(self, *others: "Maps", long_side_px: int = 320, **options: Any) -> Image.Image:
-        """Draw every image with its map, and those of other methods of the same images, one image per row.
+    def figure(self, *others: "Maps", long_side_px: int = 320, columns: bool = False, **options: Any) -> Image.Image:
+        """Draw every image with its map, and those of other methods of the same images.
+
+        Args:
+            *others: maps of the same images by other methods.
+            long_side_px: longer side of each picture.
+            columns: one column per image, its photograph over its maps, instead of one row.
+            **options: of `explain.pictures.overlay.overlay`.
 
         Raises:
             ValueError: the others are maps of other images.
         """
         if any(other.image_ids != self.image_ids for other in others):
             raise ValueError("maps of different images cannot share a figure; explain the same images in one order")
-        return rows_of([self._row(k, others, long_side_px, options) for k in range(len(self))])
+        drawn = [self._panels(k, others, long_side_px, options) for k in range(len(self))]
+        if columns:
+            return columns_of([(self._heading(k), list(panels.values())) for k, panels in enumerate(drawn)])
+        return rows_of([side_by_side(panels, heading=self._heading(k)) for k, panels in enumerate(drawn)])
 
-    def _row(self, k: int, others: Sequence["Maps"], long_side_px: int, options: Mapping[str, Any]) -> Image.Image:
+    def _panels(
+        self, k: int, others: Sequence["Maps"], long_side_px: int, options: Mapping[str, Any]
+    ) -> dict[str, Image.Image]:
         panels = {"Photograph": fit(self.photographs[k], long_side_px)}
         for maps in (self, *others):
             if maps.errors[k] is None:
                 cost = f"{maps.queries[k]:,} queries" if maps.queries[k] else "no query"
                 panels[f"{title_of(maps.method)}\n{cost}"] = maps.overlay(k, long_side_px=long_side_px, **options)
+        return panels
+
+    def _heading(self, k: int) -> str:
         target = None if self.target[k] < 0 else int(self.target[k])
         prob = "" if np.isnan(self.target_prob[k]) else f" ({self.target_prob[k]:.2f})"
-        return side_by_side(panels, heading=f"{class_title(self.class_names, target)}{prob}")
+        return f"{class_title(self.class_names, target)}{prob}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """`python -m explain image PHOTO --teacher TEACHER`: one picture of one photograph's map, in seconds, without Ray."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -30,6 +30,8 @@ class ExplainImage:
     """Share of the map's color where the map is highest, 0 to 1."""
     size: int = 448
     """Longer side of each picture in pixels."""
+    columns: bool = False
+    """Place the photographs beside each other, each over its map, instead of one per row."""
     seed: int = 0
     """Seed of random methods."""
 
@@ -58,7 +60,7 @@ def explain_image(config: ExplainImage) -> str:
     budget = "queries" if config.method == "auto" else getattr(METHODS.get(config.method), "budget", None)
     if config.queries is not None and budget is None:
         raise ValueError(f"method {config.method!r} makes no queries; leave out --queries")
-    options = {} if config.queries is None else {str(budget): config.queries}
+    options: dict[str, Any] = {} if config.queries is None else {str(budget): config.queries}
     shown = sys.stderr.isatty()
 
     def on_progress(done: int, queries: int) -> None:
@@ -79,7 +81,7 @@ def explain_image(config: ExplainImage) -> str:
         print(file=sys.stderr)
     out = Path(config.out or f"{config.photographs[0]}.map.png")
     out.parent.mkdir(parents=True, exist_ok=True)
-    maps.figure(long_side_px=config.size, opacity=config.opacity).save(out)
+    maps.figure(long_side_px=config.size, opacity=config.opacity, columns=config.columns).save(out)
     lines = [
         error or f"{class_title(maps.class_names, int(target))} ({prob:.2f}), {queries} queries, {seconds:.1f} s"
         for error, target, prob, queries, seconds in zip(

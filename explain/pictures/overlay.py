@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 COLORMAP = "inferno"
 OPACITY = 0.7
 """Share of the colormap's color where the map is highest."""
+LOWEST_SHARE = 0.15
+"""Of that, the part that is left where the map is lowest."""
 LONG_SIDE_PX = 448
 PERCENTILES = (1.0, 99.5)
 """Values of the map that become the lowest and the highest color: single pixels do not set the scale."""
@@ -69,7 +71,7 @@ def overlay(
     pixels = np.asarray(picture, dtype=np.float32)
     gray = 0.75 * pixels.mean(axis=2, keepdims=True) + 20
     under = gray + (pixels - gray) * unit[..., None]  # the photograph's own colors where the map is high
-    share = (opacity * (0.25 + 0.75 * unit))[..., None] if opacity else np.zeros((*unit.shape, 1), np.float32)
+    share = (opacity * (LOWEST_SHARE + (1 - LOWEST_SHARE) * unit**1.5))[..., None]
     base = under if opacity else pixels
     return Image.fromarray((base * (1 - share) + colors * share).round().clip(0, 255).astype(np.uint8))
 
@@ -102,6 +104,28 @@ def side_by_side(panels: Mapping[str, Image.Image], *, heading: str = "") -> Ima
             draw.text((left, top - CAPTION_PX + 3 + 19 * row), text, INK if row == 0 else MUTED, font=font(size))
         sheet.paste(picture, (left, top))
     return sheet
+
+
+def columns_of(columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
+    """Place columns of pictures beside each other, each column under its heading and cut to one common shape."""
+    side = min(min(picture.size) for _, pictures in columns for picture in pictures)
+    squares = [(heading, [_square(picture, side) for picture in pictures]) for heading, pictures in columns]
+    rows = max(len(pictures) for _, pictures in squares)
+    sheet = Image.new("RGB", ((side + GAP_PX) * len(squares) + GAP_PX, (side + GAP_PX) * rows + CAPTION_PX), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for k, (heading, pictures) in enumerate(squares):
+        left = GAP_PX + k * (side + GAP_PX)
+        draw.text((left, 12), shorten(heading, side, FONT_PX), INK, font=font(FONT_PX))
+        for row, picture in enumerate(pictures):
+            sheet.paste(picture, (left, CAPTION_PX + row * (side + GAP_PX)))
+    return sheet
+
+
+def _square(picture: Image.Image, side_px: int) -> Image.Image:
+    """Cut the middle square out of a picture and resize it."""
+    cut = min(picture.size)
+    left, top = (picture.width - cut) // 2, (picture.height - cut) // 2
+    return picture.crop((left, top, left + cut, top + cut)).resize((side_px, side_px), Image.Resampling.BILINEAR)
 
 
 def rows_of(sheets: Sequence[Image.Image]) -> Image.Image:

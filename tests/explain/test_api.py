@@ -1,0 +1,147 @@
+"""The Python API: the maps of the functions themselves, in tables and figures, without Ray; wrong calls are refused."""
+
+import sys
+from pathlib import Path
+
+import box_teacher
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distill.student.model import ResCBAM, Student
+from evaluate.api import play_maps
+from evaluate.games.protocol import Protocol
+from explain.__main__ import main
+from explain.api import explain_images, open_teacher, wrap_callable
+from explain.methods.query.queries import Queries
+from explain.methods.query.rise import rise
+from explain.methods.white_box.grad_cam import grad_cam
+from explain.seeds import image_seed
+
+SIZE = box_teacher.SIZE
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    box = box_teacher.make()
+    return wrap_callable(box, input_size=SIZE, class_names=["a", "b", "c"], mean=box.mean, std=box.std)
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    torch.manual_seed(0)
+    model = ResCBAM(18, 3).eval().requires_grad_(False)
+    size = (64, 64)
+    description = {"teacher": "python:box", "teacher_fingerprint": "", "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    return Student(model=model, input_size=size, **description)
+
+
+def test_maps_of_a_query_based_method_are_the_functions_own(frames, teacher):
+    maps = explain_images(list(frames), "rise", teacher=teacher, num_masks=32, image_ids=["x", "y", "z"])
+    target = torch.from_numpy(box_teacher.make()(frames).argmax(axis=1))
+    for k, name in enumerate("xyz"):
+        image = teacher.normalize(frames[k : k + 1])
+        seeds = [image_seed(0, name, "rise")]
+        plain = rise(Queries(teacher.forward), image, target[k : k + 1], seeds=seeds, num_masks=32)
+        assert (maps.saliency[k] == plain[0].numpy()).all()
+    assert maps.target.tolist() == target.tolist()
+    assert maps.target_prob == pytest.approx(box_teacher.make()(frames).max(axis=1), abs=1e-6)
+    assert maps.queries.tolist() == [32, 32, 32]
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+def test_auto_knows_its_uncertainty_and_the_table_names_classes(frames, teacher):
+    maps = explain_images(list(frames), teacher=teacher, queries=16)
+    assert maps.method == "gp_regression"
+    assert maps.std is not None
+    assert maps.std.shape == maps.saliency.shape == (3, *SIZE)
+    table = maps.table()
+    assert list(table["class_name"]) == [["a", "b", "c"][target] for target in maps.target]
+    assert bool(table["error"].isna().all())
+
+
+def test_maps_of_a_student_are_the_methods_own(frames, student):
+    photographs = [Image.fromarray(frame).resize((64, 64)) for frame in frames]
+    maps = explain_images(photographs, "grad_cam", student=student, target=[0, 1, 2])
+    pixels = student.normalize(np.stack([np.asarray(photograph) for photograph in photographs]))
+    plain = grad_cam(student.model, pixels, torch.tensor([0, 1, 2])).numpy()
+    assert np.abs(maps.saliency - plain).max() <= 1e-5 * np.abs(plain).max()
+    assert maps.queries.tolist() == [0, 0, 0]
+
+
+def test_both_games_end_where_they_should_and_the_areas_are_those_of_the_curves(frames, teacher):
+    maps = explain_images(list(frames), teacher=teacher, queries=16)
+    scores = play_maps(maps, teacher, protocol=Protocol(step_px=12))
+    assert len(scores) == 2 * len(frames)
+    probs = box_teacher.make()(frames)
+    for row in scores.to_dict("records"):
+        whole = row["curve"][0] if row["game"] == "deletion" else row["curve"][-1]
+        assert whole == pytest.approx(probs[int(row["image_id"]), row["target"]], abs=1e-5)
+        assert row["auc"] == pytest.approx(np.trapezoid(row["curve"], dx=1 / (len(row["curve"]) - 1)), abs=1e-6)
+
+
+def test_figures_hold_all_images_and_methods(frames, teacher):
+    maps = explain_images(list(frames), teacher=teacher, queries=16)
+    control = explain_images(list(frames), "centre_gaussian", teacher=teacher)
+    alone, both = maps.figure(long_side_px=90), maps.figure(control, long_side_px=90)
+    assert both.width > alone.width
+    assert both.height == alone.height > 3 * 60
+    wide = maps.figure(control, long_side_px=90, columns=True)
+    assert wide.width > 3 * 90
+    assert wide.height > 3 * 60
+    with pytest.raises(ValueError, match="different images"):
+        maps.figure(explain_images(list(frames[:2]), "centre_gaussian", teacher=teacher))
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        ({"method": "no_such"}, "unknown method"),
+        ({"method": "rise", "num_mask": 3}, "num_masks"),
+        ({"method": "rise", "teacher": None}, "queries the black box"),
+        ({"method": "grad_cam", "teacher": None}, "looks into a network"),
+        ({"target": 3}, "classes: 0 to 2"),
+        ({"target": [0, 1]}, "2 targets for 3 images"),
+        ({"image_ids": ["a"]}, "1 image_ids for 3 images"),
+        ({"images": []}, "no images"),
+        ({"images": [np.zeros((4, 4, 3))]}, "uint8"),
+        ({"method": "gp_regression", "prior": "readout"}, "needs a student"),
+    ],
+)
+def test_wrong_calls_are_refused(frames, teacher, call, match):
+    given = {"images": list(frames), "teacher": teacher, **call}
+    with pytest.raises(ValueError, match=match):
+        explain_images(given.pop("images"), given.pop("method", "auto"), **given)
+
+
+def test_a_callable_that_returns_no_probabilities_is_refused():
+    with pytest.raises((ValueError, RuntimeError), match=r"sum|probabilities"):
+        wrap_callable(lambda images: np.ones((len(images), 2)), input_size=(8, 8))
+
+
+def test_one_image_is_explained_from_the_command_line(frames, tmp_path, capsys, monkeypatch):
+    Image.fromarray(frames[0]).resize((60, 40)).save(tmp_path / "photo.png")
+    command = ["image", str(tmp_path / "photo.png"), "--teacher", "python:box_teacher:make", "--queries", "16"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    picture = tmp_path / "photo.png.map.png"
+    assert str(picture) in told
+    assert "16 queries" in told
+    with Image.open(picture) as opened:
+        assert opened.width > 2 * 400
+    with pytest.raises(SystemExit):
+        main([*command[:2], "--queries", "16"])
+    assert main(["image", str(tmp_path / "none.png"), *command[2:]]) == 2
+    assert "none.png" in capsys.readouterr().err
+
+
+def test_teachers_open_once(teacher):
+    assert open_teacher(teacher) is teacher
+    assert open_teacher("python:box_teacher:make").input_size == SIZE
+    assert Path(box_teacher.__file__).is_file()
