@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: bench demo demo-steps docs paper paper-status test chaos lint format lock notices clean help
+.PHONY: bench demo demo-photographs demo-steps docs paper paper-status test chaos lint format lock notices clean help
 
 # The first of these that runs, is 3.11 or later and can make environments.
 CANDIDATES := python3 python3.11 python3.12 python3.13 python
@@ -24,6 +24,7 @@ LOCKS := from platform import *; import sys; \
   sys.exit((python_version()[:4], system(), machine()) != ("$(LOCK_PYTHON)", "Linux", "x86_64"))
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 DEMO := runs/demo
+PHOTOGRAPHS := $(addprefix $(DEMO)/photographs/,chelsea.png coffee.png astronaut.png rocket.jpg motorcycle_left.png)
 TEACHER := onnx:$(DEMO)/teacher/model.onnx
 METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
 
@@ -62,8 +63,18 @@ $(VENV)/.installed: pyproject.toml $(LOCKED)
 	fi
 	@touch $@
 
+# Act one, a minute: five photographs and a real ImageNet classifier. Act two: the whole pipeline on rendered images.
 demo: $(VENV)/.installed
+	@$(MAKE) --no-print-directory demo-photographs
 	@$(RUN) -m cluster run -- $(MAKE) --no-print-directory demo-steps
+
+demo-photographs: $(VENV)/.installed
+	@echo "== Act one: what does EfficientNet-Lite0 look at in five photographs? 200 queries each"
+	@$(RUN) -m distill.demo.photographs --out $(DEMO)/photographs > /dev/null
+	@$(RUN) -m distill.teachers.lite $(DEMO)/lite0 > /dev/null
+	@$(RUN) -m explain image $(PHOTOGRAPHS) --teacher onnx:$(DEMO)/lite0/model.onnx --queries 200 --out $(DEMO)/pictures
+	@echo "Open the pictures above. Next, act two: the whole pipeline on rendered images, some minutes."
+	@echo
 
 # Under one Ray for all of them: starting one takes some seconds each time.
 demo-steps:

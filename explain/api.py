@@ -168,6 +168,10 @@ class Maps:
             return columns_of([(self._heading(k), list(panels.values())) for k, panels in enumerate(drawn)])
         return rows_of([side_by_side(panels, heading=self._heading(k)) for k, panels in enumerate(drawn)])
 
+    def row(self, k: int, *others: "Maps", long_side_px: int = 320, **options: Any) -> Image.Image:
+        """Draw image `k` with its maps, as `figure` does all of them."""
+        return side_by_side(self._panels(k, others, long_side_px, options), heading=self._heading(k))
+
     def _panels(
         self, k: int, others: Sequence["Maps"], long_side_px: int, options: Mapping[str, Any]
     ) -> dict[str, Image.Image]:

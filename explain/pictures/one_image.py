@@ -1,11 +1,15 @@
 """`python -m explain image PHOTO --teacher TEACHER`: one picture of one photograph's map, in seconds, without Ray."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from distill.teachers import split_spec
+
+if TYPE_CHECKING:
+    from explain.api import Maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class ExplainImage:
     target: int | None = None
     """Index of the class to explain. Default: the predicted one."""
     out: str | None = None
-    """PNG file to write. Default: PHOTO.map.png beside the first photograph."""
+    """PNG file for one picture of all, or a folder for one each. Default: PHOTO.map.png beside the first photograph."""
     opacity: float = 0.7
     """Share of the map's color where the map is highest, 0 to 1."""
     size: int = 448
@@ -51,7 +55,6 @@ def explain_image(config: ExplainImage) -> str:
         ValueError, FileNotFoundError: as `explain.api.explain_images`.
     """
     import sys
-    from pathlib import Path
 
     from explain.api import explain_images
     from explain.methods.registry import METHODS
@@ -79,15 +82,28 @@ def explain_image(config: ExplainImage) -> str:
     )
     if shown:
         print(file=sys.stderr)
-    out = Path(config.out or f"{config.photographs[0]}.map.png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    maps.figure(long_side_px=config.size, opacity=config.opacity, columns=config.columns).save(out)
     lines = [
         error or f"{class_title(maps.class_names, int(target))} ({prob:.2f}), {queries} queries, {seconds:.1f} s"
         for error, target, prob, queries, seconds in zip(
             maps.errors, maps.target, maps.target_prob, maps.queries, maps.seconds, strict=True
         )
     ]
-    return "\n".join(
-        [*(f"{name}: {line}" for name, line in zip(maps.image_ids, lines, strict=True)), f"picture: {out}"]
-    )
+    named = [f"{name}: {line}" for name, line in zip(maps.image_ids, lines, strict=True)]
+    return "\n".join([*named, *(f"picture: {picture}" for picture in _write(maps, config))])
+
+
+def _write(maps: "Maps", config: ExplainImage) -> list[Path]:
+    """Write one picture of all photographs, or one each into a folder; return the files."""
+    options: dict[str, Any] = {"long_side_px": config.size, "opacity": config.opacity}
+    out = Path(config.out or f"{config.photographs[0]}.map.png")
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        maps.figure(columns=config.columns, **options).save(out)
+        return [out]
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for k, name in enumerate(maps.image_ids):
+        if maps.errors[k] is None:
+            files.append(out / f"{name}.map.png")
+            maps.row(k, **options).save(files[-1])
+    return files

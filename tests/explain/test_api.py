@@ -93,7 +93,7 @@ def test_figures_hold_all_images_and_methods(frames, teacher):
     assert both.width > alone.width
     assert both.height == alone.height > 3 * 60
     wide = maps.figure(control, long_side_px=90, columns=True)
-    assert wide.width > 3 * 90
+    assert wide.width > 3 * 60
     assert wide.height > 3 * 60
     with pytest.raises(ValueError, match="different images"):
         maps.figure(explain_images(list(frames[:2]), "centre_gaussian", teacher=teacher))
@@ -135,6 +135,8 @@ def test_one_image_is_explained_from_the_command_line(frames, tmp_path, capsys, 
     assert "16 queries" in told
     with Image.open(picture) as opened:
         assert opened.width > 2 * 400
+    assert main([*command, "--out", str(tmp_path / "pictures")]) == 0
+    assert (tmp_path / "pictures" / "photo.png.map.png").is_file()
     with pytest.raises(SystemExit):
         main([*command[:2], "--queries", "16"])
     assert main(["image", str(tmp_path / "none.png"), *command[2:]]) == 2

@@ -164,3 +164,14 @@ def test_the_network_takes_any_size_and_is_small():
     with torch.no_grad():
         assert network(torch.zeros(2, 3, 96, 64)).shape == (2, 8)
     assert sum(parameter.numel() for parameter in network.parameters()) < 500_000
+
+
+def test_five_photographs_are_copied(tmp_path, capsys):
+    from distill.data import open_images
+    from distill.demo.photographs import NAMES, main
+
+    assert main(["--out", str(tmp_path / "photographs")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(NAMES)
+    images = open_images(str(tmp_path / "photographs"))
+    assert sorted(images.image_ids) == sorted(NAMES)
+    assert all(min(images.image(image_id).size) > 250 for image_id in images.image_ids)
