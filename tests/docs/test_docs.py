@@ -29,7 +29,7 @@ HELD = ("cluster", "distill", "explain", "evaluate", "tests", "benchmarks", "dep
 SITE_ONLY = ("reference/index.md",)
 """Targets of links that `make docs` makes."""
 MAX_README, MAX_PAGE, MAX_CHARS = 150, 160, 120
-INTERNAL = {"demo-steps", "help"}
+INTERNAL = {"demo-photographs", "demo-steps", "help"}
 
 
 def text_of(page: Path) -> str:
