@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,11 +76,28 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def every_source(rule: Callable[[Path], None]) -> Callable[[], None]:
+    """Make one test of a rule for each file; it names every file that breaks it."""
+
+    def test() -> None:
+        broken = {}
+        for path in SOURCES:
+            try:
+                rule(path)
+            except AssertionError as error:
+                broken[name_of(path)] = str(error)
+        assert broken == {}
+
+    test.__doc__ = rule.__doc__
+    return test
+
+
 @functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """List every module that a file imports anywhere in it, by its full name."""
     found = set()
@@ -104,14 +122,14 @@ def test_imports_are_found_wherever_they_stand(tmp_path):
     assert tops(source) == {"a", "c", "g", "i"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@every_source
 def test_imports_flow_one_way(path):
     package = name_of(path).split("/")[0]
     assert tops(path) & set(PACKAGES) <= MAY_IMPORT[package]
     assert "tests" not in tops(path)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@every_source
 def test_ray_and_mlflow_stay_in_cluster(path):
     expected = name_of(path) in RAY_OR_MLFLOW
     if not name_of(path).startswith("cluster/"):
@@ -183,7 +201,7 @@ assert not loaded, loaded
     assert "usage" in done.stdout.lower()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@every_source
 def test_nothing_happens_at_import(path):
     """At a module's top level stand definitions, imports and constants: no print, no run, no global randomness."""
     for node in parse(path).body:
@@ -195,7 +213,7 @@ def test_nothing_happens_at_import(path):
         )
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@every_source
 def test_untrusted_bytes_are_never_unpickled(path):
     for node in ast.walk(parse(path)):
         if not isinstance(node, ast.Call):
@@ -214,14 +232,14 @@ def test_untrusted_bytes_are_never_unpickled(path):
             assert "allow_pickle" not in {keyword.arg for keyword in node.keywords}, where
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@every_source
 def test_images_are_decoded_in_one_place(path):
     """`ImageSet.image` cuts a data set's banner off, which neither a model nor a person is to see."""
     if not name_of(path).startswith("distill/data/"):
         assert "distill.data.decode.decode" not in imports(path)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@every_source
 def test_errors_are_caught_by_name(path):
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.ExceptHandler):
@@ -229,7 +247,7 @@ def test_errors_are_caught_by_name(path):
             assert caught not in {"", "Exception", "BaseException"}, f"{name_of(path)}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@every_source
 def test_files_say_why_they_exist(path):
     assert ast.get_docstring(parse(path)), f"{name_of(path)} has no module docstring"
 
