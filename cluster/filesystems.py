@@ -4,8 +4,12 @@ Credentials, region and endpoint are left to the environment (`AWS_ACCESS_KEY_ID
 URI's query, as pyarrow reads them.
 """
 
+import os
+import stat
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,6 +25,7 @@ S3_ANSWER_S = 60  # until a store that is busy begins to answer; pyarrow takes i
 S3_CONNECT_S = 10
 # About one file, and not about the store.
 OF_A_FILE = (FileNotFoundError, PermissionError)
+ASIDE_SUFFIX = ".aside"  # of a file that is being written
 FSSPEC_SCHEMES = ("az", "memory")  # pyarrow does not know them; all others are never given to fsspec
 IN_URIS = "/:?#[]@!$&'()*+,;=%"  # what stands for itself in a URI
 
@@ -88,3 +93,27 @@ def store_errors(doing: str, *, passed: tuple[type[OSError], ...] = ()) -> Itera
             f"cannot {doing}: {error}; see to it, then give the same command again (distill: with --resume): "
             "it goes on where it stopped"
         ) from error
+
+
+def create_file(path: Path, data: bytes) -> None:
+    """Create a local file with all its bytes at once, unless it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{ASIDE_SUFFIX}")
+    try:
+        aside.write_bytes(data)
+        os.link(aside, path)  # a rename would replace what another job wrote
+    except FileExistsError:
+        pass
+    except PermissionError:  # a file system without links
+        with suppress(FileExistsError), path.open("xb") as file:
+            file.write(data)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def is_regular(path: str) -> bool:
+    """Tell whether a local path is a regular file, or is missing."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True  # opening it says why

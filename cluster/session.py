@@ -7,15 +7,25 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from cluster.errors import one_line
+
+ADDRESS = "RAY_ADDRESS"
+ADDRESS_HINT = f"give the HOST:PORT of its head, or unset {ADDRESS} to start Ray on this machine"
+CONNECT_S = 10.0
+TEMP_VARIABLES = ("RAY_TMPDIR", "TMPDIR")
+# A socket's path has at most 107 bytes; Ray's is 79 longer than this:
+# /mgc-XXXXXXXX/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store
+MAX_TEMP_BYTES = 28
 CORES_PER_WORKER = 4  # convolutions gain little from more threads in one worker
 # Ray warns about its own defaults otherwise, and prints a training worker's lines twice; the user's own settings win.
 ENV = {
@@ -63,21 +73,81 @@ def ray_session() -> Iterator[None]:
         yield
         return
     options: Any = {"logging_level": logging.WARNING, "runtime_env": {"worker_process_setup_hook": prepare_worker}}
-    if os.environ.get("RAY_ADDRESS"):
-        guard_token(make=False)
-        ray.init(**options)
-        watch: AbstractContextManager[None] = nullcontext()
-    else:
-        logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
-        guard_token()
-        with loopback():
-            ray.init(address="local", include_dashboard=False, **options)
-        watch = _watch_ray(ray.get_runtime_context().gcs_address)
+    with _attached(options) if os.environ.get(ADDRESS, "local") not in ("", "local") else _started(options):
+        yield
+
+
+@contextmanager
+def _attached(options: dict[str, Any]) -> Iterator[None]:
+    """Use the cluster of RAY_ADDRESS. Raises: ValueError where there is none."""
+    import ray
+
+    address = os.environ[ADDRESS]
+    check_address(address)
+    guard_token(make=False)
     try:
-        with watch:
-            yield
+        ray.init(**options)
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(f"no Ray cluster answers at {ADDRESS}={address}: {one_line(error)}; {ADDRESS_HINT}") from error
+    try:
+        yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _started(options: dict[str, Any]) -> Iterator[None]:
+    """Start Ray on this machine, for the block alone."""
+    import ray
+
+    logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
+    guard_token()
+    with private_folder() as folder, loopback():
+        ray.init(address="local", include_dashboard=False, _temp_dir=folder, **options)
+        try:
+            with _watch_ray(ray.get_runtime_context().gcs_address):
+                yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def private_folder() -> Iterator[str]:
+    """Give a short folder that only this user can enter, for what Ray keeps while it runs; deleted afterwards.
+
+    Ray makes its own folder writable by everybody, job working directories included; inside of this one nobody reaches
+    it.
+
+    Raises:
+        ValueError: the folder of temporary files has too long a name for the sockets in it.
+    """
+    name = next((name for name in TEMP_VARIABLES if os.environ.get(name)), None)
+    parent = os.environ[name] if name else "/tmp"  # noqa: S108 - Ray's own choice; the folder inside is private
+    if (length := len(os.fsencode(os.path.abspath(parent)))) > MAX_TEMP_BYTES:
+        raise ValueError(
+            f"{name} is {length} bytes long, too long for the names of Ray's sockets in it; give a folder of at most "
+            f"{MAX_TEMP_BYTES} bytes, such as {name}=/tmp"
+        )
+    folder = tempfile.mkdtemp(prefix="mgc-", dir=parent)
+    try:
+        yield os.path.join(folder, "r")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where no Ray cluster can be; `auto` too, which takes anybody's Ray on this machine.
+
+    Raises:
+        ValueError: it is no HOST:PORT, or nobody listens there.
+    """
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{ADDRESS}={address} is no HOST:PORT of a Ray cluster; {ADDRESS_HINT}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ValueError(f"no Ray cluster answers at {ADDRESS}={address} ({error}); {ADDRESS_HINT}") from error
 
 
 @contextmanager
@@ -125,7 +195,7 @@ def run_with_ray(command: Sequence[str]) -> int:
     """
     if not command or shutil.which(command[0]) is None:
         raise ValueError(f"no command {' '.join(command[:1])!r}; give one that runs, after --")
-    if os.environ.get("RAY_ADDRESS"):
+    if os.environ.get(ADDRESS, "local") not in ("", "local"):
         return subprocess.run(command, check=False).returncode
     with ray_session():
         return subprocess.run(command, check=False, env=os.environ | client_environment()).returncode
@@ -136,7 +206,7 @@ def client_environment() -> dict[str, str]:
     import ray
 
     # It asks for its token, which clients send in this mode only, and knows them by their address, which is loopback.
-    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token", SEVERAL_MACHINES: "0"}
+    return {ADDRESS: ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token", SEVERAL_MACHINES: "0"}
 
 
 def guard_token(*, make: bool = True) -> None:
@@ -184,7 +254,7 @@ def prepare_worker() -> None:
     """
     import ray
 
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
     logging.getLogger(CLEANER).setLevel(logging.CRITICAL)
 
 

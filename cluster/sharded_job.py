@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import math
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,11 +19,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import WorkError
+from cluster.errors import USER_ERRORS, WorkError, one_line
 from cluster.parquet import read_parquet
 from cluster.planning.throughput import Rate, machine
 from cluster.progress.bar import Progress
-from cluster.progress.shard_board import Teller, shard_progress
+from cluster.progress.board import Reporter, shard_progress
 from cluster.session import WorkerResources
 from cluster.storage import PART_SUFFIX, Folder
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Worker = Callable[..., "pa.Table"]
-"""Turns a shard's items into rows; one that tells also takes a `Teller`."""
+"""Turns a shard's items into rows; one that reports progress also takes a `Reporter`."""
 IN_FLIGHT = 2  # shards an actor has at once: one at work, one waiting; more would leave others idle at the end
 MAX_INIT_DEATHS = 5  # in a row; Ray Data would end the job where a process or node dies before its actor has begun
 MAX_PARTS = 20_000  # files in a folder: to list them, and to read each one's footer, stays a matter of seconds
@@ -109,7 +110,7 @@ def run_shards(
     rows_per_item: int = 1,
     items_per_image: int = 1,
     queries: str | None = None,
-    tells: bool = False,
+    reports: bool = False,
 ) -> Summary:
     """Run `worker(config)` in every actor over the shards that have no part yet; needs a running Ray session.
 
@@ -123,7 +124,7 @@ def run_shards(
         rows_per_item: Rows that each item gives.
         items_per_image: Items that each image gives, for the rate.
         queries: Column that counts what a row asked of a model outside, for the rate.
-        tells: Whether the worker is also given a `Teller`, for shards that take long.
+        reports: Whether the worker is also given a `Reporter`, for shards that take long.
 
     Raises:
         ValueError: The folder holds parts that do not belong to these shards.
@@ -138,7 +139,7 @@ def run_shards(
     parts: list[dict[str, Any]] = []
     with (
         Progress(description, sum(rows.values()), unit="rows", done=skipped_rows) as progress,
-        shard_progress(progress, tells=tells and bool(left)) as (shown, board),
+        shard_progress(progress, reports=reports and bool(left)) as (shown, board),
     ):
         for part in _write_parts(_Job(worker, config, folder, rows_per_item, queries, resources, board), left):
             parts.append(part)
@@ -153,8 +154,8 @@ def run_shards(
     return Summary(sum(rows.values()), sum(done.values()), skipped_rows, time.monotonic() - started_s, rate)
 
 
-def refuse_nothing(summary: Summary, folder: Folder, what: str, *, sources: Sequence[Folder] = ()) -> None:
-    """Say so where a job is done and yet has come to nothing: every row of its folder has an error.
+def require_results(summary: Summary, folder: Folder, what: str, *, sources: Sequence[Folder] = ()) -> None:
+    """Refuse a job without a single result: every row of its folder has an error.
 
     Args:
         summary: What the job left.
@@ -163,15 +164,14 @@ def refuse_nothing(summary: Summary, folder: Folder, what: str, *, sources: Sequ
         sources: Folders that the errors may have come from, which another start would take them from again.
 
     Raises:
-        WorkError: It has; the message quotes the first error.
+        WorkError: All rows have an error; the message quotes the first.
     """
     if not summary.rows or summary.errors < summary.rows:
         return
-    names = sorted(name for name in folder.names() if name.endswith(PART_SUFFIX))
-    first = str(read_parquet(folder, names[0], ["error"])["error"][0].as_py()).rstrip(".")
-    stale = " and ".join(one.uri for one in (folder, *sources))
+    first = str(read_parquet(folder, folder.parts()[0], ["error"])["error"][0].as_py()).rstrip(".")
+    stale = " and ".join(source.uri for source in (folder, *sources))
     raise WorkError(
-        f"all {summary.rows} {what} have an error, the first: {first}. Mend that, delete {stale}, then give the "
+        f"all {summary.rows} {what} have an error, the first: {first}. Mend that, move {stale} away, then give the "
         "same command again"
     )
 
@@ -227,8 +227,8 @@ class _PartWriter:
         part, items = str(batch["part"][0]), unpack(str(batch["items"][0]))
         try:
             written = self._write(part, self._worker, items)
-        except WorkError as error:  # as a row: Ray Data would wrap it, and drop it when it is sent
-            written = {"stopped_by": str(error)}
+        except USER_ERRORS as error:  # as a row: Ray Data would wrap it, and drop it when it is sent
+            written = {"stopped_by": one_line(error)}
         return {name: [value] for name, value in ({"part": part} | written).items()}
 
     def _write(self, part: str, worker: Worker, items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -236,9 +236,9 @@ class _PartWriter:
         if self._job.board is None:
             table = worker(items)
         else:
-            tell = Teller(self._job.board, part)
-            table = worker(items, tell)
-            tell.flush()
+            on_progress = Reporter(self._job.board, part)
+            table = worker(items, on_progress)
+            on_progress.flush()
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
         data = parquet_bytes(table)
         self._job.folder.write_bytes(part + PART_SUFFIX, data)
@@ -305,36 +305,56 @@ def _sum(table: "pa.Table", column: str | None) -> int:
 
 
 def _existing(folder: Folder, rows: dict[str, int]) -> dict[str, int]:
-    """Return the errors of every part that is there. Raises: ValueError for a part that does not belong."""
-    counts = part_counts(folder)
+    """Return the errors of every complete part; a broken one, as a full disk leaves, is said and computed again.
+
+    Raises:
+        ValueError: a part does not belong to this work.
+    """
+    counts = _counts(folder)
     strange = sorted(set(counts) - set(rows))
     if strange:
         raise ValueError(
             f"{folder.uri} holds {len(strange)} parts of other work, {strange[0]} first; give another --out"
         )
-    for name, (found, _) in counts.items():
-        if found != rows[name]:
+    broken = [name for name, count in counts.items() if count is None]
+    if broken:
+        print(f"broken, computed again: {', '.join(broken)} in {folder.uri}", file=sys.stderr)
+    whole = {name: count for name, count in counts.items() if count is not None}
+    for name, (num_rows, _) in whole.items():
+        if num_rows != rows[name]:
             raise ValueError(
-                f"{folder.uri}/{name}{PART_SUFFIX} has {found} rows, this work gives {rows[name]}; "
-                "delete it and run again, or give another --out"
+                f"{folder.uri}/{name}{PART_SUFFIX} has {num_rows} rows, this work gives {rows[name]}; "
+                "move that file away and run again, or give another --out"
             )
-    return {name: errors for name, (_, errors) in counts.items()}
+    return {name: errors for name, (_, errors) in whole.items()}
 
 
 def part_counts(folder: Folder) -> dict[str, tuple[int, int]]:
-    """Count the rows, and those with an error, of every part that is there."""
-    names = [name.removesuffix(PART_SUFFIX) for name in folder.names() if name.endswith(PART_SUFFIX)]
+    """Count the rows, and those with an error, of every complete part."""
+    return {name: count for name, count in _counts(folder).items() if count is not None}
+
+
+def _counts(folder: Folder) -> dict[str, tuple[int, int] | None]:
+    names = [name.removesuffix(PART_SUFFIX) for name in folder.parts()]
     with ThreadPoolExecutor(NUM_READERS) as readers:
         return dict(zip(names, readers.map(lambda name: _count(folder, name), names), strict=True))
 
 
-def _count(folder: Folder, name: str) -> tuple[int, int]:
-    """Count a part's rows and errors from its footer, without its data."""
+def _count(folder: Folder, name: str) -> tuple[int, int] | None:
+    """Count a part's rows and errors from its footer, without its data; None where it is broken."""
+    import pyarrow as pa
     from pyarrow import parquet
 
-    with folder.open(name + PART_SUFFIX) as part, parquet.ParquetFile(part) as file:
-        metadata = file.metadata
+    with folder.open(name + PART_SUFFIX) as part:
+        try:
+            metadata = parquet.ParquetFile(part).metadata
+        except pa.ArrowException:
+            return None
+        except OSError:  # a footer that cannot be parsed; of a store, it may be the store that fails
+            if folder.local_path() is None:
+                raise
+            return None
         groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
         columns = [group.column(k) for group in groups for k in range(group.num_columns)]
-        found = [column for column in columns if column.path_in_schema == "error"]
-        return metadata.num_rows, sum(column.num_values - column.statistics.null_count for column in found)
+        errors = [column for column in columns if column.path_in_schema == "error"]
+        return metadata.num_rows, sum(column.num_values - column.statistics.null_count for column in errors)

@@ -8,6 +8,7 @@ part is put: it too appears when it is whole.
 
 import hashlib
 import json
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cluster.filesystems import OF_A_FILE, open_filesystem, store_errors
+from cluster.filesystems import ASIDE_SUFFIX, OF_A_FILE, create_file, is_regular, open_filesystem, store_errors
 from cluster.locations import check_uri, local_path
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 CONFIG = "_config.json"
 MANIFEST = "_manifest.json"
 PART_SUFFIX = ".parquet"
-ASIDE_SUFFIX = ".aside"
+PART_NAME = re.compile(r"part-[0-9]+\.parquet")
+CLAIM = ".claim-"  # a store's file while a job claims the folder
+CLAIM_S = 600.0  # after so long the job that wrote it is dead
+MAX_JSON_BYTES = 2**26
 # A put is all or nothing on these, and a rename is a copy: nothing is written aside.
 OBJECT_STORES = ("s3", "gcs", "abfs")
 SHOWN_CHARS = 80  # of a value in an error message
@@ -49,6 +53,10 @@ def unlike_defaults(values: Mapping[str, Any], defaults: "DataclassInstance | No
     """Keep what differs in stored `values` from the defaults; without any, everything."""
     known = {} if defaults is None else as_stored(defaults)
     return {name: value for name, value in values.items() if name not in known or value != known[name]}
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def _canonical(value: Any) -> str:
@@ -133,14 +141,27 @@ class Folder:
         """List the files directly inside, sorted, without hidden ones; a folder that is missing has none."""
         return [name for name in self._all_names() if not name.startswith(".")]
 
-    def read_bytes(self, name: str) -> bytes:
-        """Read the whole file `name`. Raises: FileNotFoundError."""
+    def parts(self) -> list[str]:
+        """List the files that hold rows, `part-00000.parquet` and on, sorted; any other file is no part."""
+        return [name for name in self._all_names() if PART_NAME.fullmatch(name)]
+
+    def read_bytes(self, name: str, *, max_bytes: int | None = None) -> bytes:
+        """Read the whole file `name`. Raises: FileNotFoundError, or ValueError for more than `max_bytes`."""
         with self.open(name) as stream:
+            if max_bytes is not None and stream.size() > max_bytes:
+                raise ValueError(f"{self.uri}/{name} has {stream.size()} bytes; at most {max_bytes} are read")
             return stream.read()
 
     @contextmanager
     def open(self, name: str) -> "Iterator[NativeFile]":
-        """Open the file `name` for reading from any place in it. Raises: FileNotFoundError."""
+        """Open the file `name` for reading from any place in it.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is no regular file: a pipe would be waited for.
+        """
+        if self.filesystem.type_name == "local" and not is_regular(path := self._inside(name)):
+            raise ValueError(f"{path} is no regular file")
         with (
             store_errors(f"read {name} in {self.uri}", passed=OF_A_FILE),
             self.filesystem.open_input_file(self._inside(name)) as file,
@@ -171,14 +192,15 @@ class Folder:
 
     def read_json(self, name: str) -> Any:
         """Read the JSON file `name`. Raises: FileNotFoundError, or ValueError where it is not JSON."""
+        data = self.read_bytes(name, max_bytes=MAX_JSON_BYTES)
         try:
-            return json.loads(self.read_bytes(name))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.uri}/{name} is not JSON: {error}") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` as the JSON file `name`, indented for people."""
-        self.write_bytes(name, (json.dumps(value, indent=2) + "\n").encode())
+        self.write_bytes(name, _as_json(value))
 
     def delete(self, name: str) -> None:
         """Delete the file `name`; it may be missing."""
@@ -195,6 +217,8 @@ class Folder:
     def claim(self, config: Mapping[str, Any], *, what: str) -> None:
         """Reserve this folder for the work that `config` describes; the same config again is a rerun.
 
+        Of several jobs that claim at the same time with different configurations, at most one succeeds.
+
         Args:
             config: Everything that decides the content, as JSON values.
             what: The content's name in messages, such as "maps".
@@ -202,43 +226,83 @@ class Folder:
         Raises:
             ValueError: The folder holds another configuration's work, or parts that nobody claimed.
         """
-        asked = json.loads(_canonical(config))
-        if self.exists(CONFIG):
-            self._refuse_other(asked, what)
-        elif any(name.endswith(PART_SUFFIX) for name in self.names()):
-            raise ValueError(
-                f"{self.uri} holds Parquet files but no {CONFIG}; give an empty folder for the {what} (--out)"
-            )
-        else:
-            self.write_json(CONFIG, asked)
+        wanted = json.loads(_canonical(config))
+        if not self.exists(CONFIG):
+            if self.parts():
+                raise ValueError(
+                    f"{self.uri} holds Parquet files but no {CONFIG}; give an empty folder for the {what} (--out)"
+                )
+            self._create_config(wanted, what)
+        self._require_config(wanted, what)
 
-    def _refuse_other(self, asked: dict[str, Any], what: str) -> None:
-        stored = self.config()
-        keys = [key for key in sorted({*asked, *stored}) if _shown(asked, key) != _shown(stored, key)]
-        if _canonical(asked) == _canonical(stored):
+    def _create_config(self, wanted: dict[str, Any], what: str) -> None:
+        """Write the configuration unless another job is quicker: exclusively, or announced on a store."""
+        data = _as_json(wanted)
+        if self.filesystem.type_name == "local":
+            with store_errors(f"write {CONFIG} in {self.uri}"):
+                create_file(Path(self._inside(CONFIG)), data)
             return
-        changes = "; ".join(f"{key}: got {_cut(asked, key)}, stored {_cut(stored, key)}" for key in keys)
+        # A store has no exclusive create that pyarrow knows. Whoever sees another announcement gives way, and the
+        # winner's is deleted after its configuration is there: two that differ never both get to the write.
+        digest = hashlib.sha256(data).hexdigest()
+        own = f"{CLAIM}{digest}-{uuid.uuid4().hex}"
+        self.write_bytes(own, b"claim")
+        try:
+            if others := self._announced(own, digest):
+                raise ValueError(
+                    f"another job claims {self.uri} for other {what} just now ({others[0]}); give another --out, or "
+                    "the same command again in some minutes"
+                )
+            if not self.exists(CONFIG):
+                self.write_bytes(CONFIG, data)
+        finally:
+            self.delete(own)
+
+    def _announced(self, own: str, digest: str) -> list[str]:
+        """List other configurations' announcements, without those that a killed job left."""
+        infos = {info.base_name: info for info in self._files() if info.base_name.startswith(CLAIM)}
+        since_s = (infos[own].mtime_ns or 0) / 1e9 - CLAIM_S if own in infos else 0.0
+        others = {name: info.mtime_ns for name, info in infos.items() if not name.startswith(CLAIM + digest)}
+        return sorted(name for name, mtime_ns in others.items() if mtime_ns is None or mtime_ns / 1e9 > since_s)
+
+    def _require_config(self, wanted: dict[str, Any], what: str) -> None:
+        stored = self.config()
+        if _canonical(wanted) == _canonical(stored):
+            return
+        keys = [key for key in sorted({*wanted, *stored}) if _shown(wanted, key) != _shown(stored, key)]
+        changes = "; ".join(f"{key}: got {_cut(wanted, key)}, stored {_cut(stored, key)}" for key in keys)
         raise ValueError(
             f"{self.uri} holds {what} of another configuration ({changes}); "
             f"give another --out, or the stored configuration to go on with these {what}"
         )
 
-    def config(self) -> dict[str, Any]:
-        """Return what `claim` stored. Raises: ValueError where nothing was claimed."""
+    def config(self, required: Mapping[str, type | tuple[type, ...]] | None = None) -> dict[str, Any]:
+        """Return what `claim` stored.
+
+        Args:
+            required: keys that must be there, and the types of their values, such as `{"student": (str, NoneType)}`.
+
+        Raises:
+            ValueError: nothing was claimed, or the file holds no configuration, or lacks one of these.
+        """
         if not self.exists(CONFIG):
             raise ValueError(f"{self.uri} has no {CONFIG}; give the --out folder of a command that has run")
-        found = self.read_json(CONFIG)
-        if not isinstance(found, dict):
+        config = self.read_json(CONFIG)
+        if not isinstance(config, dict):
             raise ValueError(f"{self.uri}/{CONFIG} holds no configuration; give the --out folder of a command")
-        return found
+        check_fields(config, required or {}, where=f"{self.uri}/{CONFIG}")
+        return config
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, which says that the work is complete; call it last."""
         self.write_json(MANIFEST, dict(manifest))
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the manifest, or None while the work is not complete."""
-        return self.read_json(MANIFEST) if self.exists(MANIFEST) else None
+        """Return the manifest, or None while the work is not complete. Raises: ValueError where it is none."""
+        manifest = self.read_json(MANIFEST) if self.exists(MANIFEST) else None
+        if manifest is not None and not isinstance(manifest, dict):
+            raise ValueError(f"{self.uri}/{MANIFEST} holds no manifest; give the --out folder of a command")
+        return manifest
 
     def _inside(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -272,11 +336,39 @@ class Folder:
             self.filesystem.move(aside, path)
 
     def _all_names(self) -> list[str]:
+        return sorted(info.base_name for info in self._files())
+
+    def _files(self) -> "list[FileInfo]":
         from pyarrow.fs import FileSelector, FileType
 
+        selector = FileSelector(self.path, allow_not_found=True)
         with store_errors(f"list {self.uri}"):
-            found = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == FileType.File)
+            try:
+                infos = self.filesystem.get_file_info(selector)
+            except FileNotFoundError:  # made, or a file in it deleted, while it was listed
+                infos = self.filesystem.get_file_info(selector)
+        return [info for info in infos if info.type == FileType.File]
+
+
+def check_fields(fields: Mapping[str, Any], required: Mapping[str, type | tuple[type, ...]], *, where: str) -> None:
+    """Refuse JSON from a file that lacks a key, or holds another type under it.
+
+    Args:
+        fields: the JSON object.
+        required: its keys, and the types of their values; `bool` is no `int` here.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: a key is missing, or its value is of another type.
+    """
+    for key, types in required.items():
+        allowed = types if isinstance(types, tuple) else (types,)
+        if key not in fields:
+            raise ValueError(f"{where} has no {key!r}; give the --out folder of the command that writes it")
+        value = fields[key]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            names = " or ".join("null" if one is type(None) else one.__name__ for one in allowed)
+            raise ValueError(f"{where} has {key} {_cut(dict(fields), key)}; allowed: {names}")
 
 
 def split_file(file: str) -> tuple[Folder, str]:

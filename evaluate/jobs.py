@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.session import ray_session, worker_resources
-from cluster.sharded_job import Summary, Worker, make_shards, refuse_nothing, run_shards
+from cluster.sharded_job import Summary, Worker, make_shards, require_results, run_shards
 from cluster.storage import Folder
 from cluster.tracking.tracker import tracking_uri
 from distill.data import ImageSet
@@ -50,7 +50,7 @@ def run_job(
     rows_per_item: int,
     items_per_image: int = 1,
     queries: str | None = None,
-    tells: bool = False,
+    reports: bool = False,
     num_workers: int | None,
     finalize: Callable[[], Found],
 ) -> tuple[Summary, Found]:
@@ -94,13 +94,13 @@ def run_job(
             rows_per_item=rows_per_item,
             items_per_image=items_per_image,
             queries=queries,
-            tells=tells,
+            reports=reports,
         )
     found = finalize()
     if folder.finished() is None or summary.skipped_rows < summary.rows:
         manifest = {"schema_version": stored["schema_version"], "num_parts": len(shards)}
         folder.finish({**dataclasses.asdict(summary), **manifest})
-    refuse_nothing(summary, folder, f"rows of {what}")
+    require_results(summary, folder, f"rows of {what}")
     return summary, found
 
 

@@ -13,7 +13,7 @@ import torch
 
 from cluster.device import own_device
 from cluster.session import WorkerResources, ray_session, worker_resources
-from cluster.sharded_job import Summary, make_shards, refuse_nothing, run_shards, shard_size
+from cluster.sharded_job import Summary, make_shards, require_results, run_shards, shard_size
 from cluster.storage import Folder
 from distill.data.frames import read_frame, without_list
 from distill.teachers import load_teacher
@@ -91,7 +91,7 @@ def explain(name: str, job: Job) -> Summary:
             resources=resources,
             description=name,
             queries="teacher_queries",
-            tells=plan.method.explains != "nothing" and not plan.method.static,  # minutes a shard
+            reports=plan.method.explains != "nothing" and not plan.method.static,  # minutes a shard
         )
     if config["answers"] is not None:
         config["answers"].sweep()
@@ -99,7 +99,7 @@ def explain(name: str, job: Job) -> Summary:
         made = {"schema_version": SCHEMA_VERSION, "num_parts": len(shards), "engine": str(choice)}
         folder.finish({**asdict(summary), **made})
     asked = [targets_folder(job.out, plan.teacher, plan.images)] if plan.teacher and plan.target == "teacher" else []
-    refuse_nothing(summary, folder, "maps", sources=asked)
+    require_results(summary, folder, "maps", sources=asked)
     return summary
 
 

@@ -38,13 +38,11 @@ class Progress:
         self._stream = stream or sys.stderr
         self._bar: Any = None
         self._shown: dict[str, Any] = {}
-        self._started_s = self._logged_s = time.monotonic()
-        self._marks = deque([(self._started_s, done)], maxlen=5)
+        self.resume(done)
 
     def __enter__(self) -> Self:
         """Start the clock, and the bar where there is a terminal."""
-        self._started_s = self._logged_s = time.monotonic()
-        self._marks = deque([(self._started_s, self.done)], maxlen=5)
+        self.resume(self.done)
         if self._stream.isatty():
             self._bar = _bar(self._stream)
             self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, rate="", shown="")
@@ -69,6 +67,12 @@ class Progress:
             self._bar.update(self._task, completed=self.done, rate=self._rate_text(), shown=self._shown_text())
         elif time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
             self._log()
+
+    def resume(self, done: int) -> None:
+        """Start the clock anew at `done` units, which are no part of the rate."""
+        self.done = done
+        self._started_s = self._logged_s = time.monotonic()
+        self._marks = deque([(self._started_s, done)], maxlen=5)
 
     @property
     def rate(self) -> float:

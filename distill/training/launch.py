@@ -17,7 +17,7 @@ from cluster.device import own_device
 from cluster.errors import WorkError
 from cluster.filesystems import store_errors
 from cluster.planning.throughput import Meter, Rate, machine
-from cluster.progress.remote_board import RemoteProgress, remote_progress
+from cluster.progress.board import Reporter, remote_progress
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.storage import Folder
 from cluster.tracking.tracker import TRACKING, Tracker, tracking_uri
@@ -306,7 +306,7 @@ def _report(training: Worker, metrics: dict[str, float]) -> None:
 class _Recorder:
     """Tell people and MLflow how training goes; does nothing on ranks above 0."""
 
-    def __init__(self, training: Worker, tracker: Tracker | None, progress: RemoteProgress) -> None:
+    def __init__(self, training: Worker, tracker: Tracker | None, progress: Reporter) -> None:
         self.training, self.tracker, self.progress = training, tracker, progress
         self.since_log: list[dict[str, float]] = []
         self.meter = Meter()
@@ -319,7 +319,7 @@ class _Recorder:
         self.since_log.append(terms)
         done = self.training.global_step * self.training.images_per_step
         shown = {name: terms[name] for name in self.training.shown}
-        self.progress.show(done, epoch=self.training.epoch + 1, **shown)
+        self.progress(done, epoch=self.training.epoch + 1, **shown)
         if len(self.since_log) == self.training.recipe.log_steps:
             means = {name: sum(t[name] for t in self.since_log) / len(self.since_log) for name in terms}
             seconds = sum(t["num_images"] / t["images_per_s"] for t in self.since_log)
@@ -356,3 +356,4 @@ def _recorder(config: dict[str, Any], training: Worker, folder: Folder) -> Itera
     with tracker:
         folder.write_json(TRACKING, {"run_id": tracker.run_id})
         yield _Recorder(training, tracker, config["progress"])
+        config["progress"].flush()

@@ -118,7 +118,7 @@ def play_games(
         rows_per_item=len(protocol.games),
         items_per_image=len(sources),
         queries="teacher_queries",
-        tells=True,
+        reports=True,
         num_workers=num_workers,
         finalize=finalize,
     )

@@ -111,7 +111,7 @@ def compute_metrics(
         config,
         image_items(sources, images),
         folder,
-        tells=True,
+        reports=True,
         num_workers=num_workers,
         finalize=finalize,
         **options,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ import evaluate.__main__
 import explain.__main__
 from benchmarks.paper.__main__ import Execute, main, report, run
 from benchmarks.paper.stages import MAPS, PAPER, Settings, stages
-from cluster.progress.shard_board import ShardProgress
+from cluster.progress.board import BoardProgress
 from cluster.storage import Folder
 from distill.data import open_images
 from distill.data.layouts.imagenette import CLASSES
@@ -100,10 +101,9 @@ def here() -> Iterator[Execute]:
         patch.setattr(
             cluster.sharded_job,
             "shard_progress",
-            lambda progress, **_: contextlib.nullcontext((ShardProgress(progress), None)),
+            lambda progress, **_: contextlib.nullcontext((BoardProgress(progress), None)),
         )
-        shown = SimpleNamespace(show=lambda *_, **__: None)
-        patch.setattr(distill.training.launch, "remote_progress", lambda *_: contextlib.nullcontext(shown))
+        patch.setattr(distill.training.launch, "remote_progress", lambda *_: contextlib.nullcontext(Mock()))
         yield execute
 
 

@@ -17,14 +17,15 @@ from pyarrow import dataset, parquet
 from cluster.errors import WorkError
 from cluster.planning.throughput import machine
 from cluster.progress.bar import Progress
-from cluster.progress.shard_board import ShardProgress
+from cluster.progress.board import BoardProgress, Report
 from cluster.session import WorkerResources, client_environment, ray_session, worker_resources
 from cluster.sharded_job import (
     MAX_PARTS,
     Summary,
     _set_up_ray_data,
     make_shards,
-    refuse_nothing,
+    part_counts,
+    require_results,
     run_shards,
     shard_size,
 )
@@ -144,42 +145,42 @@ def test_a_job_measures_itself(tmp_path: Path, two_workers: WorkerResources) -> 
     assert rate.machine == machine()
 
 
-def test_a_worker_tells_how_far_it_is_inside_of_a_shard(
+def test_a_worker_reports_how_far_it_is_inside_of_a_shard(
     tmp_path: Path, two_workers: WorkerResources, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def make(config: dict[str, Any]) -> Any:
         import time
 
-        def run(items: list[dict[str, Any]], tell: Callable[[int, int], None]) -> pa.Table:
+        def run(items: list[dict[str, Any]], on_progress: Callable[[int, int], None]) -> pa.Table:
             for done in range(1, 5):
-                tell(done, 100 * done)
+                on_progress(done, 100 * done)
                 time.sleep(1.1)
-            tell(5, 500)
-            tell(6, 600)
+            on_progress(5, 500)
+            on_progress(6, 600)
             return pa.table({"i": [item["i"] for item in items]})
 
         return run
 
     monkeypatch.setattr("cluster.progress.bar.LOG_INTERVAL_S", 0.0)
     shard = make_shards([{"i": i} for i in range(6)], 6)
-    summary = run_shards(make, {}, shard, Folder(str(tmp_path)), resources=two_workers, description="ask", tells=True)
+    summary = run_shards(make, {}, shard, Folder(str(tmp_path)), resources=two_workers, description="ask", reports=True)
     assert summary.rows == 6
     lines = capsys.readouterr().err.splitlines()
-    told = [found.groups() for line in lines if (found := re.match(r"ask: ([1-5])/6 rows.* asked (\d+)$", line))]
-    assert told
-    assert all(int(asked) == 100 * int(done) for done, asked in told)
-    assert re.match(r"ask: 6/6 rows.* asked 600\b", lines[-1]), "the last question counts, however soon after another"
+    reported = [found.groups() for line in lines if (found := re.match(r"ask: ([1-5])/6 rows.* queries (\d+)$", line))]
+    assert reported
+    assert all(int(queries) == 100 * int(done) for done, queries in reported)
+    assert re.match(r"ask: 6/6 rows.* queries 600\b", lines[-1]), "the last report counts, however soon after another"
 
 
-def test_what_is_told_counts_until_the_part_is_written() -> None:
+def test_what_is_reported_counts_until_the_part_is_written() -> None:
     display = Progress("ask", 20, done=4)
-    shown = ShardProgress(display)
+    shown = BoardProgress(display)
     done = []
     for step in (
-        lambda: shown.tell({"a": (3, 30), "b": (1, 5)}),
-        lambda: shown.tell({"a": (0, 2), "b": (2, 9)}),  # the worker of `a` was killed: the display waits
+        lambda: shown.update({"a": Report(3, 30), "b": Report(1, 5)}),
+        lambda: shown.update({"a": Report(0, 2), "b": Report(2, 9)}),  # the worker of `a` was killed: the display waits
         lambda: shown.finish("b", 6, errors=1),
-        lambda: shown.tell({"a": (5, 40), "b": (2, 9)}),
+        lambda: shown.update({"a": Report(5, 40), "b": Report(2, 9)}),
         lambda: shown.finish("a", 10),
     ):
         step()
@@ -187,13 +188,24 @@ def test_what_is_told_counts_until_the_part_is_written() -> None:
     assert done == [8, 8, 10, 15, 20]
 
 
+def test_a_resumed_training_starts_its_rate_at_the_first_report() -> None:
+    display = Progress("distill", 100)
+    shown = BoardProgress(display, resumes=True)
+    shown.update({"": Report(60, shown={"loss": 1.0})})
+    assert (display.done, display.rate) == (60, 0.0)
+    shown.update({"": Report(70)})
+    assert display.done == 70
+
+
 def test_a_job_of_errors_alone_is_no_success(tmp_path: Path) -> None:
     folder, texts = Folder(str(tmp_path)), ["no reply.", "no map"]
     parquet.write_table(pa.table({"error": texts}), tmp_path / "part-00000.parquet")
-    with pytest.raises(WorkError, match=rf"^all 2 maps have an error, the first: no reply\. Mend.*delete {tmp_path}, "):
-        refuse_nothing(Summary(2, 2, 0, 0.0), folder, "maps")
-    refuse_nothing(Summary(2, 1, 0, 0.0), folder, "maps")
-    refuse_nothing(Summary(0, 0, 0, 0.0), folder, "maps")
+    with pytest.raises(
+        WorkError, match=rf"^all 2 maps have an error, the first: no reply\. Mend.*move {tmp_path} away, "
+    ):
+        require_results(Summary(2, 2, 0, 0.0), folder, "maps")
+    require_results(Summary(2, 1, 0, 0.0), folder, "maps")
+    require_results(Summary(0, 0, 0, 0.0), folder, "maps")
 
 
 def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, two_workers: WorkerResources) -> None:
@@ -206,23 +218,29 @@ def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, two_workers: W
 
 
 def test_a_worker_that_gives_up_ends_the_job_and_leaves_what_is_done(
-    tmp_path: Path, two_workers: WorkerResources
+    tmp_path: Path, two_workers: WorkerResources, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def make(config: dict[str, Any]) -> Any:
         def run(items: list[dict[str, Any]]) -> pa.Table:
             if items[0]["i"] >= 6:
-                raise WorkError("the black box is gone")
+                raise config["error"]
             return pa.table({"i": [item["i"] for item in items]})
 
         return run
 
     folder = Folder(str(tmp_path))
     one = dataclasses.replace(two_workers, num_workers=1)
-    with pytest.raises(WorkError, match=r"^the black box is gone$"):
-        run_shards(make, {}, SHARDS, folder, resources=one, description="give up")
+    for error in (WorkError("the black box is gone"), ValueError("the black box\nis gone")):
+        with pytest.raises(WorkError, match=r"^the black box is gone$"):
+            run_shards(make, {"error": error}, SHARDS, folder, resources=one, description="give up")
     assert set(folder.names()) <= {"part-00000.parquet", "part-00001.parquet"}
     done = run_shards(make, {}, SHARDS[:2], folder, resources=one, description="go on")
     assert done.rows == 6
+    part = tmp_path / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-9])
+    done = run_shards(make, {}, SHARDS[:2], folder, resources=one, description="compute what is broken")
+    assert (done.rows, done.skipped_rows) == (6, 3)
+    assert "broken, computed again: part-00001 in" in capsys.readouterr().err
 
 
 def test_actors_have_the_threads_of_their_cores(tmp_path: Path, two_workers: WorkerResources) -> None:
@@ -261,6 +279,16 @@ def finished(tmp_path: Path, names: dict[str, int]) -> Folder:
     for name, rows in names.items():
         parquet.write_table(pa.table({"i": [0] * rows}), tmp_path / f"{name}.parquet")
     return folder
+
+
+@pytest.mark.parametrize("length", [0, 3, 8, 100, -1, -8])
+def test_a_truncated_part_counts_for_nothing_and_stray_files_are_none(tmp_path: Path, length: int) -> None:
+    folder = finished(tmp_path, {"part-00000": 3, "part-00001": 3})
+    part = tmp_path / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:length])
+    for name in ("report.html", "Thumbs.db", "copy of part-00000.parquet", "part-00002.parquet.aside"):
+        (tmp_path / name).write_bytes(b"x")
+    assert part_counts(folder) == {"part-00000": (3, 0)}
 
 
 def test_parts_of_other_work_are_refused(tmp_path: Path) -> None:

@@ -616,7 +616,7 @@ def test_a_job_that_came_to_nothing_says_so(serial, tmp_path, data, student, cap
         assert main(["centre_gaussian", *words]) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: all 12 maps have an error, the first: teacher 'python:tiny_teacher:blind'")
-        assert f"delete {tmp_path / 'maps'} and {tmp_path / 'targets-'}" in error
+        assert f"move {tmp_path / 'maps'} and {tmp_path / 'targets-'}" in error
     assert Folder(str(tmp_path / "maps")).finished() is not None
 
 
