@@ -1,13 +1,14 @@
-"""Read Parquet files that others may have written: what is broken, or would not fit into memory, is a ValueError.
+"""Read Parquet files that others may have written: a broken one, or one too large for memory, is a ValueError.
 
 A few bytes of Parquet can stand for billions of rows. So the footer is asked first what would be unpacked, and refused
 where that is more than any part here holds. Left out: a footer that lies about lists, which only a limit that the
 operating system sets to the process catches.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +73,9 @@ def readable(where: str) -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         detail = " ".join(str(error).split())
-        raise ValueError(f"{where} cannot be read as Parquet: {detail}; delete it and make it again") from error
+        raise ValueError(
+            f"{where} cannot be read as Parquet: {detail}; move it away, then give the command that wrote it again"
+        ) from error
 
 
 def check_size(metadata: "pq.FileMetaData") -> None:
@@ -95,7 +98,53 @@ def check_types(table: "pa.Table", schema: "pa.Schema", where: str) -> None:
     import pyarrow as pa
 
     for field in table.schema:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         wanted = schema.field(field.name).type if field.name in schema.names else None
-        if kind != wanted:
-            raise ValueError(f"{where} has {field.name} as {kind}; allowed: {wanted or 'no such column'}")
+        if stored != wanted:
+            raise ValueError(f"{where} has {field.name} as {stored}; allowed: {wanted or 'no such column'}")
+
+
+def parts_schema(columns: "pa.Schema", version: str, config: dict[str, Any], config_hash: str) -> "pa.Schema":
+    """Return the columns with schema version and configuration as metadata."""
+    return columns.with_metadata({"schema_version": version, "config": json.dumps(config), "config_hash": config_hash})
+
+
+def read_parts(
+    folder: "Folder",
+    columns: "pa.Schema",
+    version: str,
+    *,
+    what: str,
+    command: str,
+    only: Sequence[str] | None = None,
+) -> "pa.Table":
+    """Read all parts of a job's folder, in their order.
+
+    Args:
+        folder: the job's folder.
+        columns: what each part must have.
+        version: of the schema.
+        what: the rows' name in messages, such as "scores".
+        command: the command that writes them, such as "evaluate games".
+        only: read these columns alone, texts kept once each.
+
+    Raises:
+        ValueError: the folder holds no part, or a part of another schema or version.
+    """
+    import pyarrow as pa
+
+    names = folder.parts()
+    if not names:
+        raise ValueError(f"no {what} in {folder.uri}; make them with `python -m {command} --out {folder.uri}`")
+    wanted = columns.names if only is None else list(only)
+    texts = [name for name in wanted if only is not None and pa.types.is_string(columns.field(name).type)]
+    tables = [read_parquet(folder, name, only and wanted, read_dictionary=texts) for name in names]
+    for name, table in zip(names, tables, strict=True):
+        stored = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
+        if stored != version or table.column_names != wanted:
+            raise ValueError(
+                f"{folder.uri}/{name} is not a part of {what} of schema version {version} (it has {stored}); "
+                f"run `python -m {command}` again into another --out"
+            )
+        check_types(table, columns, f"{folder.uri}/{name}")
+    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])

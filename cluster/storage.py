@@ -145,6 +145,10 @@ class Folder:
         """List the files that hold rows, `part-00000.parquet` and on, sorted; any other file is no part."""
         return [name for name in self._all_names() if PART_NAME.fullmatch(name)]
 
+    def part_paths(self) -> list[str]:
+        """List the paths of `parts` in `filesystem`, for pyarrow's readers of data sets."""
+        return [self._inside(name) for name in self.parts()]
+
     def read_bytes(self, name: str, *, max_bytes: int | None = None) -> bytes:
         """Read the whole file `name`. Raises: FileNotFoundError, or ValueError for more than `max_bytes`."""
         with self.open(name) as stream:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
-PART_SUFFIX = ".parquet"
 STD = "saliency_std"
 MAPS = {"saliency", STD}
 """Columns that hold a value for each pixel or cell."""
@@ -80,7 +79,7 @@ def map_parts(uri: str) -> list[str]:
     Raises:
         ValueError: If the folder holds no maps.
     """
-    parts = [name for name in Folder(uri).names() if name.endswith(PART_SUFFIX) and not name.startswith("_")]
+    parts = Folder(uri).parts()
     if not parts:
         raise ValueError(f"{uri} holds no maps; give the --out folder of `python -m explain METHOD`")
     return parts
@@ -123,7 +122,7 @@ def maps_of(uri: str, image_ids: Sequence[str], column: str = "saliency") -> "di
     folder = Folder(uri)
     columns = ["image_id", "map_height", "map_width", column]
     try:
-        dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet")
+        dataset = ds.dataset(folder.part_paths(), filesystem=folder.filesystem, format="parquet")
         if column not in dataset.schema.names:
             return {}
         for fragment in dataset.get_fragments():

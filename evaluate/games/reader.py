@@ -203,7 +203,7 @@ def _check_comparable(folders: Sequence[Folder], configs: Sequence[Mapping[str, 
 
 def _batches(folder: Folder) -> Iterator[pa.RecordBatch]:
     with readable(folder.uri):
-        dataset = ds.dataset(folder.path, filesystem=folder.filesystem, format="parquet", exclude_invalid_files=False)
+        dataset = ds.dataset(folder.part_paths(), filesystem=folder.filesystem, format="parquet")
         for fragment in dataset.get_fragments():
             check_size(fragment.metadata)  # pyright: ignore[reportAttributeAccessIssue]
     if not dataset.files:

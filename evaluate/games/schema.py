@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from evaluate.parts import parts_schema, read_parts
+from cluster.parquet import parts_schema, read_parts
 
 if TYPE_CHECKING:
     from cluster.storage import Folder
@@ -54,4 +54,4 @@ def scores_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 def read_scores(folder: "Folder") -> pa.Table:
     """Read all parts of a scores folder, in the order of the parts. Raises: ValueError, as `read_parts`."""
-    return read_parts(folder, score_columns(folder.config()), SCHEMA_VERSION, what="scores", command="games")
+    return read_parts(folder, score_columns(folder.config()), SCHEMA_VERSION, what="scores", command="evaluate games")

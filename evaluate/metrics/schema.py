@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from evaluate.parts import parts_schema, read_parts
+from cluster.parquet import parts_schema, read_parts
 
 if TYPE_CHECKING:
     from cluster.storage import Folder
@@ -36,4 +36,4 @@ def metrics_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
 
 def read_metrics(folder: "Folder", only: Sequence[str] | None = None) -> pa.Table:
     """Read all parts of a metrics folder, in the order of the parts. Raises: ValueError, as `read_parts`."""
-    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="measures", command="measures", only=only)
+    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="measures", command="evaluate measures", only=only)

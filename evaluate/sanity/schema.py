@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from evaluate.parts import parts_schema, read_parts
+from cluster.parquet import parts_schema, read_parts
 
 if TYPE_CHECKING:
     from cluster.storage import Folder
@@ -39,4 +39,4 @@ def sanity_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
 
 def read_sanity(folder: "Folder") -> pa.Table:
     """Read all parts of a folder of checks, in the order of the parts. Raises: ValueError, as `read_parts`."""
-    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="sanity checks", command="sanity")
+    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="sanity checks", command="evaluate sanity")

@@ -43,7 +43,7 @@ def error_of(read: Callable[[], object]) -> str | None:
 
 
 def test_changed_bytes_are_an_error_or_other_values(tmp_path: Path) -> None:
-    path, rng, errors = tmp_path / "t.parquet", random.Random(0), 0  # noqa: S311 - repeatable damage
+    path, rng, errors = tmp_path / "part-00000.parquet", random.Random(0), 0  # noqa: S311 - repeatable damage
     pq.write_table(maps_table([ROW | {"image_id": f"{k}.png"} for k in range(20)], CONFIG), path)
     good = path.read_bytes()
     for _ in range(400):
