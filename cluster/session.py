@@ -222,16 +222,25 @@ def guard_token(*, make: bool = True) -> None:
     path = Path.home() / ".ray" / "auth_token"
     if not path.exists() and not make:
         return
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        aside.touch(mode=0o600, exist_ok=False)
-        aside.write_text(secrets.token_hex(32), encoding="ascii")
-        with suppress(FileExistsError):
-            os.link(aside, path)  # a rename would overwrite the token of a job that was quicker
-        aside.unlink()
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
+    try:
+        if not path.exists():
+            _make_token(path)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError as error:
+        raise ValueError(
+            f"cannot keep Ray's token in {path}: {error}; set HOME, or RAY_AUTH_TOKEN_PATH, to where you may write"
+        ) from error
+
+
+def _make_token(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    aside.touch(mode=0o600, exist_ok=False)
+    aside.write_text(secrets.token_hex(32), encoding="ascii")
+    with suppress(FileExistsError):
+        os.link(aside, path)  # a rename would overwrite the token of a job that was quicker
+    aside.unlink()
 
 
 @contextmanager

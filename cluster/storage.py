@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONFIG = "_config.json"
 MANIFEST = "_manifest.json"
 PART_SUFFIX = ".parquet"
-PART_NAME = re.compile(r"part-[0-9]+\.parquet")
+PART_NAME = re.compile(r"part-[A-Za-z0-9]+\.parquet")  # no copy beside a part, such as "part-00000 (1).parquet"
 CLAIM = ".claim-"  # a store's file while a job claims the folder
 CLAIM_S = 600.0  # after so long the job that wrote it is dead
 MAX_JSON_BYTES = 2**26

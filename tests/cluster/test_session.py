@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.session import WorkerResources, divide, divide_some, guard_token
+from cluster.session import (
+    WorkerResources,
+    check_address,
+    divide,
+    divide_some,
+    guard_token,
+    private_folder,
+    ray_session,
+)
 
 # Two jobs, each its own process: where each finds Ray, and what the first has left there.
 JOBS = """
@@ -36,9 +45,12 @@ with ray_session():
     known = ray.get(ray.remote(lambda: os.environ["RAY_ADDRESS"]).remote())
     assert known == ray.get_runtime_context().gcs_address, known
     own = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    session = pathlib.Path(ray._private.worker._global_node.get_session_dir_path())
+    assert session.parent.parent.stat().st_mode & 0o777 == 0o700, session
     found = [c.laddr.ip for p in own for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
     token = pathlib.Path.home() / ".ray" / "auth_token"
     print(json.dumps([found, oct(token.stat().st_mode), token.read_text()]))
+assert not session.parent.parent.exists(), session
 """
 
 # A job that waits for its worker, whose Ray is told to end, and a command beside it.
@@ -227,3 +239,45 @@ def test_a_token_that_the_user_names_is_left_alone(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("RAY_AUTH_TOKEN", "own")
     guard_token()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:10001", "127.0.0.1", "127.0.0.1:0", ":6379", "h:99999"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"is no HOST:PORT of a Ray cluster; give .* or unset RAY_ADDRESS"):
+        check_address(address)
+
+
+def test_an_address_where_nobody_listens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    for dead in (address, "no-such-host.invalid:6379"):
+        monkeypatch.setenv("RAY_ADDRESS", dead)
+        with pytest.raises(ValueError, match=f"no Ray cluster answers at RAY_ADDRESS={dead} "), ray_session():
+            pass
+
+
+def test_a_private_folder_is_the_owners_short_and_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    with private_folder() as folder:
+        assert Path(folder).parent.stat().st_mode & 0o777 == 0o700
+        assert len(f"{folder}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store") <= 107
+        Path(folder).mkdir()
+    assert not Path(folder).parent.exists()
+    monkeypatch.setenv("TMPDIR", "/" + "x" * 64)
+    with pytest.raises(ValueError, match=r"^TMPDIR is 65 bytes long, .* at most 28 bytes"), private_folder():
+        pass
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "missing"))
+    with pytest.raises((ValueError, OSError)), private_folder():
+        pass
+
+
+def test_a_home_that_cannot_be_written_is_one_line() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": "/proc"}
+    command = [sys.executable, "-m", "cluster", "run", "--", "true"]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "RAY_AUTH_TOKEN_PATH" in done.stderr
