@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 
 from cluster.errors import one_line
+from cluster.private_folder import private_folder
 
 ADDRESS = "RAY_ADDRESS"
 ADDRESS_HINT = f"give the HOST:PORT of its head, or unset {ADDRESS} to start Ray on this machine"
@@ -102,8 +102,9 @@ def _started(options: dict[str, Any]) -> Iterator[None]:
 
     logging.getLogger(ANNOUNCER).setLevel(logging.ERROR)
     guard_token()
-    with private_folder() as folder, loopback():
-        ray.init(address="local", include_dashboard=False, _temp_dir=folder, **options)
+    # Ray lets everybody write to its own folder, job working directories included; nobody reaches it in a private one.
+    with private_folder(ray_parent()) as folder, loopback():
+        ray.init(address="local", include_dashboard=False, _temp_dir=str(folder / "r"), **options)
         try:
             with _watch_ray(ray.get_runtime_context().gcs_address):
                 yield
@@ -111,15 +112,11 @@ def _started(options: dict[str, Any]) -> Iterator[None]:
             ray.shutdown()
 
 
-@contextmanager
-def private_folder() -> Iterator[str]:
-    """Give a short folder that only this user can enter, for what Ray keeps while it runs; deleted afterwards.
-
-    Ray makes its own folder writable by everybody, job working directories included; inside of this one nobody reaches
-    it.
+def ray_parent() -> str:
+    """Return the folder in which Ray's private folder is made, where Ray itself would make its own.
 
     Raises:
-        ValueError: the folder of temporary files has too long a name for the sockets in it.
+        ValueError: its name is too long for the sockets in it.
     """
     name = next((name for name in TEMP_VARIABLES if os.environ.get(name)), None)
     parent = os.environ[name] if name else "/tmp"  # noqa: S108 - Ray's own choice; the folder inside is private
@@ -128,11 +125,7 @@ def private_folder() -> Iterator[str]:
             f"{name} is {length} bytes long, too long for the names of Ray's sockets in it; give a folder of at most "
             f"{MAX_TEMP_BYTES} bytes, such as {name}=/tmp"
         )
-    folder = tempfile.mkdtemp(prefix="mgc-", dir=parent)
-    try:
-        yield os.path.join(folder, "r")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return parent
 
 
 def check_address(address: str) -> None:

@@ -13,12 +13,13 @@ import psutil
 import pytest
 
 from cluster.session import (
+    MAX_TEMP_BYTES,
     WorkerResources,
     check_address,
     divide,
     divide_some,
     guard_token,
-    private_folder,
+    ray_parent,
     ray_session,
 )
 
@@ -257,22 +258,14 @@ def test_an_address_where_nobody_listens_is_refused(monkeypatch: pytest.MonkeyPa
             pass
 
 
-def test_a_private_folder_is_the_owners_short_and_gone_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_temporary_files_with_a_long_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.delenv("TMPDIR", raising=False)
-    with private_folder() as folder:
-        assert Path(folder).parent.stat().st_mode & 0o777 == 0o700
-        assert len(f"{folder}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store") <= 107
-        Path(folder).mkdir()
-    assert not Path(folder).parent.exists()
+    monkeypatch.setenv("TMPDIR", "/" + "x" * (MAX_TEMP_BYTES - 1))
+    longest = "mgc-XXXXXXXX/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+    assert len(f"{ray_parent()}/{longest}") == 107
     monkeypatch.setenv("TMPDIR", "/" + "x" * 64)
-    with pytest.raises(ValueError, match=r"^TMPDIR is 65 bytes long, .* at most 28 bytes"), private_folder():
-        pass
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "missing"))
-    with pytest.raises((ValueError, OSError)), private_folder():
-        pass
+    with pytest.raises(ValueError, match=r"^TMPDIR is 65 bytes long, .* at most 28 bytes"):
+        ray_parent()
 
 
 def test_a_home_that_cannot_be_written_is_one_line() -> None:
