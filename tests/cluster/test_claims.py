@@ -20,15 +20,13 @@ from cluster.storage import Folder, check_fields
 JOBS = 12
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "s3"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Give a function that names a new folder: on this machine's disk, in memory, on an S3 server."""
+    """Give a function that names a new folder: on this machine's disk, and on an S3 server."""
     if request.param == "local":
         return lambda: str(tmp_path / uuid.uuid4().hex)
-    if request.param == "s3":
-        request.getfixturevalue("store")
-        return lambda: f"s3://{BUCKET}/{uuid.uuid4().hex}/run"
-    return lambda: f"memory://{uuid.uuid4().hex}/run"
+    request.getfixturevalue("store")
+    return lambda: f"s3://{BUCKET}/{uuid.uuid4().hex}/run"
 
 
 def claim(uri: str, config: dict[str, Any]) -> bool:
