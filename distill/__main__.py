@@ -16,7 +16,7 @@ from cluster import cli
 from cluster.errors import visible
 from distill.training.recipes import FINE_TUNING_RECIPES, RECIPES, Recipe, TrainingRecipe
 
-DISTIL = (
+DISTILL = (
     "Train a white-box student that answers as a black box does. `python -m distill RECIPE --help` has a recipe's "
     "options; `python -m distill finetune --help`: make a black box of a network, fine-tuned on a data set's labels."
 )
@@ -24,8 +24,8 @@ FINE_TUNE = "Make a black box for a data set: a network with a new last layer, t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distil:
-    """Distil a black box into a white-box student."""
+class Distill:
+    """Distill a black box into a white-box student."""
 
     data: str
     """Folder or URI with the images: class folders or none, with or without train/ and val/, or an official layout."""
@@ -44,12 +44,12 @@ class Distil:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
 
     def run(self, name: str) -> str:
-        """Distil; return what came out, in words."""
-        from distill.training.launch import distil
+        """Distill; return what came out, in words."""
+        from distill.training.launch import distill
 
         workers = {"num_workers": self.num_workers, "min_workers": self.min_workers}
         options = {"init": self.init, **workers, "resume": self.resume}
-        metrics = distil(self.recipe, name=name, data=self.data, teacher=self.teacher, out=self.out, **options)
+        metrics = distill(self.recipe, name=name, data=self.data, teacher=self.teacher, out=self.out, **options)
         return f"student in {self.out}: {_shown(metrics)}"
 
 
@@ -89,8 +89,8 @@ def main(args: Sequence[str] | None = None) -> int:
         recipes = {name: (line, FineTune(**given, recipe=r)) for name, (line, r) in FINE_TUNING_RECIPES.items()}
         return _run(recipes, arguments[1:], prog=cli.prog("distill finetune"), description=FINE_TUNE)
     given = {"data": missing, "teacher": missing, "out": missing}
-    recipes = {name: (line, Distil(**given, recipe=r)) for name, (line, r) in RECIPES.items()}
-    return _run(recipes, arguments, prog=cli.prog("distill"), description=DISTIL)
+    recipes = {name: (line, Distill(**given, recipe=r)) for name, (line, r) in RECIPES.items()}
+    return _run(recipes, arguments, prog=cli.prog("distill"), description=DISTILL)
 
 
 def _run(recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, prog: str, description: str) -> int:

@@ -11,7 +11,7 @@ from cluster.progress.bar import Progress
 from cluster.storage import Folder, config_hash
 from cluster.tracking.tracker import Tracker
 from distill.data import ImageSet, open_images
-from distill.data.decode import ImageError, centre_crop, resize
+from distill.data.decode import ImageError, center_crop, resize
 from distill.student.checkpoint import check_pair, load_student
 from distill.student.model import Student
 from distill.student.similarity import sim_n
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distill.teachers import Teacher
 
 View = Literal["centre_crop", "resize"]
-VIEWS = {"centre_crop": centre_crop, "resize": resize}
+VIEWS = {"centre_crop": center_crop, "resize": resize}
 MAX_N = 5
 BATCH_IMAGES = 32
 

@@ -15,7 +15,7 @@ from cluster.device import own_device
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.sharded_job import Summary, make_shards, require_results, run_shards, shard_size
 from cluster.storage import Folder
-from distill.data.frames import read_frame, without_list
+from distill.data.frames import read_frame, without_image_ids
 from distill.teachers import load_teacher
 from distill.teachers.engines.backends import EngineChoice, has_native_bfloat16
 from distill.teachers.query_budget import check_budget
@@ -72,7 +72,7 @@ def explain(name: str, job: Job) -> Summary:
         config = {
             "stored": plan.config,
             "options": asdict(job.options),
-            "images": without_list(plan.images),
+            "images": without_image_ids(plan.images),
             "size": plan.size,
             "batch_size": job.batch_size,
             "engine": asdict(choice),
@@ -171,7 +171,7 @@ def stored_targets(plan: Plan, out: str, resources: WorkerResources) -> Iterator
     image_ids = plan.images.image_ids
     shards = make_shards(({"image_id": one} for one in image_ids), shard_size(len(image_ids), SHARD_IMAGES))
     if folder.finished() is None:
-        config = {"teacher": plan.teacher.spec, "images": without_list(plan.images)}
+        config = {"teacher": plan.teacher.spec, "images": without_image_ids(plan.images)}
         summary = run_shards(TargetWorker, config, shards, folder, resources=resources, description="targets")
         folder.finish(asdict(summary))
     return read_targets(folder, [shard.name for shard in shards])

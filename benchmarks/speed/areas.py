@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmarks.speed.world import World
-from distill.perturb.curves import Play, area_over, changed_fractions, play
+from distill.perturb.curves import Perturbation, area_over, changed_fractions, play
 from distill.teachers import Teacher
 from evaluate.games.protocol import Protocol
 from evaluate.games.sampling import play_sampled
@@ -49,7 +49,9 @@ class Judged:
         jitter = np.sqrt(np.mean([np.mean(np.diff(curve, 2) ** 2) for curve in curves]) / 6)
         return np.array(areas).reshape(-1, len(protocol.games)), num_frames, float(jitter)
 
-    def _plays(self, maps: Sequence[np.ndarray], protocol: Protocol, fractions: list[np.ndarray]) -> Iterator[Play]:
+    def _plays(
+        self, maps: Sequence[np.ndarray], protocol: Protocol, fractions: list[np.ndarray]
+    ) -> Iterator[Perturbation]:
         """Yield the plays of all maps; note the fractions of pixels that their curves' points stand at."""
         for k, saliency in enumerate(maps):
             own, _ = make_plays(

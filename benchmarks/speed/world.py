@@ -19,7 +19,7 @@ from distill.teachers import Teacher, load_teacher
 from distill.teachers.teacher_toml import Description
 from distill.teachers.tools.efficientnet_lite import MEAN, SIZES_PX, STD, load_lite
 from distill.teachers.tools.export import export_onnx
-from distill.training.distillation import Training
+from distill.training.distillation import DistillationTrainer
 from distill.training.recipes import RECIPES
 
 SHORT_PX = 48
@@ -107,7 +107,7 @@ class World:
             self.images("val", 2),
             Folder(str(self.folder / "run")),
         )
-        training = Training(recipe, self.teacher, train, val, run.child("soft_labels"))
+        training = DistillationTrainer(recipe, self.teacher, train, val, run.child("soft_labels"))
         for _ in training.train_epoch():
             pass
         training.store(run)

@@ -22,7 +22,7 @@ import tyro
 from cluster.progress.bar import Progress
 from distill.data import open_images
 from distill.data.decode import resize
-from distill.perturb.curves import Play, area, pixel_steps, play, rank_pixels
+from distill.perturb.curves import Perturbation, area, pixel_steps, play, rank_pixels
 from distill.student.checkpoint import load_student
 from distill.teachers import Teacher, load_teacher
 from evaluate.games.baselines import blur, mean_colour
@@ -84,12 +84,12 @@ def aucs(
     rng = np.random.default_rng(0)  # neither substrate draws from it
     mean, blurred = (s(frame, mean=teacher.mean, std=teacher.std, rng=rng) for s in (mean_colour, blur))
 
-    def plays() -> Iterator[Play]:
+    def plays() -> Iterator[Perturbation]:
         for saliency in maps:
             steps, num_steps = pixel_steps(rank_pixels(saliency, teacher.input_size).ranks, step_px)
             for game in GAMES:
                 start, finish = (frame, mean) if game == "deletion" else (blurred, frame)
-                yield Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target)
+                yield Perturbation(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target)
 
     areas = [area(c, step_px=step_px, num_pixels=frame[0].numel()) for c in play(teacher.forward, plays())]
     return [areas[i : i + len(GAMES)] for i in range(0, len(areas), len(GAMES))]

@@ -1,6 +1,6 @@
 """Find the images of a data set: one file per official layout, `folder` for everything else.
 
-To add a layout, write a file with `recognises(root)` and `open_split(root, split)` and name it in `LAYOUTS`.
+To add a layout, write a file with `recognizes(root)` and `open_split(root, split)` and name it in `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from distill.data.root import open_root
 __all__ = ["ImageSet", "open_images"]
 
 LAYOUTS = (imagenette, imagenet, cub, cars, aircraft, folder)
-"""In the order in which they are asked; the first that recognises the folder reads it."""
+"""In the order in which they are asked; the first that recognizes the folder reads it."""
 
 
 def open_images(
@@ -33,7 +33,7 @@ def open_images(
         ValueError: if it has no images, no such split or no such labels, or as `ImageSet.first`.
     """
     root = open_root(data)
-    layout = next(layout for layout in LAYOUTS if layout.recognises(root))
+    layout = next(layout for layout in LAYOUTS if layout.recognizes(root))
     if root.labels and layout is not aircraft:
         raise ValueError(f"data {data!r} is no FGVC-Aircraft and has one kind of labels; leave #{root.labels} out")
     return layout.open_split(root, split).first(limit, per_class)

@@ -110,7 +110,7 @@ def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def whole_view(data: bytes, size: tuple[int, int]) -> np.ndarray:
+def resized_view(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """Decode an image file that is of no data set, and resize it as `resize` does.
 
     Raises:
@@ -119,7 +119,7 @@ def whole_view(data: bytes, size: tuple[int, int]) -> np.ndarray:
     return resize(decode(data), size)
 
 
-def centre_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def center_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Resize the shorter side to 256/224 of the crop and cut the centre: the paper's validation view.
 
     For a `size` (height, width) that is not square, the image is scaled so that both sides have that margin.

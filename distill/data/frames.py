@@ -22,7 +22,7 @@ def read_frame(images: ImageSet, image_id: str, size: tuple[int, int]) -> tuple[
         return None, f"{type(error).__name__}: {error}"
 
 
-def without_list(images: ImageSet) -> ImageSet:
+def without_image_ids(images: ImageSet) -> ImageSet:
     """Copy the set without its list of images: enough to read them by id, and cheap to send to every actor."""
     return replace(images, image_ids=(), class_ids=())
 

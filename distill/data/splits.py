@@ -13,7 +13,7 @@ SPLIT_SEED = "distill-split-0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SplitPart:
     """Where the images of a split are."""
 
     split: str | None
@@ -31,7 +31,7 @@ class Place:
         return tuple(image_id for image_id in image_ids if (image_id in tenth) == (self.split == "val"))
 
 
-def find_place(uri: str, split: str | None, have: Sequence[str]) -> Place:
+def find_split_part(uri: str, split: str | None, have: Sequence[str]) -> SplitPart:
     """Say where the images of a split are.
 
     A part `split` is taken as it is. Without a part `val`, `train` and `val` are nine tenths and one tenth of
@@ -48,15 +48,15 @@ def find_place(uri: str, split: str | None, have: Sequence[str]) -> Place:
     if split is None:
         split = next((name for name in ("val", "test") if name in have), "val" if have else None)
     if split is None:
-        return Place(split=None, part="", held_out=False)
+        return SplitPart(split=None, part="", held_out=False)
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown; allowed: {', '.join(SPLITS)}")
     if not have and split != "test":
-        return Place(split=split, part="", held_out=True)
+        return SplitPart(split=split, part="", held_out=True)
     if "train" in have and "val" not in have and split != "test":
-        return Place(split=split, part="train", held_out=True)
+        return SplitPart(split=split, part="train", held_out=True)
     if split in have:
-        return Place(split=split, part=split, held_out=False)
+        return SplitPart(split=split, part=split, held_out=False)
     raise ValueError(
         f"data folder {uri!r} has no split {split!r}; "
         f"it has: {', '.join(have) or 'images without splits'}; choose one of those or add a folder {split!r}"

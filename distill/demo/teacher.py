@@ -79,17 +79,17 @@ def _fit(
     network: nn.Module, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, epochs: int
 ) -> None:
     steps = epochs * math.ceil(len(images) / BATCH)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.2)
     network.train()
     with Progress("train the black box", epochs * len(images)) as progress:
         for _ in range(epochs):
             for chosen in torch.randperm(len(images), generator=generator).split(BATCH):
                 logits = network(_turn(images[chosen], generator))
                 loss = F.cross_entropy(logits, labels[chosen], label_smoothing=LABEL_SMOOTHING)
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
                 schedule.step()
                 progress.advance(len(chosen), loss=loss.item())
 

@@ -21,7 +21,7 @@ from distill.perturb.patches import patch_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Play:
+class Perturbation:
     """One game of one image: frame k shows `finish` where `steps` < k, and `start` elsewhere."""
 
     start: torch.Tensor
@@ -168,7 +168,7 @@ def changed_fractions(steps: torch.Tensor, num_steps: int) -> np.ndarray:
 
 
 def play(
-    score: Callable[[torch.Tensor], torch.Tensor], plays: Iterable[Play], *, batch_size: int = 64
+    score: Callable[[torch.Tensor], torch.Tensor], plays: Iterable[Perturbation], *, batch_size: int = 64
 ) -> Iterator[np.ndarray]:
     """Play games and yield each one's curve, (num_steps + 1,) float32, in the order given.
 
@@ -184,7 +184,7 @@ def play(
 
 def play_points(
     score: Callable[[torch.Tensor], torch.Tensor],
-    jobs: Iterable[tuple[Play, Sequence[int]]],
+    jobs: Iterable[tuple[Perturbation, Sequence[int]]],
     *,
     batch_size: int = 64,
 ) -> Iterator[np.ndarray]:
@@ -216,7 +216,7 @@ def play_points(
 
 
 def compose(
-    game: Play, points: Sequence[int], *, out: torch.Tensor, before: tuple[int, torch.Tensor] | None = None
+    game: Perturbation, points: Sequence[int], *, out: torch.Tensor, before: tuple[int, torch.Tensor] | None = None
 ) -> None:
     """Write the frames of some points of a game's curve, ascending, into `out`, (len(points), 3, H, W).
 

@@ -28,7 +28,7 @@ class _Level:
     """unknown / sums: one Jacobi step per unit of residual."""
 
 
-def infill(image: Tensor, removed: Tensor, *, tolerance: float = TOLERANCE) -> Tensor:
+def linear_imputation(image: Tensor, removed: Tensor, *, tolerance: float = TOLERANCE) -> Tensor:
     """Fill the removed pixels of an image, once per mask.
 
     Each removed pixel i is x_i = sum_j w_ij x_j / sum_j w_ij over its neighbours j inside the image, w = 1/6 for the

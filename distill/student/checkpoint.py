@@ -88,7 +88,7 @@ def load_student(run: str, device: str = "cpu") -> Student:
         )
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"the student in {run} cannot be read ({error}); distil again or copy the folder anew"
+            f"the student in {run} cannot be read ({error}); distill again or copy the folder anew"
         ) from error
     if version != FORMAT_VERSION or fingerprint != hashlib.sha256(weights).hexdigest()[:12]:
         raise ValueError(

@@ -135,9 +135,9 @@ class ResCBAM(nn.Module):
                 channels = blocks[-1].channels_out
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, num_classes)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Draw weights as the published CBAM code does: He (fan out), and spatial gates that start at one half."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -18,7 +18,7 @@ from distill.training.recipes import Recipe
 from distill.training.views import Size, Views, view_generator
 
 
-class Change(NamedTuple):
+class Augmentation(NamedTuple):
     """What becomes of a view once it is cut."""
 
     kind: Literal["none", "mixed", "masked", "blurred"]
@@ -28,20 +28,20 @@ class Change(NamedTuple):
     """Of the view itself in the mixture; 1 where nothing is mixed in."""
 
 
-def draw_change(generator: np.random.Generator, recipe: Recipe, num_images: int) -> Change:
+def draw_augmentation(generator: np.random.Generator, recipe: Recipe, num_images: int) -> Augmentation:
     """Draw what becomes of a view: masked or blurred, with the recipe's shares, or else mixed if the recipe mixes."""
     at, other = generator.random(), int(generator.integers(num_images))
     if at < recipe.masked_share:
-        return Change("masked", other, 1.0)
+        return Augmentation("masked", other, 1.0)
     if at < recipe.masked_share + recipe.blurred_share:
-        return Change("blurred", other, 1.0)
+        return Augmentation("blurred", other, 1.0)
     if recipe.mixup:
-        return Change("mixed", other, generator.beta(recipe.mixup, recipe.mixup))
-    return Change("none", other, 1.0)
+        return Augmentation("mixed", other, generator.beta(recipe.mixup, recipe.mixup))
+    return Augmentation("none", other, 1.0)
 
 
-class ChangedViews(Views):
-    """Give training views, changed as `draw_change` says.
+class AugmentedViews(Views):
+    """Give training views, changed as `draw_augmentation` says.
 
     Views are mixed at each size; what masks and blurs make is made at the teacher's size, as in the games, and resized
     for the student. A row has two fields more: other_label of the image that is mixed in (-1 for none), and share of
@@ -65,7 +65,7 @@ class ChangedViews(Views):
     def __getitem__(self, index: tuple[int, int]) -> dict:
         """Return one row."""
         row = super().__getitem__(index)
-        change = self._change(row["taught_id"], index[1])
+        change = self._change(row["teacher_image_id"], index[1])
         return row | {"other_label": int(self.labels[change.other]), "share": change.share}
 
     def cut(self, image_id: str, view: int) -> list[np.ndarray]:
@@ -80,5 +80,7 @@ class ChangedViews(Views):
         frame = blurred(pixels[1], generator) if change.kind == "blurred" else masked(pixels[1], generator, self.mean)
         return [resize(Image.fromarray(frame), self.sizes[0]), frame]
 
-    def _change(self, image_id: str, view: int) -> Change:
-        return draw_change(view_generator(self.recipe.seed, image_id, view, "change/"), self.recipe, len(self.labels))
+    def _change(self, image_id: str, view: int) -> Augmentation:
+        return draw_augmentation(
+            view_generator(self.recipe.seed, image_id, view, "change/"), self.recipe, len(self.labels)
+        )

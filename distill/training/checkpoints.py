@@ -12,14 +12,14 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of committed c
 NAMES = re.compile(r"checkpoint_[\w.-]+")
 
 
-def committed(folder: "Folder") -> list[str]:
+def committed_checkpoints(folder: "Folder") -> list[str]:
     """Name the checkpoints that are whole, as Ray Train lists them. Raises: ValueError where the list is broken."""
     if not folder.exists(SNAPSHOT):
         return []
     return [result["checkpoint_dir_name"] for result in folder.read_json(SNAPSHOT)["checkpoint_results"]]
 
 
-def sweep(folder: "Folder") -> list[str]:
+def delete_uncommitted(folder: "Folder") -> list[str]:
     """Delete the checkpoints in a folder that Ray Train does not list; no training may run there.
 
     A checkpoint is listed when it is whole, on all workers; training never goes on from another one.
@@ -32,7 +32,7 @@ def sweep(folder: "Folder") -> list[str]:
     """
     from pyarrow.fs import FileSelector, FileType
 
-    listed = committed(folder)
+    listed = committed_checkpoints(folder)
     with store_errors(f"tidy {folder.uri}"):
         found = folder.filesystem.get_file_info(FileSelector(folder.path, allow_not_found=True))
         names = [info.base_name for info in found if info.type == FileType.Directory]

@@ -13,17 +13,17 @@ from distill.student.checkpoint import save_student
 from distill.student.model import IMAGENET_MEAN, IMAGENET_STD, ResCBAM, Student
 from distill.student.similarity import sim_n
 from distill.teachers import Teacher
-from distill.training.augment import ChangedViews
+from distill.training.augment import AugmentedViews
 from distill.training.losses import distillation_loss, kl_divergence, mixed_labels
 from distill.training.recipes import Recipe
 from distill.training.soft_label_cache import SoftLabels, soft_labels_folder
-from distill.training.trainer import Worker
-from distill.training.views import Views, taught_images
+from distill.training.trainer import Trainer
+from distill.training.views import Views, teacher_permutation
 
 SIM_NS = (1, 2, 3, 4, 5)
 
 
-class Training(Worker):
+class DistillationTrainer(Trainer):
     """Train a student to predict what the black box predicts."""
 
     recipe: Recipe
@@ -39,8 +39,8 @@ class Training(Worker):
         self.num_views = recipe.num_views
         torch.manual_seed(recipe.seed)
         self.student = ResCBAM(recipe.depth, teacher.num_classes)
-        labels, taught = train.labels(teacher.num_classes), taught_images(len(train.image_ids), recipe)
-        train_views = ChangedViews(train, labels, recipe, teacher.input_size, mean=teacher.mean, taught=taught)
+        labels, taught = train.labels(teacher.num_classes), teacher_permutation(len(train.image_ids), recipe)
+        train_views = AugmentedViews(train, labels, recipe, teacher.input_size, mean=teacher.mean, taught=taught)
         val_views = Views(val, val.labels(teacher.num_classes), recipe, teacher.input_size)
         super().__init__(recipe, self.student, train_views, val_views, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
@@ -69,7 +69,7 @@ class Training(Worker):
         valid = self._valid(batch)
         if not valid:
             return valid, torch.zeros(0, self.teacher.num_classes, device=self.accelerator.device)
-        ids = [batch["taught_id"][i] for i in valid]
+        ids = [batch["teacher_image_id"][i] for i in valid]
         views = batch["teacher"] if len(valid) == len(batch["teacher"]) else batch["teacher"][valid]
         probs = self.soft.probabilities(ids, views, self.teacher.probabilities)
         return valid, torch.as_tensor(probs, device=self.accelerator.device)

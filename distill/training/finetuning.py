@@ -15,11 +15,11 @@ from distill.teachers.tools.export import export_archive, export_onnx
 from distill.training.backbones import Network
 from distill.training.losses import cross_entropy
 from distill.training.recipes import TrainingRecipe
-from distill.training.trainer import Worker
+from distill.training.trainer import Trainer
 from distill.training.views import Views
 
 
-class FineTuning(Worker):
+class FineTuningTrainer(Trainer):
     """Train all of a network to tell the classes of a data set."""
 
     shown = ("loss", "accuracy")

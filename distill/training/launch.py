@@ -27,12 +27,12 @@ from distill.student.model import take_weights
 from distill.teachers import load_teacher
 from distill.teachers.tools.export import require_exporter
 from distill.training.backbones import load_network
-from distill.training.checkpoints import committed, sweep
-from distill.training.distillation import Training
-from distill.training.finetuning import FineTuning, check_labels
+from distill.training.checkpoints import committed_checkpoints, delete_uncommitted
+from distill.training.distillation import DistillationTrainer
+from distill.training.finetuning import FineTuningTrainer, check_labels
 from distill.training.recipes import Recipe, TrainingRecipe, recipe_data
-from distill.training.trainer import Worker
-from distill.training.views import batches_of, taught_images
+from distill.training.trainer import Trainer
+from distill.training.views import batches_of, teacher_permutation
 
 CHECKPOINTS = "checkpoints"
 MAX_FAILURES = 5  # restarts of the worker group without a new checkpoint before the job gives up
@@ -40,7 +40,7 @@ RESIZE_S = 60.0  # between looks for nodes that have joined, where the number of
 RESULTS = {"distill": "student", "finetune": "black box"}  # stage -> what it leaves
 
 
-def distil(
+def distill(
     recipe: Recipe,
     *,
     name: str,
@@ -52,7 +52,7 @@ def distil(
     min_workers: int | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
-    """Distil `teacher` into a student on the images of `data`, and leave it in the folder `out`.
+    """Distill `teacher` into a student on the images of `data`, and leave it in the folder `out`.
 
     Args:
         recipe: hyper-parameters.
@@ -76,7 +76,7 @@ def distil(
     train, val = open_images(data, split="train"), open_images(data, split="val")
     black_box = load_teacher(teacher)
     train.labels(black_box.num_classes)  # raises where the classes do not fit
-    taught_images(len(train.image_ids), recipe)  # raises where there is no other image
+    teacher_permutation(len(train.image_ids), recipe)  # raises where there is no other image
     source = {"teacher": black_box.spec, "teacher_fingerprint": black_box.fingerprint, **_started_from(init, recipe)}
     job = {"stage": "distill", "name": name, "source": source, "build": _build_distillation}
     job["init_run"] = Folder(init).uri if init else None
@@ -153,9 +153,9 @@ def _run(
         with remote_progress(f"{job['stage']} {job['name']}", num_images) as progress:
             job = job | config | {"experiment": train.name, "out": folder.uri}
             job |= {"cpus": resources.cpus, "gpus": resources.gpus}
-            sweep(folder.child(CHECKPOINTS))
+            delete_uncommitted(folder.child(CHECKPOINTS))
             _fit(job | {"tracking_uri": tracking_uri(), "progress": progress}, resources)
-            sweep(folder.child(CHECKPOINTS))
+            delete_uncommitted(folder.child(CHECKPOINTS))
     manifest = folder.finished()
     if manifest is None:
         raise RuntimeError(f"training ended without a result in {folder.uri}; give --resume to go on")
@@ -210,7 +210,7 @@ def _fit(job: dict[str, Any], resources: WorkerResources) -> None:
     """
     checkpoints = Folder(job["out"]).child(CHECKPOINTS)
     while True:
-        before = committed(checkpoints)
+        before = committed_checkpoints(checkpoints)
         try:
             _trainer(job, resources).fit()
             return
@@ -219,7 +219,7 @@ def _fit(job: dict[str, Any], resources: WorkerResources) -> None:
             told = [failure for failure in failures if isinstance(failure, WorkError)]
             if told:
                 raise WorkError(f"training was started {MAX_FAILURES + 1} times: {told[0]}") from error
-            if committed(checkpoints) == before:
+            if committed_checkpoints(checkpoints) == before:
                 raise
 
 
@@ -245,7 +245,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             folder.finish({"metrics": metrics, "errors": training.errors, "rate": rate and asdict(rate)})
 
 
-def _rate(config: dict[str, Any], training: Worker, meter: Meter) -> Rate | None:
+def _rate(config: dict[str, Any], training: Trainer, meter: Meter) -> Rate | None:
     """Say how fast this start trained, validation and checkpoints included; None where it took a single step."""
     items, seconds = meter.measured()
     if not items:
@@ -264,26 +264,26 @@ def _rate(config: dict[str, Any], training: Worker, meter: Meter) -> Rate | None
     )
 
 
-def _build_distillation(config: dict[str, Any]) -> Worker:
+def _build_distillation(config: dict[str, Any]) -> Trainer:
     device = own_device()
     teacher = load_teacher(config["teacher"], num_threads=config["cpus"], device=device)
     train, val = (open_images(config["data"], split=split) for split in ("train", "val"))
     soft_labels = Folder(config["out"]).child("soft_labels")
-    training = Training(Recipe.from_fields(config["recipe"]), teacher, train, val, soft_labels)
+    training = DistillationTrainer(Recipe.from_fields(config["recipe"]), teacher, train, val, soft_labels)
     if config["init_run"] and ray.train.get_checkpoint() is None:
         take_weights(training.student, load_student(config["init_run"]).model)
     return training
 
 
-def _build_fine_tuning(config: dict[str, Any]) -> Worker:
+def _build_fine_tuning(config: dict[str, Any]) -> Trainer:
     recipe = TrainingRecipe.from_fields(config["recipe"])
     train, val = (open_images(config["data"], split=split) for split in ("train", "val"))
     num_classes = len(train.class_names)
     network = load_network(config["network"], num_classes, seed=recipe.seed, input_size=recipe.input_size)
-    return FineTuning(recipe, network, train, val)
+    return FineTuningTrainer(recipe, network, train, val)
 
 
-def _restored(training: Worker) -> Worker:
+def _restored(training: Trainer) -> Trainer:
     """Go back to the last checkpoint, where there is one."""
     assert training.num_workers == ray.train.get_context().get_world_size(), "accelerate sees another process group"
     checkpoint = ray.train.get_checkpoint()
@@ -293,7 +293,7 @@ def _restored(training: Worker) -> Worker:
     return training
 
 
-def _report(training: Worker, metrics: dict[str, float]) -> None:
+def _report(training: Trainer, metrics: dict[str, float]) -> None:
     """Hand a checkpoint to Ray Train; a barrier, so every worker takes part."""
     with tempfile.TemporaryDirectory() as path:
         if training.rank == 0:
@@ -306,7 +306,7 @@ def _report(training: Worker, metrics: dict[str, float]) -> None:
 class _Recorder:
     """Tell people and MLflow how training goes; does nothing on ranks above 0."""
 
-    def __init__(self, training: Worker, tracker: Tracker | None, progress: Reporter) -> None:
+    def __init__(self, training: Trainer, tracker: Tracker | None, progress: Reporter) -> None:
         self.training, self.tracker, self.progress = training, tracker, progress
         self.since_log: list[dict[str, float]] = []
         self.meter = Meter()
@@ -338,7 +338,7 @@ class _Recorder:
 
 
 @contextmanager
-def _recorder(config: dict[str, Any], training: Worker, folder: Folder) -> Iterator[_Recorder]:
+def _recorder(config: dict[str, Any], training: Trainer, folder: Folder) -> Iterator[_Recorder]:
     """Open the MLflow run, or go on with the one that an earlier start of this job has opened."""
     if training.rank > 0:
         yield _Recorder(training, None, config["progress"])

@@ -26,7 +26,7 @@ class TrainingRecipe:
     epochs: int = 100
     """Passes over the training images."""
     batch_size: int = 256
-    """Images per optimiser step, over all workers."""
+    """Images per optimizer step, over all workers."""
     lr: float = 0.1
     """Highest learning rate of SGD."""
     momentum: float = 0.9

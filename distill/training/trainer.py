@@ -35,8 +35,8 @@ BROKEN_STATE = (
 VALIDATION_BATCH = 64
 
 
-class Worker(ABC):
-    """One worker's share of a training: network, optimiser, place in the schedule."""
+class Trainer(ABC):
+    """One worker's share of a training: network, optimizer, place in the schedule."""
 
     shown: ClassVar[tuple[str, ...]]
     """The terms of a step that the progress display shows."""
@@ -60,7 +60,7 @@ class Worker(ABC):
         self.accelerator = Accelerator(mixed_precision="bf16" if uses_bfloat16(recipe) else "no", cpu=on_cores)
         self.rank, self.num_workers = self.accelerator.process_index, self.accelerator.num_processes
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        optimiser = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=recipe.lr,
             momentum=recipe.momentum,
@@ -68,7 +68,7 @@ class Worker(ABC):
         )
         if recipe.compile:
             self.network.compile()
-        self.model, self.optimiser = self.accelerator.prepare(self.network, optimiser)
+        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         self.epoch, self.step = 0, 0  # the next step to take
         self.errors: dict[str, str] = {}
         self._batches: list[list[tuple[Part, int, int]]] = []  # of what `_loader` goes through next
@@ -142,7 +142,7 @@ class Worker(ABC):
 
     def _take_step(self, batch: dict) -> dict[str, float]:
         lr = lr_at(self.recipe, self.epoch + self.step / self.num_steps)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
         terms = self._loss(batch)
         # Gradients are averaged over workers: one with fewer images counts for fewer.
@@ -150,8 +150,8 @@ class Worker(ABC):
         self.accelerator.backward(terms["loss"] * share)
         if self.recipe.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return {name: float(term.detach()) for name, term in terms.items()} | {"lr": lr}
 
     def _pixels(self, batch: dict) -> Tensor:
@@ -184,7 +184,7 @@ class Worker(ABC):
 
     def save(self, folder: Path) -> None:
         """Write the state from which training goes on exactly where it is now."""
-        state = {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+        state = {"network": self.network.state_dict(), "optimiser": self.optimizer.state_dict()}
         torch.save(state | {"epoch": self.epoch, "step": self.step}, folder / STATE_FILE)
 
     def restore(self, folder: Path) -> None:
@@ -200,7 +200,7 @@ class Worker(ABC):
                     raise ValueError("it is packed, as no state that was saved here")
             state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
             self.network.load_state_dict(state["network"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            self.optimizer.load_state_dict(state["optimiser"])
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
         except BROKEN_STATE as error:
             # torch's own advice there is to let the file run its code

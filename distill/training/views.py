@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from cluster.device import one_thread
 from distill.data import ImageSet
-from distill.data.decode import ImageError, centre_crop
+from distill.data.decode import ImageError, center_crop
 from distill.training.recipes import Recipe, TrainingRecipe
 
 Size = tuple[int, int]
@@ -79,7 +79,7 @@ def resize_fast(pixels: np.ndarray, size: Size) -> np.ndarray:
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
-def taught_images(num_images: int, recipe: Recipe) -> np.ndarray:
+def teacher_permutation(num_images: int, recipe: Recipe) -> np.ndarray:
     """Say for each image whose answer it is taught: its own, or another one's where the recipe shuffles.
 
     Shuffled, the images stand in one ring, in an order drawn from the seed alone, and each is taught the one before
@@ -104,8 +104,8 @@ def taught_images(num_images: int, recipe: Recipe) -> np.ndarray:
 class Views(Dataset):
     """Give the views that an index (image, view) names; view -1 is the paper's validation crop.
 
-    A row: image_id, taught_id and label (-1 for none) of the image whose answer is taught, student (H, W, 3), error
-    (None, or why there is no image), and with a `teacher_size` teacher (h, w, 3), of the image that is taught.
+    A row: image_id, teacher_image_id and label (-1 for none) of the image whose answer is taught, student
+    (H, W, 3), error (None, or why there is no image), and with a `teacher_size` teacher (h, w, 3), of that image.
     `student` is what the network that is trained sees. A broken image keeps its place as grey pixels with its error,
     so that the loop can count it and leave it out.
     """
@@ -118,7 +118,7 @@ class Views(Dataset):
         teacher_size: Size | None = None,
         taught: np.ndarray | None = None,
     ) -> None:
-        """Keep what rows are made of; `taught` as of `taught_images`, by default each image itself."""
+        """Keep what rows are made of; `taught` as of `teacher_permutation`, by default each image itself."""
         self.images, self.recipe = images, recipe
         self.labels = np.array([-1 if label is None else label for label in labels])
         self.taught = np.arange(len(images.image_ids)) if taught is None else taught
@@ -128,17 +128,17 @@ class Views(Dataset):
         """Return one row."""
         number, view = index
         taught = int(self.taught[number])
-        image_id, taught_id = (self.images.image_ids[n] for n in (number, taught))
+        image_id, teacher_image_id = (self.images.image_ids[n] for n in (number, taught))
         error, pixels = None, [np.full((*size, 3), 128, np.uint8) for size in self.sizes]
         try:
             pixels = self.cut(image_id, view)
             if taught != number:
-                pixels[1] = self.cut(taught_id, view)[1]
+                pixels[1] = self.cut(teacher_image_id, view)[1]
         except ImageError as problem:
             error = str(problem)
         return {
             "image_id": image_id,
-            "taught_id": taught_id,
+            "teacher_image_id": teacher_image_id,
             "label": int(self.labels[taught]),
             "error": error,
             **dict(zip(("student", "teacher"), pixels, strict=False)),
@@ -151,7 +151,7 @@ class Views(Dataset):
         except (ImageError, OSError) as problem:
             raise ImageError(f"{image_id}: {problem}") from problem
         if view < 0:
-            return [centre_crop(image, size) for size in self.sizes]
+            return [center_crop(image, size) for size in self.sizes]
         return training_view(image, self.sizes, self.recipe, image_id, view)
 
 

@@ -16,8 +16,8 @@ from cluster.device import own_device
 from cluster.sharded_job import Summary, shard_size
 from cluster.storage import Folder, config_hash
 from distill.data import ImageSet
-from distill.data.frames import read_frame, without_list
-from distill.perturb.curves import Play, area_over, changed_fractions, play
+from distill.data.frames import read_frame, without_image_ids
+from distill.perturb.curves import Perturbation, area_over, changed_fractions, play
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.query_budget import Share, check_budget
 from evaluate.games.protocol import Protocol
@@ -100,7 +100,7 @@ def play_games(
     if cross_teacher:
         stored["made_for"] = {name: made[name] for name in ("teacher", "teacher_fingerprint")}
     folder = Folder(out)
-    config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_list(images)}
+    config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_image_ids(images)}
 
     def finalize() -> list[GamesSummary]:
         summaries = summarize_games(folder, sources)
@@ -161,7 +161,9 @@ class GamesWorker:
                 row.setdefault("error", None if "auc" in row else str(error))
         return scores_table(rows, self.schema)
 
-    def _curves(self, plays: Iterator[Play], batch_size: int) -> Iterator[Callable[[np.ndarray], dict[str, Any]]]:
+    def _curves(
+        self, plays: Iterator[Perturbation], batch_size: int
+    ) -> Iterator[Callable[[np.ndarray], dict[str, Any]]]:
         """Play every point, or as many as the protocol says; yield what makes a score of a curve's fractions."""
         if self.protocol.points is None:
             for curve in play(self.teacher.forward, plays, batch_size=batch_size):
@@ -176,7 +178,7 @@ class GamesWorker:
         items: Sequence[dict[str, Any]],
         rows: list[dict[str, Any]],
         waiting: list[tuple[dict[str, Any], np.ndarray]],
-    ) -> Iterator[Play]:
+    ) -> Iterator[Perturbation]:
         """Yield the items' plays as they are needed; note every row, and those that wait for a curve.
 
         A row waits with the fractions of pixels that its curve's points stand at.
@@ -194,7 +196,7 @@ class GamesWorker:
                     waiting.append((row, changed_fractions(game.steps, game.num_steps)))
                     yield game
 
-    def _read(self, item: dict[str, Any]) -> tuple[dict[str, Any], list[Play], float | None, str | None]:
+    def _read(self, item: dict[str, Any]) -> tuple[dict[str, Any], list[Perturbation], float | None, str | None]:
         """Read an item's map and image: the map's row, its plays and its tied share, or why there are none."""
         found = self._map_row(item)
         try:
@@ -210,7 +212,7 @@ class GamesWorker:
         costs = {name: found[of] for name, of in MAP_COSTS.items()}
         return {**same, **costs, "protocol_hash": self.protocol.hash, "teacher_queries": 0}
 
-    def _make_plays(self, found: dict[str, Any]) -> tuple[list[Play], float]:
+    def _make_plays(self, found: dict[str, Any]) -> tuple[list[Perturbation], float]:
         """Make the plays of a map and its tied share. Raises: ValueError that says why there are none."""
         if found["error"] is not None:
             raise ValueError(found["error"])

@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from distill.perturb.curves import Play, play_points
+from distill.perturb.curves import Perturbation, play_points
 
 ROUNDS = 3
 """Rounds of refinement, after the even points."""
@@ -70,7 +70,11 @@ class SampledCurve:
 
 
 def play_sampled(
-    score: Callable[[torch.Tensor], torch.Tensor], plays: Iterable[Play], *, num_points: int, batch_size: int = 64
+    score: Callable[[torch.Tensor], torch.Tensor],
+    plays: Iterable[Perturbation],
+    *,
+    num_points: int,
+    batch_size: int = 64,
 ) -> Iterator[SampledCurve]:
     """Play at most `num_points` points of each game, both ends among them; yield what was found, in the order given.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from distill.perturb.curves import Order, Play, patch_steps, pixel_steps, rank_patches, rank_pixels
+from distill.perturb.curves import Order, Perturbation, patch_steps, pixel_steps, rank_patches, rank_pixels
 from evaluate.games.baselines import BASELINES, image_rng
 from evaluate.games.protocol import GAMES, Baseline, Protocol, is_deletion
 
@@ -18,7 +18,7 @@ def make_plays(
     image_id: str,
     mean: Sequence[float],
     std: Sequence[float],
-) -> tuple[list[Play], float]:
+) -> tuple[list[Perturbation], float]:
     """Make a map's plays, one per game of the protocol in its order.
 
     Args:
@@ -49,7 +49,7 @@ def make_plays(
         baseline = baselines[protocol.baseline(game)]
         start, finish = (image, baseline) if is_deletion(game) else (baseline, image)
         steps, num_steps = most if game in GAMES else least
-        plays.append(Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target))
+        plays.append(Perturbation(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target))
     return plays, order.tied_share
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.perturb.curves import Play, compose
+from distill.perturb.curves import Perturbation, compose
 from distill.perturb.rise_masks import FAMILIES, rise_masks
 from distill.student.similarity import sim_n
 from distill.training.losses import kl_divergence
@@ -37,7 +37,7 @@ def masked_frames(image: Tensor, *, seed: int, num: int) -> Tensor:
     return image * torch.cat(masks)[:, None]
 
 
-def game_frames(plays: Sequence[Play], *, num_points: int) -> Tensor:
+def game_frames(plays: Sequence[Perturbation], *, num_points: int) -> Tensor:
     """Make the frames at evenly spaced points of each play, both ends included: (len(plays) * num_points, 3, H, W).
 
     Point i of P is frame round(i * steps / (P - 1)) of the game, i = 0 ... P - 1.

@@ -17,7 +17,7 @@ from cluster.device import own_device
 from cluster.sharded_job import Summary, shard_size
 from cluster.storage import Folder, config_hash
 from distill.data import ImageSet
-from distill.data.frames import read_frame, without_list
+from distill.data.frames import read_frame, without_image_ids
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.query_budget import Share, check_budget
 from evaluate.games.job import checked_target
@@ -96,7 +96,7 @@ def compute_metrics(
         "maps": [source.record() for source in sources],
     }
     folder = Folder(out)
-    config = {"stored": stored, "settings": settings, "sources": sources, "images": without_list(images)}
+    config = {"stored": stored, "settings": settings, "sources": sources, "images": without_image_ids(images)}
 
     def finalize() -> list[MetricSummary]:
         summaries = summarize_metrics([folder.uri])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.perturb.imputation import infill
+from distill.perturb.imputation import linear_imputation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def road_frames(
     field = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32)).to(image)
     # A core works through its caches, mask by mask; a GPU takes all at once.
     parts = removed.split(len(removed) if image.is_cuda else 1)
-    filled = torch.cat([infill(image, part) for part in parts])
+    filled = torch.cat([linear_imputation(image, part) for part in parts])
     return filled + noise * field * removed[:, None]
 
 

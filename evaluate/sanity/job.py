@@ -17,7 +17,7 @@ from cluster.device import own_device
 from cluster.sharded_job import Summary
 from cluster.storage import Folder, as_stored, config_hash
 from distill.data import open_images
-from distill.data.frames import read_frame, without_list
+from distill.data.frames import read_frame, without_image_ids
 from distill.student.checkpoint import check_pair
 from distill.student.model import ResCBAM, Student
 from distill.teachers import load_teacher
@@ -111,7 +111,7 @@ def check_maps(
     rows = sum(len(pairs(method, other=other is not None)) for method in wanted)
     summary, summaries = run_job(
         SanityWorker,
-        {"stored": stored, "images": without_list(images)},
+        {"stored": stored, "images": without_image_ids(images)},
         ({"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)),
         folder,
         what="sanity checks",

@@ -24,7 +24,7 @@ from PIL import Image
 from cluster.storage import Folder, as_stored
 from cluster.tracking.registry import register_model
 from cluster.tracking.tracker import TRACKING
-from distill.data.decode import ImageError, whole_view
+from distill.data.decode import ImageError, resized_view
 from explain.methods.registry import find_method
 from explain.plan import dry_run
 from explain.readout.checkpoint import load_explained, student_files
@@ -72,7 +72,7 @@ class Maps(PythonModel):
         if target is not None and not 0 <= target < number:
             return f"target {target} is no class of the student; give 0 to {number - 1}, or none for its top-1"
         try:
-            return Request(frame=whole_view(data, self.student.input_size), target=target)
+            return Request(frame=resized_view(data, self.student.input_size), target=target)
         except ImageError as error:
             return f"{type(error).__name__}: {error}"
 

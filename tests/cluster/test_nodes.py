@@ -117,7 +117,7 @@ def test_training_goes_on_with_fewer_workers_and_takes_the_node_that_joins(
     out, notes = tmp_path / "student", tmp_path / "notes"
     options: dict[str, Any] = {"num_workers": 2, "min_workers": 1}
     places = {"data": str(tmp_path / "data"), "teacher": "python:recording_teacher:make", "out": str(out)}
-    with at_work(lambda: distill.training.launch.distil(RECIPE, name="folder", **places, **options)) as work:
+    with at_work(lambda: distill.training.launch.distill(RECIPE, name="folder", **places, **options)) as work:
         wait_for(lambda: len(list(out.glob("checkpoints/checkpoint_2*"))) >= 2, work)
         lose_a_node(nodes, work)
         wait_for(lambda: world_sizes(notes)[-2:] == [2, 1], work)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from cluster.storage import Folder
-from distill.data.decode import centre_crop, decode, resize
+from distill.data.decode import center_crop, decode, resize
 from distill.student.checkpoint import save_student
 from distill.student.model import ResCBAM, Student
 from distill.teachers import load_teacher
@@ -76,7 +76,7 @@ def make_student(folder: Path, teacher: str = TEACHER, num_classes: int = 3) -> 
     return str(folder)
 
 
-@pytest.mark.parametrize(("view", "cut"), [("resize", resize), ("centre_crop", centre_crop)])
+@pytest.mark.parametrize(("view", "cut"), [("resize", resize), ("centre_crop", center_crop)])
 def test_counts_what_a_plain_loop_counts(data, tmp_path, runs, view, cut):
     run = make_student(tmp_path / "run")
     found = similarity.measure(run, teacher=TEACHER, data=str(data), view=view)

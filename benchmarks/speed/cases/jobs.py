@@ -25,7 +25,7 @@ from cluster.session import ENV, guard_token
 from cluster.storage import PART_SUFFIX, Folder
 from distill.data import ImageSet, open_images
 from distill.data.frames import read_frame
-from distill.perturb.curves import Play, play
+from distill.perturb.curves import Perturbation, play
 from distill.student.checkpoint import load_student, save_student
 from distill.student.model import IMAGENET_MEAN, IMAGENET_STD, Student
 from distill.teachers import Teacher, load_teacher
@@ -205,7 +205,7 @@ class Jobs:
             "and the driver take turns on the cores, and both of these work on each batch of the black box"
         )
 
-    def _plays(self, maps: str, protocol: Protocol) -> Iterator[Play]:
+    def _plays(self, maps: str, protocol: Protocol) -> Iterator[Perturbation]:
         teacher, images = self.world.teacher, self.images()
         for image_id, saliency in zip(images.image_ids, saliency_maps(read_maps(maps)), strict=True):
             frame, error = read_frame(images, image_id, teacher.input_size)

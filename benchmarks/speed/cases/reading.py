@@ -159,7 +159,7 @@ class Cropped(Decoded):
 
 
 class Indexed(Dataset):
-    """Training's views of an epoch by a plain number."""
+    """Training views of an epoch by a plain number."""
 
     def __init__(self, views: Views, num: int) -> None:
         self.views, self.num = views, num

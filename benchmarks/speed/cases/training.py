@@ -17,7 +17,7 @@ from benchmarks.speed.world import World
 from cluster.storage import Folder
 from distill.data import ImageSet
 from distill.student.model import IMAGENET_MEAN, IMAGENET_STD, ResCBAM
-from distill.training.distillation import Training
+from distill.training.distillation import DistillationTrainer
 from distill.training.recipes import RECIPES, Recipe
 from distill.training.trainer import uses_bfloat16
 
@@ -95,7 +95,7 @@ def time_distillation(world: World) -> list[Row]:
     recipe = small_recipe(world)
     train = world.images("train", world.number(96, 4))
     live, kept = (
-        Training(replace(recipe, num_views=views), world.teacher, train, world.images("val", 2), soft)
+        DistillationTrainer(replace(recipe, num_views=views), world.teacher, train, world.images("val", 2), soft)
         for views, soft in ((0, Folder(str(world.folder / "live"))), (1, Folder(str(world.folder / "kept"))))
     )
     eager = EagerLoop(world, train, recipe)
@@ -117,7 +117,7 @@ def small_recipe(world: World) -> Recipe:
     return replace(recipe, depth=18, input_size=(32, 32), batch_size=2) if world.short else recipe
 
 
-def _epoch(training: Training) -> None:
+def _epoch(training: DistillationTrainer) -> None:
     for _ in training.train_epoch():
         pass
 

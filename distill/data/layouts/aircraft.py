@@ -10,7 +10,7 @@ from distill.data.image_set import ImageSet
 from distill.data.layouts.listing import find_base, listed_set, read_boxes, read_lines, read_table
 from distill.data.objects import BoxTable
 from distill.data.root import Root
-from distill.data.splits import SPLITS, find_place
+from distill.data.splits import SPLITS, find_split_part
 
 BASES = ("fgvc-aircraft-2013b/data/", "data/", "")
 CLASSES = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
@@ -19,7 +19,7 @@ BANNER_PX = 20
 """Height of the line at the bottom of each image that names its photographer."""
 
 
-def recognises(root: Root) -> bool:
+def recognizes(root: Root) -> bool:
     """Tell FGVC-Aircraft by one of its text files."""
     return _base(root) is not None
 
@@ -33,7 +33,7 @@ def open_split(root: Root, split: str | None) -> ImageSet:
     """
     base, labels = _base(root) or "", root.labels or "variant"
     root = Root(f"{root.folder}#{labels}")
-    place = find_place(root.uri, split, SPLITS)
+    place = find_split_part(root.uri, split, SPLITS)
     names = read_lines(root, base + CLASSES[labels])
     listed_in = f"{base}images_{labels}_{place.part}.txt"
     labelled = read_table(root, listed_in)

@@ -12,14 +12,14 @@ from distill.data.image_set import ImageSet
 from distill.data.layouts.listing import find_base, listed_set, read_mat, read_records
 from distill.data.objects import BoxTable
 from distill.data.root import Root
-from distill.data.splits import find_place
+from distill.data.splits import find_split_part
 
 BASES = ("stanford_cars/", "")
 TEST_LABELS = "cars_test_annos_withlabels.mat"
 EDGES = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
-def recognises(root: Root) -> bool:
+def recognizes(root: Root) -> bool:
     """Tell Stanford Cars by a file or folder of its own, of which one is enough."""
     return _base(root) is not None
 
@@ -32,7 +32,7 @@ def open_split(root: Root, split: str | None) -> ImageSet:
         ValueError: if the split does not exist or a file is broken.
     """
     base = _base(root) or ""
-    place = find_place(root.uri, split, ("train", "test"))
+    place = find_split_part(root.uri, split, ("train", "test"))
     listed_in = f"{base}devkit/cars_train_annos.mat"
     if place.part == "test":
         listed_in = (find_base(root, (base, f"{base}devkit/"), (TEST_LABELS,)) or base) + TEST_LABELS

@@ -12,13 +12,13 @@ from distill.data.image_set import ImageSet
 from distill.data.layouts.listing import find_base, listed_set, read_boxes, read_column, read_table
 from distill.data.objects import BoxTable, MaskFiles, Objects
 from distill.data.root import Root
-from distill.data.splits import find_place
+from distill.data.splits import find_split_part
 
 BASES = ("CUB_200_2011/", "")
 OWN_FILES = ("image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
 
 
-def recognises(root: Root) -> bool:
+def recognizes(root: Root) -> bool:
     """Tell CUB-200-2011 by the text files of its own, of which one is enough."""
     return find_base(root, BASES, OWN_FILES) is not None
 
@@ -31,7 +31,7 @@ def open_split(root: Root, split: str | None) -> ImageSet:
         ValueError: if the split does not exist or a file is broken.
     """
     base = find_base(root, BASES, OWN_FILES) or ""
-    place = find_place(root.uri, split, ("train", "test"))
+    place = find_split_part(root.uri, split, ("train", "test"))
     images = {key: f"{base}images/{path}" for key, path in read_table(root, f"{base}images.txt").items()}
     trains = dict(zip(images, read_column(root, f"{base}train_test_split.txt", images), strict=True))
     images = {key: image_id for key, image_id in images.items() if trains[key] == str(int(place.part == "train"))}

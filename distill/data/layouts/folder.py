@@ -5,22 +5,22 @@ from __future__ import annotations
 from distill.data.image_set import ImageSet
 from distill.data.objects import MaskFiles
 from distill.data.root import EXTENSIONS, Root
-from distill.data.splits import SPLITS, find_place
+from distill.data.splits import SPLITS, find_split_part
 
 
-def recognises(root: Root) -> bool:
+def recognizes(root: Root) -> bool:
     """Take every folder: this layout is the last that is asked."""
     return True
 
 
 def open_split(root: Root, split: str | None) -> ImageSet:
-    """List one split of an image-folder tree; `find_place` says what a split is.
+    """List one split of an image-folder tree; `find_split_part` says what a split is.
 
     Raises:
         ValueError: if the split does not exist or has no images.
     """
     have = tuple(name for name in SPLITS if name in root.folders())
-    place = find_place(root.uri, split, have)
+    place = find_split_part(root.uri, split, have)
     under = place.part
     image_ids = root.images(under)
     if not under:

@@ -11,7 +11,7 @@ from distill.data.image_set import ImageSet
 from distill.data.layouts.listing import find_base, incomplete, listed_set, read_lines, read_records, read_table
 from distill.data.objects import BoxFiles
 from distill.data.root import Root
-from distill.data.splits import SPLITS, Place, find_place
+from distill.data.splits import SPLITS, SplitPart, find_split_part
 
 NUM_CLASSES = 1000
 FIRST = "ILSVRC2012_val_00000001"
@@ -24,7 +24,7 @@ BOXES = ("val/", "ILSVRC2012_bbox_val_v3/val/", "Annotations/CLS-LOC/val/")
 """Where the XML files of `ILSVRC2012_bbox_val_v3.tgz`, which unpacks to `val/`, may lie."""
 
 
-def recognises(root: Root) -> bool:
+def recognizes(root: Root) -> bool:
     """Tell ImageNet by its devkit, its first validation image, or a thousand folders named by WordNet ids."""
     return bool(_devkit(root)) or root.has(f"val/{FIRST}.JPEG") or len(_folders(root)) == NUM_CLASSES
 
@@ -39,7 +39,7 @@ def open_split(root: Root, split: str | None) -> ImageSet:
     have = [name for name in SPLITS if name in root.folders()]
     if not have:
         raise incomplete(root, "folder val (or train)")
-    place = find_place(root.uri, split, have)
+    place = find_split_part(root.uri, split, have)
     if place.part == "val" and not root.folders("val"):
         return _open_flat(root, place)
     synsets = _named(root)
@@ -61,7 +61,7 @@ def open_split(root: Root, split: str | None) -> ImageSet:
     )
 
 
-def _open_flat(root: Root, place: Place) -> ImageSet:
+def _open_flat(root: Root, place: SplitPart) -> ImageSet:
     """List val as its archive unpacks: line n of the ground truth is the ILSVRC2012_ID of image n."""
     devkit = _devkit(root) or DEVKITS[0]
     truth = read_lines(root, devkit + GROUND_TRUTH)

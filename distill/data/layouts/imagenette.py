@@ -23,7 +23,7 @@ CLASSES = {
 """WordNet id -> (ImageNet-1k index, name), in the folders' order."""
 
 
-def recognises(root: Root) -> bool:
+def recognizes(root: Root) -> bool:
     """Tell Imagenette by its ten class folders."""
     return folder.class_folders(root) == tuple(CLASSES)
 

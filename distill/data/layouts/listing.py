@@ -10,7 +10,7 @@ from distill.data.image_set import ImageSet
 from distill.data.layouts.matlab import MatlabError, read_variable
 from distill.data.objects import Objects
 from distill.data.root import Root
-from distill.data.splits import Place
+from distill.data.splits import SplitPart
 
 
 def find_base(root: Root, bases: Iterable[str], names: Iterable[str]) -> str | None:
@@ -122,7 +122,7 @@ def listed_set(
     name: str,
     listed_in: str,
     under: str,
-    place: Place,
+    place: SplitPart,
     objects: Objects,
     banner_px: int = 0,
 ) -> ImageSet:

@@ -17,7 +17,7 @@ from torchvision.transforms import CenterCrop, Resize
 from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.data import ImageSet, open_images
-from distill.data.decode import MAX_PIXELS, ImageError, centre_crop, decode, resize
+from distill.data.decode import MAX_PIXELS, ImageError, center_crop, decode, resize
 from distill.data.layouts.imagenette import CLASSES
 
 IMAGENETTE = SHARED_DATA / "imagenette"
@@ -179,7 +179,7 @@ def test_broken_exif_does_not_spoil_the_pixels():
 
 def test_one_pixel():
     image = decode(encode(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG"))
-    for view in (resize, centre_crop):
+    for view in (resize, center_crop):
         pixels = view(image, (5, 3))
         assert pixels.shape == (5, 3, 3)
         assert (pixels == [9, 8, 7]).all()
@@ -225,19 +225,19 @@ def test_resize_is_antialiased():
 def test_centre_crop_is_torchvisions(size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
     expected = np.asarray(CenterCrop(224)(Resize(256)(image)))
-    np.testing.assert_array_equal(centre_crop(image, (224, 224)), expected)
+    np.testing.assert_array_equal(center_crop(image, (224, 224)), expected)
 
 
 def test_centre_crop_of_a_very_long_image_stays_small():
     image = Image.new("RGB", (60_000, 3), "red")
-    assert centre_crop(image, (32, 48)).shape == (32, 48, 3)
-    assert centre_crop(image.transpose(Image.Transpose.TRANSPOSE), (32, 48)).shape == (32, 48, 3)
+    assert center_crop(image, (32, 48)).shape == (32, 48, 3)
+    assert center_crop(image.transpose(Image.Transpose.TRANSPOSE), (32, 48)).shape == (32, 48, 3)
 
 
 def test_centre_crop_that_is_not_square_keeps_the_centre():
     pixels = np.zeros((100, 300, 3), np.uint8)
     pixels[:, 140:160] = 255
-    crop = centre_crop(Image.fromarray(pixels), (40, 80))
+    crop = center_crop(Image.fromarray(pixels), (40, 80))
     assert crop.shape == (40, 80, 3)
     np.testing.assert_array_equal(crop[20, :, 0], crop[20, ::-1, 0])
     assert crop[20, 39, 0] == 255

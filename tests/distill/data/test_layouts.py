@@ -34,9 +34,9 @@ from torchvision.datasets import imagenet as torchvision_imagenet
 
 from distill.data import ImageSet, open_images
 from distill.data.decode import ImageError
-from distill.data.frames import read_frame, without_list
+from distill.data.frames import read_frame, without_image_ids
 from distill.data.root import Root
-from distill.training.launch import distil
+from distill.training.launch import distill
 from distill.training.recipes import RECIPES, recipe_data
 from evaluate.map_sets import Source, open_played_images
 from evaluate.metrics.objects import Objects
@@ -59,7 +59,7 @@ def box(left: int, top: int, right: int, bottom: int, shape: tuple[int, int] = (
 def object_of(images: ImageSet, image_id: str) -> np.ndarray:
     """Read an object as `python -m evaluate measures` does without --boxes."""
     Objects(images=images).check()
-    return Objects(images=pickle.loads(pickle.dumps(without_list(images)))).mask(image_id, (HEIGHT, WIDTH))  # noqa: S301
+    return Objects(images=pickle.loads(pickle.dumps(without_image_ids(images)))).mask(image_id, (HEIGHT, WIDTH))  # noqa: S301
 
 
 # --- ImageNet
@@ -301,7 +301,7 @@ def test_distilling_reads_the_labels_of_the_recipe(tmp_path, labels):
     root, name = make_aircraft(tmp_path / "data"), f"aircraft-{labels}"
     problem = rf"has 3 classes.*data#{labels}\) fit a model with {NUM_CLASSES[labels]}"
     with pytest.raises(ValueError, match=problem):
-        distil(RECIPES[name][1], name=name, data=str(root), teacher=TEACHER, out=str(tmp_path / "out"))
+        distill(RECIPES[name][1], name=name, data=str(root), teacher=TEACHER, out=str(tmp_path / "out"))
 
 
 def test_maps_and_scores_keep_the_labels(tmp_path):
@@ -328,7 +328,7 @@ def test_nobody_sees_the_banner(tmp_path):
     assert np.asarray(Image.open(io.BytesIO(images.read(image_id)))).max() > 240
     assert images.image(image_id).size == (WIDTH, HEIGHT - 20)
     assert np.asarray(images.image(image_id)).max() < 20
-    frame, error = read_frame(without_list(images), image_id, (64, 64))
+    frame, error = read_frame(without_image_ids(images), image_id, (64, 64))
     assert error is None
     assert frame is not None
     assert frame.max() < 20

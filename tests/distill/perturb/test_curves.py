@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from distill.perturb.curves import Play, area, compose, pixel_steps, play, rank_pixels, tie_hash
+from distill.perturb.curves import Perturbation, area, compose, pixel_steps, play, rank_pixels, tie_hash
 from evaluate.games.baselines import blur, mean_colour
 
 SIZE = (24, 36)  # height, width: not square, so that a swap shows
@@ -35,13 +35,13 @@ def make_map(seed: int) -> torch.Tensor:
     return torch.rand(*SIZE, generator=torch.Generator().manual_seed(100 + seed))
 
 
-def make_play(image: torch.Tensor, saliency: torch.Tensor, game: str, target: int, step_px: int = STEP) -> Play:
+def make_play(image: torch.Tensor, saliency: torch.Tensor, game: str, target: int, step_px: int = STEP) -> Perturbation:
     steps, num_steps = pixel_steps(rank_pixels(saliency, SIZE).ranks, step_px)
     if game == "deletion":
         start, finish = image, mean_colour(image, **COLOURS)
     else:
         start, finish = blur(image, **COLOURS), image
-    return Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target)
+    return Perturbation(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target)
 
 
 def published_curve(model, image, saliency, *, game: str, target: int, step_px: int) -> np.ndarray:
@@ -296,7 +296,9 @@ def test_a_planted_square_wins_both_games():
     areas = {}
     for name, saliency in (("true", planted), ("inverted", -planted)):
         games = [make_play(image, saliency, "deletion", 0)]
-        games.append(Play(start=torch.zeros_like(image), finish=image, steps=games[0].steps, num_steps=24, target=0))
+        games.append(
+            Perturbation(start=torch.zeros_like(image), finish=image, steps=games[0].steps, num_steps=24, target=0)
+        )
         areas[name] = [area(curve, step_px=STEP, num_pixels=864) for curve in play(score, games)]
     assert areas["true"][0] < 0.1
     assert areas["inverted"][0] > 0.9

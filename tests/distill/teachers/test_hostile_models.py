@@ -19,7 +19,7 @@ from distill.student.model import ResCBAM, Student
 from distill.teachers import load_teacher
 from distill.teachers.teacher_toml import MAX_SIDE_PX, Description, read_description
 from distill.teachers.tools.export import export_onnx
-from distill.training.trainer import STATE_FILE, Worker
+from distill.training.trainer import STATE_FILE, Trainer
 
 GOOD = {"input_size": "[8, 6]", "mean": "[0.5, 0.5, 0.5]", "std": "[0.2, 0.2, 0.2]", "output": '"logits"'}
 
@@ -218,15 +218,15 @@ class Evil:
 
 def restored(folder: Path) -> Callable[[], object]:
     network = torch.nn.Linear(3, 2)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    worker: Any = SimpleNamespace(network=network, optimiser=optimiser, accelerator=SimpleNamespace(device="cpu"))
-    return lambda: Worker.restore(worker, folder)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    worker: Any = SimpleNamespace(network=network, optimizer=optimizer, accelerator=SimpleNamespace(device="cpu"))
+    return lambda: Trainer.restore(worker, folder)
 
 
 def state() -> dict[str, Any]:
     network = torch.nn.Linear(3, 2)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    return {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "epoch": 1, "step": 2}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    return {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 1, "step": 2}
 
 
 def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"network": {}}, {"network": 5}, {"optimiser": {"state": {}, "param_groups": []}}, {"epoch": "x"}, {"step": None}],
+    [{"network": {}}, {"network": 5}, {"optimizer": {"state": {}, "param_groups": []}}, {"epoch": "x"}, {"step": None}],
 )
 def test_a_state_of_another_training_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     torch.save(state() | changes, tmp_path / STATE_FILE)

@@ -14,8 +14,8 @@ from cluster.storage import Folder, config_hash
 from distill.data import open_images
 from distill.data.decode import resize
 from distill.student.model import ResCBAM, take_weights
-from distill.training.augment import ChangedViews, draw_change
-from distill.training.distillation import Training
+from distill.training.augment import AugmentedViews, draw_augmentation
+from distill.training.distillation import DistillationTrainer
 from distill.training.recipes import RECIPES, Recipe
 from distill.training.soft_label_cache import SoftLabels, soft_labels_folder
 from distill.training.views import training_view, view_generator
@@ -55,19 +55,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
-def training(data: str, folder: Any, recipe: Recipe = ALL) -> Training:
+def training(data: str, folder: Any, recipe: Recipe = ALL) -> DistillationTrainer:
     train, val = open_images(data, split="train"), open_images(data, split="val")
     box: Any = BlackBox()
-    return Training(recipe, box, train, val, Folder(str(folder)))
+    return DistillationTrainer(recipe, box, train, val, Folder(str(folder)))
 
 
-def train_views(data: str, recipe: Recipe) -> ChangedViews:
+def train_views(data: str, recipe: Recipe) -> AugmentedViews:
     images = open_images(data, split="train")
-    return ChangedViews(images, images.labels(3), recipe, BlackBox.input_size, mean=BlackBox.mean)
+    return AugmentedViews(images, images.labels(3), recipe, BlackBox.input_size, mean=BlackBox.mean)
 
 
 def kinds(recipe: Recipe, num_draws: int = 2000) -> Counter:
-    draws = [draw_change(view_generator(0, f"{i}.png", 0, "change/"), recipe, 10) for i in range(num_draws)]
+    draws = [draw_augmentation(view_generator(0, f"{i}.png", 0, "change/"), recipe, 10) for i in range(num_draws)]
     return Counter(change.kind for change in draws)
 
 
@@ -82,7 +82,7 @@ def test_views_are_masked_and_blurred_in_the_shares_asked_for_and_the_others_mix
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_shares_of_a_mixture_follow_beta_and_any_image_is_mixed_in(alpha):
     recipe = replace(PLAIN, mixup=alpha)
-    draws = [draw_change(view_generator(0, f"{i}.png", 3, "change/"), recipe, 10) for i in range(4000)]
+    draws = [draw_augmentation(view_generator(0, f"{i}.png", 3, "change/"), recipe, 10) for i in range(4000)]
     shares = np.array([change.share for change in draws])
     assert shares.mean() == pytest.approx(0.5, abs=0.02)
     assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)  # of Beta(alpha, alpha)
@@ -95,7 +95,7 @@ def test_teacher_and_student_see_the_same_pixels(data):
     seen = Counter()
     for number, view in np.ndindex(NUM_IMAGES, 4):
         image_id = views.images.image_ids[number]
-        change = draw_change(view_generator(ALL.seed, image_id, view, "change/"), ALL, NUM_IMAGES)
+        change = draw_augmentation(view_generator(ALL.seed, image_id, view, "change/"), ALL, NUM_IMAGES)
         row, cut, other = views[number, view], plain[number, view], plain[change.other, view]
         seen[change.kind] += not np.array_equal(row["teacher"], cut["teacher"])
         assert row["error"] is None
@@ -129,9 +129,9 @@ def test_an_image_that_a_broken_one_was_to_be_mixed_into_is_left_out(data, tmp_p
         Image.new("RGB", (40, 40), (40 * k, 0, 0)).save(tmp_path / f"{k}.png")
     (tmp_path / "3.png").write_bytes(b"no picture")
     recipe = replace(PLAIN, mixup=1.0)
-    views = ChangedViews(open_images(str(tmp_path)), (None,) * 6, recipe, (32, 32), mean=BlackBox.mean)
+    views = AugmentedViews(open_images(str(tmp_path)), (None,) * 6, recipe, (32, 32), mean=BlackBox.mean)
     for number, view in np.ndindex(6, 5):
-        other = draw_change(view_generator(0, f"{number}.png", view, "change/"), recipe, 6).other
+        other = draw_augmentation(view_generator(0, f"{number}.png", view, "change/"), recipe, 6).other
         error = views[number, view]["error"]
         assert (error is not None) == (3 in (number, other))
         assert error is None or error.startswith("3.png: ")

@@ -12,7 +12,7 @@ from ray.train import WorkerGroupError
 from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.training import launch as loop
-from distill.training.checkpoints import SNAPSHOT, sweep
+from distill.training.checkpoints import SNAPSHOT, delete_uncommitted
 
 
 def make(folder: Path, *names: str) -> None:
@@ -28,23 +28,23 @@ def listed(*names: str) -> str:
 def test_what_is_not_listed_is_deleted(tmp_path: Path) -> None:
     make(tmp_path, "checkpoint_2026-01-01_00-00-01.5", "checkpoint_2026-01-01_00-00-01.55", "other")
     (tmp_path / SNAPSHOT).write_text(listed("checkpoint_2026-01-01_00-00-01.5"))
-    assert sweep(Folder(str(tmp_path))) == ["checkpoint_2026-01-01_00-00-01.55"]
+    assert delete_uncommitted(Folder(str(tmp_path))) == ["checkpoint_2026-01-01_00-00-01.55"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_2026-01-01_00-00-01.5", SNAPSHOT, "other"]
-    assert sweep(Folder(str(tmp_path))) == []
+    assert delete_uncommitted(Folder(str(tmp_path))) == []
 
 
 def test_without_a_list_none_was_ever_whole(tmp_path: Path) -> None:
     make(tmp_path, "checkpoint_1", "checkpoint_2")
-    assert sweep(Folder(str(tmp_path))) == ["checkpoint_1", "checkpoint_2"]
+    assert delete_uncommitted(Folder(str(tmp_path))) == ["checkpoint_1", "checkpoint_2"]
     assert list(tmp_path.iterdir()) == []
-    assert sweep(Folder(str(tmp_path / "nowhere"))) == []
+    assert delete_uncommitted(Folder(str(tmp_path / "nowhere"))) == []
 
 
 def test_with_a_broken_list_nothing_is_deleted(tmp_path: Path) -> None:
     make(tmp_path, "checkpoint_1")
     (tmp_path / SNAPSHOT).write_text("{half")
     with pytest.raises(ValueError, match="is not JSON"):
-        sweep(Folder(str(tmp_path)))
+        delete_uncommitted(Folder(str(tmp_path)))
     assert (tmp_path / "checkpoint_1" / "state.pt").exists()
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cluster.storage import Folder
 from distill.data import open_images
-from distill.training.distillation import Training
+from distill.training.distillation import DistillationTrainer
 from distill.training.recipes import Recipe
 from distill.training.soft_label_cache import SoftLabels
 
@@ -45,13 +45,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
-def training(data: str, folder: Any, recipe: Recipe = RECIPE) -> Training:
+def training(data: str, folder: Any, recipe: Recipe = RECIPE) -> DistillationTrainer:
     train, val = open_images(data, split="train"), open_images(data, split="val")
     box: Any = BlackBox()
-    return Training(recipe, box, train, val, Folder(str(folder)))
+    return DistillationTrainer(recipe, box, train, val, Folder(str(folder)))
 
 
-def taught(one: Training, *, keep: bool = False) -> dict[str, tuple[list[float], int]]:
+def taught(one: DistillationTrainer, *, keep: bool = False) -> dict[str, tuple[list[float], int]]:
     """Return what one worker would teach in the rest of this epoch: image_id -> answer, label."""
     one.soft = SoftLabels(one.soft_labels, one.recipe.view_at(one.epoch))
     found = {}

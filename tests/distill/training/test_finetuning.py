@@ -24,11 +24,11 @@ from torch.nn import functional as F
 
 from cluster.storage import Folder
 from distill.data import open_images
-from distill.data.decode import centre_crop, decode
+from distill.data.decode import center_crop, decode
 from distill.demo.rendering import render
 from distill.teachers import Teacher, load_teacher
 from distill.training.backbones import load_network, replace_classifier
-from distill.training.finetuning import FineTuning
+from distill.training.finetuning import FineTuningTrainer
 from distill.training.launch import finetune
 from distill.training.recipes import FINE_TUNING_RECIPES, RECIPES, TrainingRecipe
 from distill.training.views import TrainingOrder, training_view
@@ -65,18 +65,18 @@ def each_test_has_its_own_precision() -> Iterator[None]:
     AcceleratorState._reset_state(True)
 
 
-def tuning(data: str, recipe: TrainingRecipe = RECIPE) -> FineTuning:
+def tuning(data: str, recipe: TrainingRecipe = RECIPE) -> FineTuningTrainer:
     network = load_network(NETWORK, len(CLASSES), seed=recipe.seed, input_size=recipe.input_size)
-    return FineTuning(recipe, network, *(open_images(data, split=split) for split in ("train", "val")))
+    return FineTuningTrainer(recipe, network, *(open_images(data, split=split) for split in ("train", "val")))
 
 
-def train(tuned: FineTuning) -> dict[str, float]:
+def train(tuned: FineTuningTrainer) -> dict[str, float]:
     while tuned.epoch < tuned.recipe.epochs:
         list(tuned.train_epoch())
     return tuned.validate()
 
 
-def dropout(tuned: FineTuning) -> torch.nn.Dropout:
+def dropout(tuned: FineTuningTrainer) -> torch.nn.Dropout:
     (found,) = [layer for layer in tuned.network.modules() if isinstance(layer, torch.nn.Dropout)]
     return found
 
@@ -86,7 +86,7 @@ def test_steps_are_plain_sgd_on_the_cross_entropy_to_labels(data):
     dropout(tuned).p = 0.0
     plain = load_network(NETWORK, 3, seed=0, input_size=(48, 40)).module
     plain[-2].p = 0.0  # pyright: ignore[reportIndexIssue]
-    optimiser = torch.optim.SGD(plain.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4)
     images = tuned.train_views.images
     mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.3, 0.25, 0.2])
     order = TrainingOrder(len(images.image_ids), RECIPE, 0, first_step=0, rank=0, num_workers=1)
@@ -100,12 +100,12 @@ def test_steps_are_plain_sgd_on_the_cross_entropy_to_labels(data):
         logits = plain.train()(torch.stack(pixels))
         loss = F.cross_entropy(logits, torch.tensor(labels))
         epoch = step / NUM_STEPS
-        optimiser.param_groups[0]["lr"] = (
+        optimizer.param_groups[0]["lr"] = (
             0.002 * min(1, epoch / 0.5) * 0.5 * (1 + np.cos(np.pi * max(0, epoch - 0.5) / 1.5))
         )
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         assert terms["loss"] == pytest.approx(loss.item(), rel=1e-4)
         assert terms["accuracy"] == pytest.approx((logits.argmax(1) == torch.tensor(labels)).float().mean().item())
     for ours, theirs in zip(tuned.network.parameters(), plain.parameters(), strict=True):
@@ -122,16 +122,16 @@ def test_it_learns_and_counts_what_it_got_right(data):
     assert {"val_accuracy", "val_ce"} == set(after)
 
 
-def share_right(tuned: FineTuning | Teacher, data: str) -> float:
+def share_right(tuned: FineTuningTrainer | Teacher, data: str) -> float:
     """Ask for the class of each validation image, one at a time."""
     images, hits = open_images(data, split="val"), []
     for name, label in zip(images.image_ids, images.class_ids, strict=True):
-        crop = centre_crop(decode(images.read(name)), (48, 40))[None]
+        crop = center_crop(decode(images.read(name)), (48, 40))[None]
         hits.append(probabilities(tuned, crop).argmax() == label)
     return float(np.mean(hits))
 
 
-def probabilities(tuned: FineTuning | Teacher, pixels: np.ndarray) -> np.ndarray:
+def probabilities(tuned: FineTuningTrainer | Teacher, pixels: np.ndarray) -> np.ndarray:
     if isinstance(tuned, Teacher):
         return tuned.probabilities(pixels)
     scaled = (pixels / 255 - np.array([0.4, 0.5, 0.6])) / np.array([0.3, 0.25, 0.2])
@@ -194,7 +194,7 @@ def test_a_broken_image_is_counted_and_left_out(data, tmp_path):
         (tmp_path / "broken" / split / CLASSES[0] / "0.png").write_bytes(b"broken")
     network = load_network(NETWORK, 2, seed=0, input_size=(48, 40))
     splits = [open_images(str(tmp_path / "broken"), split=split) for split in ("train", "val")]
-    tuned = FineTuning(replace(RECIPE, epochs=1), network, *splits)
+    tuned = FineTuningTrainer(replace(RECIPE, epochs=1), network, *splits)
     metrics = train(tuned)
     assert set(tuned.errors) == {f"{split}/{CLASSES[0]}/0.png" for split in ("train", "val")}
     assert metrics["val_accuracy"] * 15 == pytest.approx(round(metrics["val_accuracy"] * 15), abs=1e-4)

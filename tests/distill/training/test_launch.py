@@ -1,4 +1,4 @@
-"""Distil on a real Ray: what a job leaves, and that nothing is lost when a worker or the driver is killed."""
+"""Distill on a real Ray: what a job leaves, and that nothing is lost when a worker or the driver is killed."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from distill.student.checkpoint import load_student, save_student
 from distill.student.model import ResCBAM, Student
 from distill.teachers.teacher_toml import Description
 from distill.teachers.tools.export import export_onnx
-from distill.training.launch import distil
+from distill.training.launch import distill
 from distill.training.recipes import Recipe
 
 pytestmark = [
@@ -85,7 +85,7 @@ def undisturbed(world):
 def run(world, name, recipe=RECIPE, **options):
     teacher = f"onnx:{world}/teacher/model.onnx"
     places: dict[str, Any] = {"data": str(world / "data"), "out": str(world / name), "init": str(world / "start")}
-    return distil(recipe, name="folder", teacher=teacher, **(places | options))
+    return distill(recipe, name="folder", teacher=teacher, **(places | options))
 
 
 def test_the_job_leaves_a_student_its_curves_and_its_errors(world, undisturbed):
@@ -206,7 +206,7 @@ def test_work_that_does_not_fit_is_refused_before_it_starts(world, undisturbed, 
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / "data" / name)
     with pytest.raises(ValueError, match="3"):  # two class folders, a black box of three classes
-        distil(
+        distill(
             RECIPE, name="folder", data=str(tmp_path / "data"), teacher=f"onnx:{world}/teacher/model.onnx",
             out=str(tmp_path / "out"),
         )  # fmt: skip

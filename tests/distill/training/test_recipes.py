@@ -21,11 +21,11 @@ def test_the_papers_recipes_hold_the_papers_figures():
 
 def test_steps_are_torchs_multi_step_schedule():
     recipe = Recipe(epochs=8, lr=0.5, lr_epochs=(2, 5))
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones=list(recipe.lr_epochs))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=list(recipe.lr_epochs))
     for epoch in range(recipe.epochs):
-        assert lr_at(recipe, epoch) == pytest.approx(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        assert lr_at(recipe, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         scheduler.step()
 
 

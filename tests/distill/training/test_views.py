@@ -15,7 +15,7 @@ from distill.training.views import (
     collate,
     random_box,
     resize_fast,
-    taught_images,
+    teacher_permutation,
     training_view,
     validation_order,
     view_generator,
@@ -118,19 +118,19 @@ def test_a_broken_image_keeps_its_place_with_its_error(tmp_path):
 @pytest.mark.parametrize("num_images", [2, 3, 50])
 def test_shuffled_every_answer_is_taught_once_and_to_another_image(num_images):
     recipe = Recipe(shuffled=True)
-    taught = taught_images(num_images, recipe)
+    taught = teacher_permutation(num_images, recipe)
     assert sorted(taught) == list(range(num_images))
     assert not (taught == np.arange(num_images)).any()
-    assert np.array_equal(taught, taught_images(num_images, recipe))
+    assert np.array_equal(taught, teacher_permutation(num_images, recipe))
     if num_images == 50:
-        assert not np.array_equal(taught, taught_images(num_images, Recipe(shuffled=True, seed=1)))
+        assert not np.array_equal(taught, teacher_permutation(num_images, Recipe(shuffled=True, seed=1)))
         assert (np.diff(taught) == 1).mean() < 0.2  # neighbours, of one class folder, are torn apart
-    assert np.array_equal(taught_images(num_images, Recipe()), np.arange(num_images))
+    assert np.array_equal(teacher_permutation(num_images, Recipe()), np.arange(num_images))
 
 
 def test_there_is_nothing_to_shuffle_in_one_image():
     with pytest.raises(ValueError, match="needs 2 training images"):
-        taught_images(1, Recipe(shuffled=True))
+        teacher_permutation(1, Recipe(shuffled=True))
 
 
 def test_a_shuffled_row_shows_the_student_its_image_and_asks_about_the_other(tmp_path):
@@ -138,12 +138,16 @@ def test_a_shuffled_row_shows_the_student_its_image_and_asks_about_the_other(tmp
         picture(seed=k).save(tmp_path / f"{k}.png")
     (tmp_path / "3.png").write_bytes(b"no picture")
     images, recipe, labels = open_images(str(tmp_path)), Recipe(input_size=(32, 32), shuffled=True), (0, 1, 2, 3, None)
-    taught = taught_images(5, recipe)
+    taught = teacher_permutation(5, recipe)
     plain = Views(images, labels, recipe, (40, 56))
     views = Views(images, labels, recipe, (40, 56), taught)
     for number, view in ((n, v) for n in range(5) for v in (0, 3, -1)):
         own, other, row = plain[number, view], plain[int(taught[number]), view], views[number, view]
-        assert (row["image_id"], row["taught_id"], row["label"]) == (own["image_id"], other["image_id"], other["label"])
+        assert (row["image_id"], row["teacher_image_id"], row["label"]) == (
+            own["image_id"],
+            other["image_id"],
+            other["label"],
+        )
         broken = own["error"] or other["error"]
         assert row["error"] == broken
         if not broken:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cluster.storage import Folder
 from distill.data import open_images
-from distill.data.frames import without_list
+from distill.data.frames import without_image_ids
 from distill.teachers import RefusedImageError, TeacherError
 from distill.teachers.base import RETRY_WAITS_S
 from evaluate.__main__ import main as evaluate_main
@@ -70,7 +70,7 @@ def place(tmp_path: Path) -> SimpleNamespace:
     ]
     pq.write_table(maps_table(rows, config), f"{folder.path}/part-00000.parquet")
     return SimpleNamespace(
-        images=images, light=without_list(images), source=Source(uri=folder.uri, config=config), root=tmp_path
+        images=images, light=without_image_ids(images), source=Source(uri=folder.uri, config=config), root=tmp_path
     )
 
 

@@ -22,7 +22,7 @@ from cluster.session import ray_session
 from cluster.storage import Folder, config_hash
 from distill.data import open_images
 from distill.data.decode import decode, resize
-from distill.data.frames import without_list
+from distill.data.frames import without_image_ids
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.analysis.specificity import BOTH, compare_teachers
@@ -371,7 +371,7 @@ def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -
 
 
 def make_worker(place: SimpleNamespace, protocol: Protocol) -> GamesWorker:
-    sources, images = check(place.maps), without_list(open_images(str(place.data)))
+    sources, images = check(place.maps), without_image_ids(open_images(str(place.data)))
     stored = {"teacher": TEACHER, "protocol": protocol.fields()}
     return GamesWorker({"stored": stored, "protocol": protocol, "sources": sources, "images": images})
 

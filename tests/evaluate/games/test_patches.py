@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from distill.perturb.curves import (
-    Play,
+    Perturbation,
     area,
     area_over,
     changed_fractions,
@@ -85,7 +85,7 @@ def test_patches_match_a_slow_loop(model, size, least):
     best_first = np.argsort(-patch_means(saliency).flatten()).tolist()
     order = rank_patches(saliency, size, patches=PATCHES)
     steps, num_steps = patch_steps((order.reversed() if least else order).ranks, size)
-    game = Play(start=image, finish=torch.zeros_like(image), steps=steps, num_steps=num_steps, target=2)
+    game = Perturbation(start=image, finish=torch.zeros_like(image), steps=steps, num_steps=num_steps, target=2)
     (curve,) = play(lambda x: torch.softmax(model(x), dim=1), [game])
     fractions = changed_fractions(steps, num_steps)
     expected, shares = slow_curve(model, game.start, game.finish, best_first[::-1] if least else best_first, target=2)
@@ -200,7 +200,7 @@ def test_both_games_have_the_same_gain_with_one_substrate(model):
     for game, start, finish in ways:
         for name, found in (("most", order), ("least", order.reversed())):
             steps, num_steps = patch_steps(found.ranks, size)
-            one = Play(start=start, finish=finish, steps=steps, num_steps=num_steps, target=0)
+            one = Perturbation(start=start, finish=finish, steps=steps, num_steps=num_steps, target=0)
             (curve,) = play(lambda x: torch.softmax(model(x), dim=1), [one])
             areas[game, name] = area_over(curve, changed_fractions(steps, num_steps))
     gains = [float(relevance_gain(g, areas[g, "most"], areas[g, "least"])) for g, *_ in ways]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.perturb.curves import Play, area_over, changed_fractions, pixel_steps, play
+from distill.perturb.curves import Perturbation, area_over, changed_fractions, pixel_steps, play
 from evaluate.games.protocol import Protocol
 from evaluate.games.sampling import SampledCurve, play_sampled
 from evaluate.games.setup import num_frames
@@ -13,14 +13,14 @@ SIZE = (20, 30)
 NUM_PIXELS = SIZE[0] * SIZE[1]
 
 
-def games(num: int, step_px: int = 5) -> list[Play]:
+def games(num: int, step_px: int = 5) -> list[Perturbation]:
     """Make games whose frames say how many pixels have changed: from zeros to ones."""
     made = []
     for k in range(num):
         ranks = torch.randperm(NUM_PIXELS, generator=torch.Generator().manual_seed(k)).view(SIZE)
         steps, num_steps = pixel_steps(ranks, step_px)
         image = torch.zeros(3, *SIZE)
-        made.append(Play(start=image, finish=image + 1, steps=steps, num_steps=num_steps, target=k % 2))
+        made.append(Perturbation(start=image, finish=image + 1, steps=steps, num_steps=num_steps, target=k % 2))
     return made
 
 
@@ -30,7 +30,7 @@ def falling(frames: torch.Tensor) -> torch.Tensor:
     return torch.stack([p, 1 - p], dim=1)
 
 
-def fractions_of(game: Play) -> np.ndarray:
+def fractions_of(game: Perturbation) -> np.ndarray:
     return changed_fractions(game.steps, game.num_steps)
 
 

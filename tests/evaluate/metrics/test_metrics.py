@@ -22,7 +22,7 @@ from cluster.session import ray_session
 from cluster.storage import Folder
 from distill.data import open_images
 from distill.data.decode import decode, resize
-from distill.data.frames import without_list
+from distill.data.frames import without_image_ids
 from distill.perturb.curves import rank_pixels
 from distill.student.checkpoint import load_student, save_student
 from distill.student.model import ResCBAM, Student
@@ -164,7 +164,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def worker_config(place: SimpleNamespace, measures: tuple[Any, ...], **changes: Any) -> dict[str, Any]:
     fields = {name: SETTINGS.fields(name, target="teacher", objects="masks") for name in measures}
     stored = {"teacher": TEACHER, "student": place.run, "boxes": None, "measures": fields, **changes}
-    images = without_list(open_images(str(place.data)))
+    images = without_image_ids(open_images(str(place.data)))
     sources = open_sources(place.maps, teacher=TEACHER, teacher_fingerprint=load_teacher(TEACHER).fingerprint)
     return {"stored": stored, "settings": SETTINGS, "sources": sources, "images": images}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill.perturb.curves import rank_pixels
-from distill.perturb.imputation import around, infill
+from distill.perturb.imputation import around, linear_imputation
 from evaluate.games.baselines import image_rng
 from evaluate.metrics.road import removed_masks, road, road_frames
 
@@ -57,7 +57,7 @@ def slow_infill(image: torch.Tensor, removed: torch.Tensor) -> torch.Tensor:
 def test_infill_solves_the_plain_equations(height: int, width: int, share: float) -> None:
     image = draw(height, width)
     for removed in (scattered(height, width, share), hole(height, width, share)):
-        found = infill(image, removed[None])[0]
+        found = linear_imputation(image, removed[None])[0]
         assert found.shape == image.shape
         torch.testing.assert_close(found, slow_infill(image, removed), atol=1e-3, rtol=0)
         assert torch.equal(found[:, ~removed], image[:, ~removed])
@@ -69,7 +69,7 @@ def test_infill_at_full_size_leaves_no_residual(kind: str) -> None:
     ranks = rank_pixels(torch.rand(14, 14, generator=torch.Generator().manual_seed(2)), size).ranks
     masks = {"map": removed_masks(ranks, (90,))[0], "scattered": scattered(*size, 0.9), "hole": hole(*size, 0.9)}
     removed = masks[kind]
-    found = infill(image, removed[None])[0].double()
+    found = linear_imputation(image, removed[None])[0].double()
     sums = around(torch.ones(1, *size, dtype=torch.float64))
     residual = (sums * found - around(found))[:, removed]
     assert residual.abs().max() < 1e-4
@@ -81,7 +81,7 @@ def test_infill_is_pytorch_grad_cams_without_noise() -> None:
     metrics = pytest.importorskip("pytorch_grad_cam.metrics.road", reason=reason, exc_type=ImportError)
     image, removed = draw(48, 64), scattered(48, 64, 0.7)
     wanted = metrics.NoisyLinearImputer(noise=0)(image, (~removed).float())
-    torch.testing.assert_close(infill(image, removed[None])[0], wanted, atol=1e-3, rtol=0)
+    torch.testing.assert_close(linear_imputation(image, removed[None])[0], wanted, atol=1e-3, rtol=0)
 
 
 def test_infill_extends_a_plane_and_keeps_a_constant() -> None:
@@ -90,23 +90,23 @@ def test_infill_extends_a_plane_and_keeps_a_constant() -> None:
     plane = torch.stack([x / 30, y / 20, (x - y) / 30])
     removed = torch.zeros(20, 30, dtype=torch.bool)
     removed[1:-1, 1:-1] = True
-    torch.testing.assert_close(infill(plane, removed[None])[0], plane, atol=1e-3, rtol=0)
+    torch.testing.assert_close(linear_imputation(plane, removed[None])[0], plane, atol=1e-3, rtol=0)
     constant = torch.full((3, 20, 30), 0.7)
-    torch.testing.assert_close(infill(constant, removed[None])[0], constant, atol=1e-3, rtol=0)
+    torch.testing.assert_close(linear_imputation(constant, removed[None])[0], constant, atol=1e-3, rtol=0)
 
 
 def test_masks_in_one_call_are_filled_as_alone() -> None:
     image = draw(30, 40)
     masks = torch.stack([scattered(30, 40, 0.3), hole(30, 40, 0.9), torch.zeros(30, 40, dtype=torch.bool)])
-    together = infill(image, masks)
+    together = linear_imputation(image, masks)
     for k, mask in enumerate(masks):
-        torch.testing.assert_close(together[k], infill(image, mask[None])[0], atol=2e-4, rtol=0)
+        torch.testing.assert_close(together[k], linear_imputation(image, mask[None])[0], atol=2e-4, rtol=0)
     assert torch.equal(together[2], image)
 
 
 def test_an_image_without_any_kept_pixel_is_refused() -> None:
     with pytest.raises(ValueError, match="keep at least one pixel"):
-        infill(draw(4, 4), torch.ones(1, 4, 4, dtype=torch.bool))
+        linear_imputation(draw(4, 4), torch.ones(1, 4, 4, dtype=torch.bool))
 
 
 def test_masks_take_the_most_and_the_least_relevant() -> None:
@@ -133,7 +133,7 @@ def test_frames_are_the_infilled_images_and_noise_on_what_was_removed() -> None:
     assert frames.shape == (4, 3, 40, 56)
     for frame, plain, mask in zip(frames, quiet, masks, strict=True):
         assert torch.equal(frame[:, ~mask], image[:, ~mask])
-        torch.testing.assert_close(plain, infill(image, mask[None])[0])
+        torch.testing.assert_close(plain, linear_imputation(image, mask[None])[0])
         assert (frame - plain)[:, mask].std() == pytest.approx(0.01, rel=0.1)
     assert torch.equal(frames, road_frames(image, ranks, rng=image_rng(0, "a"), **options))
     assert not torch.equal(frames, road_frames(image, ranks, rng=image_rng(0, "b"), **options))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cluster.storage import Folder
 from distill.data import open_images
-from distill.data.frames import without_list
+from distill.data.frames import without_image_ids
 from evaluate.games.job import GamesWorker
 from evaluate.games.protocol import Protocol
 from evaluate.games.reader import load_results
@@ -55,9 +55,9 @@ def explain(images: Any, root: Path, name: str) -> Source:
     """Make a method's maps, for the only class that the black box has."""
     options = asdict(METHODS[name].options(**FEW.get(name, {})))
     stored = {"method": name, "options": options, "seed": 0, "teacher": TEACHER, "student": None, "target": "teacher"}
-    config = {"stored": stored, "options": options, "images": without_list(images), "size": SIZE, "batch_size": 8}
+    config = {"stored": stored, "options": options, "images": without_image_ids(images), "size": SIZE, "batch_size": 8}
     worker = MapWorker({**config, "engine": asdict(EAGER), "answers": Folder(str(root / "answers"))})
-    targets = TargetWorker({"teacher": TEACHER, "images": without_list(images)})(
+    targets = TargetWorker({"teacher": TEACHER, "images": without_image_ids(images)})(
         [{"image_id": image_id} for image_id in IDS]
     )
     folder = Folder(str(root / name))

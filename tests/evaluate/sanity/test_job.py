@@ -18,7 +18,7 @@ from cluster.session import ray_session
 from cluster.storage import Folder
 from distill.data import open_images
 from distill.data.decode import decode, resize
-from distill.data.frames import without_list
+from distill.data.frames import without_image_ids
 from distill.student.checkpoint import load_student, save_student
 from distill.student.model import ResCBAM, Student
 from distill.teachers import RefusedImageError, load_teacher
@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def worker_config(place: SimpleNamespace, **changes: Any) -> dict[str, Any]:
     stored = {"schema_version": "1", "methods": {name: {} for name in NAMES}, "seed": 0, "protocol_hash": "0" * 8}
     stored |= {"teacher": TEACHER, "student": place.run, "other_student": place.other, **changes}
-    return {"stored": stored, "images": without_list(open_images(str(place.data)))}
+    return {"stored": stored, "images": without_image_ids(open_images(str(place.data)))}
 
 
 def items_of(*numbers: int) -> list[dict[str, Any]]:

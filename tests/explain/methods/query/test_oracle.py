@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.perturb.curves import Play, area_over, changed_fractions, patch_steps, play, rank_patches
+from distill.perturb.curves import Perturbation, area_over, changed_fractions, patch_steps, play, rank_patches
 from distill.perturb.patches import patch_numbers, rise_blur
 from evaluate.games.baselines import BASELINES
 from explain.methods.options import OracleOptions
@@ -88,7 +88,7 @@ def test_the_game_has_the_curve_that_was_searched_for(images, game):
     start, finish = (images[0], substrate) if game == "deletion" else (substrate, images[0])
     maps = [saliency, *torch.rand(100, 4, 4, generator=torch.Generator().manual_seed(1))]
     steps = [patch_steps(rank_patches(map_, (32, 48), patches=4).ranks, (32, 48)) for map_ in maps]
-    plays = [Play(start=start, finish=finish, steps=s, num_steps=num, target=1) for s, num in steps]
+    plays = [Perturbation(start=start, finish=finish, steps=s, num_steps=num, target=1) for s, num in steps]
     curves = list(play(black_box, plays))
     mine, *others = [area_over(curve, changed_fractions(s, num)) for curve, (s, num) in zip(curves, steps, strict=True)]
     assert set(curves[0].tolist()) <= set(queries.responses[0].tolist())
