@@ -86,8 +86,7 @@ class World:
         """Return about `num` images of a part, spread over the classes."""
         found = open_images(self.photographs, split=split)
         every = max(1, len(found.image_ids) // num)
-        chosen = slice(0, every * num, every)
-        return replace(found, image_ids=found.image_ids[chosen], class_ids=found.class_ids[chosen])
+        return found.select(range(len(found.image_ids))[: every * num : every])
 
     def frames(self, num: int) -> np.ndarray:
         """Return images at the black box's input size, uint8 (num, H, W, 3)."""

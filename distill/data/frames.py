@@ -24,7 +24,7 @@ def read_frame(images: ImageSet, image_id: str, size: tuple[int, int]) -> tuple[
 
 def without_image_ids(images: ImageSet) -> ImageSet:
     """Copy the set without its list of images: enough to read them by id, and cheap to send to every actor."""
-    return replace(images, image_ids=(), class_ids=())
+    return replace(images, image_ids=(), class_ids=(), stamps={})
 
 
 def as_photograph(source: str | Path | np.ndarray | Image.Image) -> Image.Image:

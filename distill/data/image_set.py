@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distill.data.boxes import Boxes
 from distill.data.decode import ImageError, decode
+from distill.data.labels import ClassMatch, match_classes
 from distill.data.objects import MaskFiles, Objects, resize_mask
-from distill.data.root import LABELS, Root
+from distill.data.root import Root, Stamp, skipped_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +36,20 @@ class ImageSet:
     """One per class, for people to read; empty where the data set has no classes."""
     split: str | None = None
     """Which part this is; None for a data set without parts that is taken whole."""
+    class_folders: tuple[str, ...] = ()
+    """The classes' names in the data set's own files, such as WordNet ids, where they are others than `class_names`."""
     label_spaces: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """Other models that know these classes: number of classes -> that model's label of each class."""
+    official: bool = False
+    """The classes' order is the data set's official one, which every model of it has."""
     objects: Objects = field(default_factory=MaskFiles)
     """Where the data set says what each image's object is."""
     banner_px: int = 0
     """Rows of text at the bottom of each image that are no part of the picture."""
+    stamps: Mapping[str, Stamp] = field(default_factory=dict, repr=False)
+    """Size and modification time of the images, where the listing told them; `versions` has them in any case."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files beside the images that are not read, though they may be images: ending -> number."""
 
     def __post_init__(self) -> None:
         assert len(self.image_ids) == len(self.class_ids)
@@ -59,27 +68,52 @@ class ImageSet:
             if number is not None and number < 1:
                 raise ValueError(f"{name} {number} is too small; allowed: 1 or more, or none for all images")
         if per_class is None:
-            return replace(self, image_ids=self.image_ids[:limit], class_ids=self.class_ids[:limit])
+            return self.select(range(len(self.image_ids))[:limit])
         if limit is not None:
             raise ValueError(f"limit {limit} and per_class {per_class} do not go together; give one of them")
         if not any(class_id is not None for class_id in self.class_ids):
             raise ValueError(
                 f"per_class {per_class}: the images of {self.name!r} have no classes; give a limit instead"
             )
-        found: dict[int, int] = {}
-        kept = []
-        for place, class_id in enumerate(self.class_ids):
-            if class_id is not None and found.get(class_id, 0) < per_class:
-                found[class_id] = found.get(class_id, 0) + 1
-                kept.append(place)
-        image_ids, class_ids = (tuple(values[place] for place in kept) for values in (self.image_ids, self.class_ids))
+        counts: dict[int, int] = {}
+        selected = []
+        for position, class_id in enumerate(self.class_ids):
+            if class_id is not None and counts.get(class_id, 0) < per_class:
+                counts[class_id] = counts.get(class_id, 0) + 1
+                selected.append(position)
+        return self.select(selected)
+
+    def select(self, positions: Sequence[int]) -> ImageSet:
+        """Take the images at these positions of `image_ids`, in that order."""
+        image_ids, class_ids = (
+            tuple(values[position] for position in positions) for values in (self.image_ids, self.class_ids)
+        )
         return replace(self, image_ids=image_ids, class_ids=class_ids)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash the name, the image ids and their classes: 12 hex digits."""
+        """Hash the name, the image ids and their classes: 12 hex digits; the same for a copy elsewhere.
+
+        The images' content is no part of it: `distill.data.versions` tells whether that has changed.
+        """
         record = json.dumps([self.name, self.image_ids, self.class_ids])
         return hashlib.sha256(record.encode()).hexdigest()[:12]
+
+    @functools.cached_property
+    def versions(self) -> Mapping[str, Stamp]:
+        """Size and modification time of each image's file; without those that are gone."""
+        root = Root(self.root)
+        stamps = {name: self.stamps.get(name) or root.stamp(name) for name in self.image_ids}
+        return {name: stamp for name, stamp in stamps.items() if stamp is not None}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the images lie on this machine, or in a folder that is mounted on it."""
+        return "://" not in self.root
+
+    def content_hash(self, image_id: str) -> str:
+        """Hash the image's file: SHA-256 in hex. Raises: as `read`."""
+        return hashlib.sha256(self.read(image_id)).hexdigest()
 
     def read(self, image_id: str) -> bytes:
         """Read the image's file as it is stored; `image` makes pixels of it."""
@@ -104,25 +138,58 @@ class ImageSet:
             raise ImageError(f"the image is {image.height} pixels high, the banner below it {self.banner_px}")
         return image.crop((0, 0, image.width, image.height - self.banner_px))
 
-    def labels(self, num_classes: int) -> tuple[int | None, ...]:
+    def labels(self, num_classes: int, model_names: Sequence[str] | None = None) -> tuple[int | None, ...]:
         """List the images' labels as a model with `num_classes` classes numbers them.
 
         Images without a class have None; a data set without classes fits every model.
 
+        Args:
+            num_classes: of the model.
+            model_names: the model's own names of its classes, where it has any: classes are matched by them.
+
         Raises:
-            ValueError: if no such model can know this data set's classes.
+            ValueError: if the model does not know this data set's classes.
         """
         if not self.class_names:
             return self.class_ids
-        space = self._label_space(num_classes)
+        space = self.match_classes(num_classes, model_names).labels
         return tuple(None if class_id is None else space[class_id] for class_id in self.class_ids)
 
-    def label_name(self, label: int | None, num_classes: int) -> str:
+    def match_classes(self, num_classes: int, model_names: Sequence[str] | None = None) -> ClassMatch:
+        """Find each class's label in a model, and how it was found. Raises: ValueError, as `labels`."""
+        return match_classes(self, num_classes, model_names)
+
+    def label_name(self, label: int | None, num_classes: int, model_names: Sequence[str] | None = None) -> str:
         """Name the class `label` of a model with `num_classes` classes; "class 7" where no name is known."""
         if label is None:
             return "no label"
-        space = self._label_space(num_classes) if self.class_names else ()
-        return self.class_names[space.index(label)] if label in space else f"class {label}"
+        space = self.match_classes(num_classes, model_names).labels if self.class_names else ()
+        if label in space:
+            return self.class_names[space.index(label)]
+        return model_names[label] if model_names and label < len(model_names) else f"class {label}"
+
+    def describe(self, num_classes: int | None = None, model_names: Sequence[str] | None = None) -> str:
+        """Say in one line what is read: number of images, classes, split, and how labels were matched to a model's.
+
+        Args:
+            num_classes: of the model; None where there is no model.
+            model_names: the model's own names of its classes, where it has any.
+
+        Raises:
+            ValueError: as `labels`.
+        """
+        parts = [f"{len(self.image_ids):,} image{'s' if len(self.image_ids) != 1 else ''}"]
+        unlabeled = sum(class_id is None for class_id in self.class_ids)
+        if self.class_names:
+            shown = ", ".join(self.class_names[:3]) + (", ..." if len(self.class_names) > 3 else "")
+            parts.append(f"{len(self.class_names):,} classes ({shown})")
+            parts += [f"{unlabeled:,} images without a class"] if unlabeled else []
+        else:
+            parts.append("no classes")
+        parts.append(f"split {self.split}" if self.split else "no splits")
+        if self.class_names and num_classes is not None:
+            parts.append(f"labels matched by {self.match_classes(num_classes, model_names).how}")
+        return ", ".join(parts) + skipped_text(self.skipped)
 
     def mask(self, image_id: str, size: tuple[int, int] | None = None) -> np.ndarray | None:
         """Read the object mask of an image, where the data set has one: bool (H, W), True on the object.
@@ -138,16 +205,3 @@ class ImageSet:
         if isinstance(found, Boxes):
             return found.mask(size or found.size)
         return found if found is None or size is None else resize_mask(found, size)
-
-    def _label_space(self, num_classes: int) -> tuple[int, ...]:
-        spaces = {len(self.class_names): tuple(range(len(self.class_names))), **self.label_spaces}
-        if num_classes not in spaces:
-            allowed = " or ".join(str(size) for size in sorted(spaces))
-            other = "take the images out of their class folders to go without labels"
-            if Root(self.root).labels:
-                other = f"choose other labels: {', '.join(f'#{labels}' for labels in LABELS)} behind the data's name"
-            raise ValueError(
-                f"the model has {num_classes} classes, but the labels of {self.name!r} ({self.root}) fit a "
-                f"model with {allowed}; choose another teacher, or {other}"
-            )
-        return spaces[num_classes]

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
-from cluster.storage import Folder
-from distill.data.boxes import Boxes, Corners, read_boxes
+from distill.data.boxes import MAX_BYTES, Boxes, Corners, read_boxes
 from distill.data.decode import decode, stored_view
+from distill.data.root import Root
 
 Kind = Literal["masks", "boxes"]
 
@@ -74,7 +74,7 @@ class BoxFiles:
             ValueError: the boxes are broken, or the image.
         """
         try:
-            found = read_boxes(Folder(self.uri).read_bytes(self.path(image_id)))
+            found = read_boxes(Root(self.uri).read_table(self.path(image_id), MAX_BYTES))
         except FileNotFoundError:
             return None
         (height, width), turn = stored_view(images.read(image_id))

@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import WorkError
@@ -20,17 +21,47 @@ from distill.data.decode import ImageError
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif"})
 """File name endings, in lower case, that count as an image."""
 
+OTHER_EXTENSIONS = frozenset(
+    {"heic", "heif", "jp2", "j2k", "jxl", "jpf", "svg", "svgz", "psd", "ico", "icns", "tga", "pbm", "pnm", "pfm", "exr",
+     "hdr", "dds", "eps", "pdf", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf", "dcm", "npy", "xcf"}
+)  # fmt: skip
+"""Endings of images that are not read; such files are skipped, and counted."""
+
 MAX_BYTES = 2**29
-"""Largest file that is read: the largest image that is decoded, with four channels of 16 bit, not compressed."""
+"""Largest image file that is read: the largest that is decoded, with four channels of 16 bit, not compressed."""
+
+MAX_TABLE_BYTES = 2**26
+"""Largest file of a data set that is no image: the largest that the layouts here bring has 3 MB."""
 
 GENERIC_NAMES = frozenset({"data", "dataset", "images"})
 """Folder names that say nothing; the parent's name stands for the data set instead."""
 
 LABELS = ("variant", "family", "manufacturer")
 """Kinds of labels of which a data set may have several; `DIR#family` chooses one, wherever data are named."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Size and modification time of a file, as a listing tells them: another stamp means that it was written again."""
+
+    size_bytes: int
+    modified_ns: int
+    """Since 1970; 0 where the file system does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The images below a folder."""
+
+    names: tuple[str, ...]
+    """Paths relative to the root, sorted."""
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    """By name, where the listing tells them; a local listing does not, since it would ask for each file."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Ending of images that are not read -> number of files."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +89,53 @@ class Root:
             return parts[-2]
         return parts[-1] if parts else "root"
 
-    def read(self, name: str) -> bytes:
+    def read_table(self, name: str, max_bytes: int = MAX_TABLE_BYTES) -> bytes:
+        """Read the bytes of a file that is no image, such as a list of labels.
+
+        Raises:
+            ValueError: as `read`; the message names the file.
+            FileNotFoundError, WorkError: as `read`.
+        """
+        try:
+            return self.read(name, max_bytes)
+        except ImageError as error:
+            raise ValueError(f"{name} of the data set {self.uri!r} cannot be read: {error}") from error
+
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
         """Read the bytes of the file `name`, a path relative to the root.
 
         Raises:
             ValueError: if `name` leaves the root.
             FileNotFoundError: if there is no such file.
             WorkError: if the disk or store that it is on fails.
-            ImageError: if it is a pipe, a device or a circle of links, or has more than `MAX_BYTES`.
+            ImageError: if it is a pipe, a device or a circle of links, or has more than `max_bytes`.
         """
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"file {name!r} is outside of the data set {self.uri!r}; give a path relative to it")
         fs, path = _open(self.folder)
         if fs.type_name == "local":
-            _check_regular(f"{path}/{name}")
+            _check_regular(f"{path}/{name}", max_bytes)
         with (
             store_errors(f"read {name} of the data set {self.uri}", passed=OF_A_FILE),
             fs.open_input_stream(f"{path}/{name}", compression=None) as stream,
         ):
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ImageError(f"the file has more than {MAX_BYTES} bytes, as no image that is decoded")
+            data = stream.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise ImageError(f"the file is too large; allowed: {max_bytes} bytes")
         return data
+
+    def stamp(self, name: str) -> Stamp | None:
+        """Return a file's size and modification time; None where there is no such file."""
+        fs, path = _open(self.folder)
+        with store_errors(f"look for {name} of the data set {self.uri}"):
+            if fs.type_name == "local":  # a tenth of pyarrow's time
+                try:
+                    status = os.stat(f"{path}/{name}")
+                except (FileNotFoundError, NotADirectoryError):
+                    return None
+                return Stamp(status.st_size, status.st_mtime_ns)
+            info = fs.get_file_info(f"{path}/{name}")
+        return _stamp(info) if info.type else None
 
     def require_folder(self, name: str) -> None:
         """Check, of a file that is missing, that the folder which it was in still holds something.
@@ -112,8 +168,8 @@ class Root:
         names = (info.base_name for info in infos if info.type == FileType.Directory)
         return tuple(sorted(name for name in names if not name.startswith((".", "_"))))
 
-    def images(self, under: str = "") -> tuple[str, ...]:
-        """List the images anywhere below `under` as sorted paths relative to the root.
+    def list_images(self, under: str = "") -> Listing:
+        """List the images anywhere below `under`, in one listing.
 
         Hidden files and folders (a leading dot, as the copies that some systems leave) are left out.
 
@@ -122,10 +178,25 @@ class Root:
         """
         fs, path = _open(self.folder)
         if fs.type_name == "local":
-            return tuple(sorted(_storable(name) for name in _walk(f"{path}/", f"{path}/{under}")))
-        infos = self._list(under, recursive=True)
-        names = (info.path[len(path) :].lstrip("/") for info in infos if info.is_file)
-        return tuple(sorted(name for name in names if _is_image(name)))
+            files = dict.fromkeys(_walk(f"{path}/", f"{path}/{under}"))
+        else:
+            infos = self._list(under, recursive=True)
+            files = {info.path[len(path) :].lstrip("/"): _stamp(info) for info in infos if info.is_file}
+        endings = {name: _ending(name) for name in files}
+        names = tuple(sorted(_storable(name) for name, ending in endings.items() if ending in EXTENSIONS))
+        skipped = Counter(ending for ending in endings.values() if ending in OTHER_EXTENSIONS)
+        stamps = {name: stamp for name in names if (stamp := files[name]) is not None}
+        return Listing(names=names, stamps=stamps, skipped=dict(sorted(skipped.items())))
+
+    def holds_images(self, under: str) -> bool:
+        """Tell whether there is any image below `under`."""
+        fs, path = _open(self.folder)
+        if fs.type_name == "local":
+            return any(_ending(name) in EXTENSIONS for name in _walk(f"{path}/", f"{path}/{under}"))
+        inside = self._list(under, recursive=False)
+        return any(_ending(info.base_name) in EXTENSIONS for info in inside if info.is_file) or bool(
+            any(not info.is_file for info in inside) and self.list_images(under).names
+        )
 
     def _list(self, under: str, *, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
@@ -180,7 +251,7 @@ def _open(uri: str) -> tuple[FileSystem, str]:
 
 
 def _walk(root: str, folder: str) -> Iterator[str]:
-    """List images by the folders' entries alone: a million files are not asked for their sizes, as pyarrow does.
+    """List files by the folders' entries alone: a million files are not asked for their sizes, as pyarrow does.
 
     A link back to a folder that it lies in is not followed: two of them would never come to an end.
     """
@@ -194,7 +265,7 @@ def _walk(root: str, folder: str) -> Iterator[str]:
             for entry in entries:
                 if _is_folder(entry):
                     left.append((entry.path, (*above, real)))
-                elif _is_image(inside + entry.name):
+                else:
                     yield inside + entry.name
 
 
@@ -213,20 +284,35 @@ def _storable(name: str) -> str:
     return name
 
 
-def _check_regular(path: str) -> None:
-    """Refuse what would be read without end. Raises: FileNotFoundError, PermissionError; ImageError."""
+def _check_regular(path: str, max_bytes: int) -> None:
+    """Check that a file has an end. Raises: FileNotFoundError, PermissionError; ImageError."""
     try:
-        regular = stat.S_ISREG(os.stat(path).st_mode)
+        status = os.stat(path)
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
         raise ImageError(f"the file cannot be read: {error.strerror}") from error
-    if not regular:
+    if not stat.S_ISREG(status.st_mode):
         raise ImageError("the file is no regular one, but a folder, a pipe or a device")
+    if status.st_size > max_bytes:
+        raise ImageError(f"the file is too large: {status.st_size} bytes; allowed: {max_bytes} bytes")
 
 
-def _is_image(name: str) -> bool:
+def _stamp(info: Any) -> Stamp:
+    return Stamp(int(info.size or 0), int(info.mtime_ns or 0) if info.mtime is not None else 0)
+
+
+def skipped_text(skipped: Mapping[str, int]) -> str:
+    """Say how many files were skipped because images of their ending are not read; empty where none was."""
+    if not skipped:
+        return ""
+    counts = ", ".join(f"{number} .{ending}" for ending, number in skipped.items())
+    return f"; skipped, since such images are not read: {counts}"
+
+
+def _ending(name: str) -> str:
+    """Return the ending of a file's name in lower case; empty for hidden files and those without one."""
     if name.startswith(".") or "/." in name:
-        return False
+        return ""
     stem, dot, ending = name.rpartition(".")
-    return bool(stem and dot) and ending.lower() in EXTENSIONS
+    return ending.lower() if stem and dot else ""

@@ -1,20 +1,27 @@
-"""Which images train, validate and are scored: a data set's own parts, with a tenth held out where one is missing."""
+"""Splits of a data set: the folder of each split, and a tenth held out where there is no validation split."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = "distill-split-0"
 """Goes into the hash that holds out a tenth where a data set has no val part of its own."""
 
+_WORDS = {"train": "train|training|trn", "val": "val|valid|validation|dev", "test": "test|testing|tst"}
+_SPLIT_NAMES = {
+    split: re.compile(rf"({words})([ _-]?(set|split|data|images|imgs))?", re.IGNORECASE)
+    for split, words in _WORDS.items()
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPart:
-    """Where the images of a split are."""
+    """The part of a data set that holds the images of a split."""
 
     split: str | None
     """The split; None for a data set without parts that is taken whole."""
@@ -27,12 +34,12 @@ class SplitPart:
         """Choose the split's images among those of the part, by a hash of the image id."""
         if not self.held_out:
             return image_ids
-        tenth = frozenset(sorted(image_ids, key=_draw)[: math.ceil(len(image_ids) / 10)])
+        tenth = frozenset(sorted(image_ids, key=_hash)[: math.ceil(len(image_ids) / 10)])
         return tuple(image_id for image_id in image_ids if (image_id in tenth) == (self.split == "val"))
 
 
 def find_split_part(uri: str, split: str | None, have: Sequence[str]) -> SplitPart:
-    """Say where the images of a split are.
+    """Find the part of a data set that holds the images of a split.
 
     A part `split` is taken as it is. Without a part `val`, `train` and `val` are nine tenths and one tenth of
     `train`, or of everything in a data set without parts. `split=None` means `val`, else `test`, else everything.
@@ -63,5 +70,30 @@ def find_split_part(uri: str, split: str | None, have: Sequence[str]) -> SplitPa
     )
 
 
-def _draw(image_id: str) -> str:
+def split_of_folder(name: str) -> str | None:
+    """Return the split that a folder's name means: `validation`, `valid` and `val_set` mean val; None for no split."""
+    return next((split for split, names in _SPLIT_NAMES.items() if names.fullmatch(name)), None)
+
+
+def split_folders(uri: str, folders: Iterable[str]) -> dict[str, str]:
+    """Map each split to the folder that is named after it, in the order of `SPLITS`.
+
+    Raises:
+        ValueError: if two folders mean the same split.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(folders):
+        split = split_of_folder(name)
+        if split is None:
+            continue
+        if split in found:
+            raise ValueError(
+                f"data folder {uri!r} has two folders for the split {split!r}: {found[split]!r} and {name!r}; "
+                "keep one of them there, or give the folder of one as the data"
+            )
+        found[split] = name
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _hash(image_id: str) -> str:
     return hashlib.sha256(f"{SPLIT_SEED}:{image_id}".encode()).hexdigest()

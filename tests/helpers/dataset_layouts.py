@@ -19,6 +19,15 @@ def photograph(path: Path, *, banner_px: int = 0) -> None:
     Image.fromarray(pixels).save(path, quality=95)
 
 
+def write_images(root: Path, *names: str) -> Path:
+    """Write a small image under each name, as PNG whatever its ending."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 24), "teal").save(path, "PNG")
+    return root
+
+
 def lines(path: Path, *rows: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{row}\n" for row in rows))

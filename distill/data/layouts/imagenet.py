@@ -43,7 +43,8 @@ def open_split(root: Root, split: str | None) -> ImageSet:
     if place.part == "val" and not root.folders("val"):
         return _open_flat(root, place)
     synsets = _named(root)
-    image_ids = root.images(place.part)
+    listing = root.list_images(place.part)
+    image_ids = listing.names
     class_ids = (None,) * len(image_ids)
     if place.part != "test":  # whose labels nobody has
         _check_folders(root, place.part, {image_id.split("/", 2)[1] for image_id in image_ids}, frozenset(synsets))
@@ -56,8 +57,12 @@ def open_split(root: Root, split: str | None) -> ImageSet:
         image_ids=image_ids,
         class_ids=class_ids,
         class_names=tuple(synsets.values()),
+        class_folders=tuple(synsets),
         split=place.split,
         objects=_boxes(root),
+        stamps=listing.stamps,
+        skipped=listing.skipped,
+        official=True,
     )
 
 

@@ -35,5 +35,5 @@ def open_split(root: Root, split: str | None) -> ImageSet:
         ValueError: if the split does not exist or has no images.
     """
     indices, names = zip(*CLASSES.values(), strict=True)
-    found = folder.open_split(root, split)
-    return replace(found, name="imagenette", class_names=names, label_spaces={1000: indices})
+    images = folder.open_split(root, split)
+    return replace(images, name="imagenette", class_names=names, label_spaces={1000: indices}, official=True)

@@ -9,7 +9,7 @@ from distill.data.boxes import Corners
 from distill.data.image_set import ImageSet
 from distill.data.layouts.matlab import MatlabError, read_variable
 from distill.data.objects import Objects
-from distill.data.root import Root
+from distill.data.root import Listing, Root
 from distill.data.splits import SplitPart
 
 
@@ -29,7 +29,7 @@ def incomplete(root: Root, name: str, detail: str = "") -> FileNotFoundError:
 def read_lines(root: Root, name: str) -> list[str]:
     """Read the lines of a text file, without the empty ones. Raises: FileNotFoundError, or ValueError for no UTF-8."""
     try:
-        text = root.read(name).decode()
+        text = root.read_table(name).decode("utf-8-sig")
     except FileNotFoundError:
         raise incomplete(root, name) from None
     except UnicodeDecodeError as error:
@@ -95,7 +95,7 @@ def read_mat(root: Root, name: str, variable: str) -> list[Any]:
         ValueError: if it is broken, or has no such variable.
     """
     try:
-        found = read_variable(root.read(name), variable)
+        found = read_variable(root.read_table(name), variable)
     except FileNotFoundError:
         raise incomplete(root, name) from None
     except MatlabError as error:
@@ -149,8 +149,8 @@ def listed_set(
     for image_id, key in listed.items():
         if key not in index:
             raise ValueError(f"{listed_in} in {root.uri!r} gives {image_id} the class {key!r}, which no file names")
-    there = frozenset(root.images(under) if root.has(under) else ())
-    gone = sorted(listed.keys() - there)
+    listing = root.list_images(under) if root.has(under) else Listing(names=())
+    gone = sorted(listed.keys() - frozenset(listing.names))
     if gone:
         raise incomplete(root, gone[0], f" ({len(gone)} of the {len(listed)} images that {listed_in} lists are)")
     image_ids = place.choose(tuple(sorted(listed)))
@@ -163,4 +163,7 @@ def listed_set(
         split=place.split,
         objects=objects,
         banner_px=banner_px,
+        stamps=listing.stamps,
+        skipped=listing.skipped,
+        official=True,
     )

@@ -15,6 +15,8 @@ from project_paths import HELPERS, ROOT
 
 from distill.data import open_images
 from distill.data.decode import MAX_PIXELS, MAX_SCANS, MAX_SIDE, ImageError, decode
+from distill.data.layouts.listing import read_lines, read_mat
+from distill.data.objects import BoxFiles
 from distill.data.root import Root
 
 MUTATIONS = HELPERS / "file_mutations.py"
@@ -120,13 +122,26 @@ def test_what_is_no_regular_file_is_an_error_of_its_own(tmp_path: Path) -> None:
         images.image("gone.png")
 
 
-def test_a_file_without_end_is_not_read_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_end_is_not_read_to_it(tmp_path: Path) -> None:
     size = write(tmp_path / "a.png").stat().st_size
-    monkeypatch.setattr("distill.data.root.MAX_BYTES", size)
-    assert len(Root(str(tmp_path)).read("a.png")) == size
-    monkeypatch.setattr("distill.data.root.MAX_BYTES", size - 1)
-    with pytest.raises(ImageError, match=f"more than {size - 1} bytes"):
-        Root(str(tmp_path)).read("a.png")
+    assert len(Root(str(tmp_path)).read("a.png", size)) == size
+    with pytest.raises(ImageError, match=f"too large: {size} bytes; allowed: {size - 1}"):
+        Root(str(tmp_path)).read("a.png", size - 1)
+
+
+def test_tables_are_regular_files_of_bounded_size(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "classes.txt")
+    with (tmp_path / "meta.mat").open("wb") as sparse:
+        sparse.truncate(2**40)
+    root = Root(str(tmp_path))
+    with pytest.raises(ValueError, match=r"classes\.txt .* is no regular one"):
+        read_lines(root, "classes.txt")
+    with pytest.raises(ValueError, match=r"meta\.mat .* too large: 1099511627776 bytes"):
+        read_mat(root, "meta.mat", "synsets")
+    os.mkfifo(tmp_path / "boxes.xml")
+    write(tmp_path / "boxes.png")
+    with pytest.raises(ValueError, match=r"boxes\.xml .* is no regular one"):
+        BoxFiles(uri=str(tmp_path)).find(open_images(str(tmp_path)), "boxes.png")
 
 
 def test_links_in_a_circle_come_to_an_end_and_others_are_followed(tmp_path: Path) -> None:

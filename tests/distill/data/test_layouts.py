@@ -142,7 +142,9 @@ def test_imagenet_without_a_devkit_is_told_by_its_thousand_folders(tmp_path):
 
 def test_no_image_is_opened_to_list_imagenet(tmp_path, monkeypatch):
     root, read = make_imagenet(tmp_path), []
-    monkeypatch.setattr(Root, "read", lambda self, name: read.append(name) or (Path(self.folder) / name).read_bytes())
+    monkeypatch.setattr(
+        Root, "read", lambda self, name, *_: read.append(name) or (Path(self.folder) / name).read_bytes()
+    )
     for split in ("train", "val"):
         open_images(str(root), split=split)
     assert {Path(name).name for name in read} == {"meta.mat", "ILSVRC2012_validation_ground_truth.txt"}
