@@ -12,8 +12,9 @@ import zlib
 
 import numpy as np
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+
+from distill.data.headers import ImageError, check_headers, check_tags
 
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded, in pixels (192 MB as RGB); the header is asked before any pixel is."""
@@ -21,11 +22,8 @@ MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535
 """Longest side that is decoded, JPEG's own limit: a resize weighs each pixel of a side for each new one."""
 
-MAX_SCANS = 100
-"""Passes over a progressive JPEG's pixels: encoders make about ten, a hostile file of 60 kB thousands (a minute)."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What Pillow may try: no format that starts a program (EPS) or is rarely fuzzed."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What Pillow may try: no format that starts a program (EPS) or is rarely fuzzed (AVIF)."""
 
 CROP_MARGIN = 256 / 224
 """Shorter side before the centre crop over the crop's side: the paper's 256 and 224."""
@@ -41,7 +39,6 @@ _TURNS = {
 }
 _EXIF_ORIENTATION = 0x0112
 _TIFF_TILE = (322, 323)  # tags of a tile's width and height, which may be larger than the image
-_START_OF_SCAN = b"\xff\xda"  # inside of a scan, 0xff is followed by 0 or a restart
 _BAND_PIXELS = 4_000_000  # composed at once
 
 # What Pillow's parsers raise on bytes that are not what they claim; a test changes random bytes to see.
@@ -52,8 +49,7 @@ _BROKEN = (
 )  # fmt: skip
 
 
-class ImageError(ValueError):
-    """An image file that cannot be used; the message says why."""
+__all__ = ["ImageError", "center_crop", "decode", "resize", "resized_view", "stored_view"]
 
 
 def decode(data: bytes) -> Image.Image:
@@ -64,14 +60,15 @@ def decode(data: bytes) -> Image.Image:
 
     Raises:
         ImageError: if the file is empty, broken, of an unknown format, or larger than `MAX_PIXELS`, `MAX_SIDE` or
-            `MAX_SCANS` allow.
+            `check_headers` allow.
     """
     if not data:
         raise ImageError("the file is empty")
     try:
+        check_headers(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
-            _check_work(image, data)
+            _check_tiles(image)
             image.load()
             turn = _TURNS.get(_orientation(image))
             rgb = _to_rgb(image)
@@ -94,8 +91,11 @@ def stored_view(data: bytes) -> tuple[tuple[int, int], int]:
         ImageError: if the file is of an unknown format.
     """
     try:
+        check_headers(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return (image.height, image.width), _orientation(image)
+    except ImageError:
+        raise
     except _BROKEN as error:
         raise ImageError(f"the file cannot be decoded: {' '.join(str(error).split())}") from error
 
@@ -149,18 +149,17 @@ def _check_size(image: Image.Image) -> None:
         raise ImageError(f"the image is too long: {width} x {height} pixels; allowed: {MAX_SIDE} a side")
 
 
-def _check_work(image: Image.Image, data: bytes) -> None:
-    """Refuse small images that take long or much memory all the same."""
+def _check_tiles(image: Image.Image) -> None:
+    """Refuse a small image in huge tiles."""
     if isinstance(image, TiffImageFile):
         wide, tall = (int(image.tag_v2.get(tag, 0)) for tag in _TIFF_TILE)
         if wide * tall > MAX_PIXELS:
             raise ImageError(f"the image's tiles are too large: {wide} x {tall} pixels; allowed: {MAX_PIXELS} pixels")
-    if isinstance(image, JpegImageFile) and data.count(_START_OF_SCAN) > MAX_SCANS:
-        raise ImageError(f"the image has {data.count(_START_OF_SCAN)} scans; allowed: {MAX_SCANS}")
 
 
 def _orientation(image: Image.Image) -> int:
     try:
+        check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
         return image.getexif().get(_EXIF_ORIENTATION, 1)
     except _BROKEN:  # a broken EXIF block does not spoil the pixels
         return 1

@@ -21,11 +21,11 @@ from distill.data.decode import ImageError
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif"})
+EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"})
 """File name endings, in lower case, that count as an image."""
 
 OTHER_EXTENSIONS = frozenset(
-    {"heic", "heif", "jp2", "j2k", "jxl", "jpf", "svg", "svgz", "psd", "ico", "icns", "tga", "pbm", "pnm", "pfm", "exr",
+    {"avif", "heic", "heif", "jp2", "j2k", "jxl", "jpf", "svg", "svgz", "psd", "ico", "icns", "tga", "pbm", "pnm", "pfm", "exr",
      "hdr", "dds", "eps", "pdf", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf", "dcm", "npy", "xcf"}
 )  # fmt: skip
 """Endings of images that are not read; such files are skipped, and counted."""

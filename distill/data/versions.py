@@ -103,22 +103,19 @@ def update_versions(folder: Folder, images: ImageSet, *, whole_parts: bool) -> f
 
 def delete_results(folder: Folder, image_ids: Collection[str], *, whole_parts: bool) -> None:
     """Delete the stored rows of some images, or each part that holds one of them; as `update_versions`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    doomed = pa.array(sorted(image_ids), pa.string())
+    changed = frozenset(image_ids)
     for name in (name for name in folder.names() if name.endswith(PART_SUFFIX) and not name.startswith("_")):
-        ids = read_parquet(folder, name, ["image_id"])["image_id"]
-        found = pc.is_in(ids, value_set=doomed)
-        if not pc.any(found).as_py():
+        kept = [name not in changed for name in read_parquet(folder, name, ["image_id"])["image_id"].to_pylist()]
+        if all(kept):
             continue
         folder.delete(MANIFEST)  # first: while a part is missing, the work is not complete
-        if whole_parts or pc.all(found).as_py():
+        if whole_parts or not any(kept):
             folder.delete(name)
             continue
         sink = io.BytesIO()
-        pq.write_table(read_parquet(folder, name).filter(pc.invert(found)), sink)
+        pq.write_table(read_parquet(folder, name).filter(kept), sink)
         folder.write_bytes(name, sink.getvalue())
 
 

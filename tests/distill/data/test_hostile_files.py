@@ -14,7 +14,8 @@ from PIL import Image
 from project_paths import HELPERS, ROOT
 
 from distill.data import open_images
-from distill.data.decode import MAX_PIXELS, MAX_SCANS, MAX_SIDE, ImageError, decode
+from distill.data.decode import MAX_PIXELS, MAX_SIDE, ImageError, decode
+from distill.data.headers import MAX_SCANS
 from distill.data.layouts.listing import read_lines, read_mat
 from distill.data.objects import BoxFiles
 from distill.data.root import Root

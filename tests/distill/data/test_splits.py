@@ -97,18 +97,18 @@ def test_layouts_on_a_store(store, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPE", "ppm", "pgm", "avif"])
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPE", "ppm", "pgm"])
 def test_rare_endings_are_read(tmp_path: Path, ending: str) -> None:
     assert open_images(str(write_images(tmp_path, f"a/1.{ending}"))).image_ids == (f"a/1.{ending}",)
 
 
 def test_images_that_are_not_read_are_counted(tmp_path: Path) -> None:
-    write_images(tmp_path, "a/1.png", "a/2.heic", "a/3.HEIC", "b/4.jxl", "b/5.png")
+    write_images(tmp_path, "a/1.png", "a/2.heic", "a/3.HEIC", "b/4.avif", "b/5.png")
     (tmp_path / "a/notes.txt").write_text("no image")
     images = open_images(str(tmp_path))
-    assert images.skipped == {"heic": 2, "jxl": 1}
+    assert images.skipped == {"avif": 1, "heic": 2}
     assert images.describe() == (
-        "2 images, 2 classes (a, b), no splits; skipped, since such images are not read: 2 .heic, 1 .jxl"
+        "2 images, 2 classes (a, b), no splits; skipped, since such images are not read: 1 .avif, 2 .heic"
     )
     with pytest.raises(ValueError, match=r"no images; allowed endings.*1 \.heic"):
         open_images(str(write_images(tmp_path / "other", "1.heic")))
