@@ -25,9 +25,28 @@ EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp
 """File name endings, in lower case, that count as an image."""
 
 OTHER_EXTENSIONS = frozenset(
-    {"avif", "heic", "heif", "jp2", "j2k", "jxl", "jpf", "svg", "svgz", "psd", "ico", "icns", "tga", "pbm", "pnm", "pfm", "exr",
-     "hdr", "dds", "eps", "pdf", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf", "dcm", "npy", "xcf"}
-)  # fmt: skip
+    {
+        *("avif", "heic", "heif", "jp2", "j2k", "jpf", "jxl", "svg", "svgz", "psd", "xcf", "ico", "icns", "tga", "pbm"),
+        *(
+            "pnm",
+            "pfm",
+            "exr",
+            "hdr",
+            "dds",
+            "eps",
+            "pdf",
+            "dcm",
+            "npy",
+            "dng",
+            "cr2",
+            "cr3",
+            "nef",
+            "arw",
+            "orf",
+            "rw2",
+        ),
+    }
+)
 """Endings of images that are not read; such files are skipped, and counted."""
 
 MAX_BYTES = 2**29

@@ -10,7 +10,7 @@ import tyro
 from fake_scores import make_world, write_metrics
 
 from cluster.storage import Folder
-from distill.__main__ import Distil
+from distill.__main__ import Distill
 from distill.training.recipes import RECIPES, Recipe
 from evaluate.__main__ import Command, Games, Metrics, Report, Similarity
 from evaluate.games.protocol import Protocol
@@ -137,7 +137,7 @@ def test_distil_finds_the_recipe_and_its_changes(name: str) -> None:
         args = words(distil({"recipe": fields, "data": "d", "teacher": "t:x"}, "out"), "distill")
         missing: Any = tyro.MISSING
         known = {
-            n: (line, Distil(data=missing, teacher=missing, out=missing, recipe=r)) for n, (line, r) in RECIPES.items()
+            n: (line, Distill(data=missing, teacher=missing, out=missing, recipe=r)) for n, (line, r) in RECIPES.items()
         }
         asked = tyro.extras.overridable_config_cli(known, args=args)
         assert asked.recipe == Recipe.from_fields(fields)
