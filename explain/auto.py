@@ -43,7 +43,7 @@ def resolve(job: Job[AutoOptions]) -> tuple[str, Job[Any]]:
         raise ValueError(f"--queries {queries} are asked of the black box; give --teacher KIND:WHERE, or --queries 0")
     if not queries and job.student is None:
         raise ValueError("without questions a map is read from a student; give --student RUN, or --queries 200")
-    reads = job.student is not None and Folder(job.student).exists("readout.json")
+    reads = job.student is not None and Folder(job.student).exists("readout.safetensors")
     if not queries:
         name = "readout" if reads else "mal_grad_cam"
         return name, replace(job, options=METHODS[name].options())

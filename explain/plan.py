@@ -71,7 +71,8 @@ def make_plan(name: str, job: Job) -> Plan:
     method = find_method(name)
     job.check(method)
     images = open_images(job.data, split=job.split, limit=job.limit, per_class=job.per_class)
-    student = load_explained(job.student) if job.student is not None else None
+    reads = job.needs_readout(method)
+    student = None if job.student is None else load_explained(job.student, with_readout=reads)
     teacher = load_teacher(job.teacher) if job.teacher is not None else None
     if student is not None and teacher is not None:
         assert job.student is not None, "it was loaded from there"

@@ -1,9 +1,9 @@
 """Count how often the call path of an explain job enters and re-enters files: `python -m benchmarks.studies.call_path`.
 
 The job explains two images by `mal_grad_cam`, targets from a black box, in this process and without Ray. Calls of the
-project's own functions are recorded in their order. A *stay* is a maximal run of calls in one file; a *return* is a stay
-in a file that was entered before. Two paths are counted: that of a reader, who follows each function where it is called
-first, and that of every call. Results at commit 12d37ea are in docs/performance.md.
+project's own functions are recorded in their order. A *stay* is a maximal run of calls in one file; a *return* is a
+stay in a file that was entered before. Two paths are counted: that of a reader, who follows each function where it is
+called first, and that of every call.
 """
 
 import sys

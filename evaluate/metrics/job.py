@@ -155,8 +155,8 @@ class MetricsWorker:
         self.schema = metrics_schema(stored, config_hash(stored))
         self.device = own_device()
         self.teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=self.device)
-        run = stored["student"]
-        self.student = None if run is None else load_explained(run, device=self.device)
+        run, reads = stored["student"], "readout" in {source.method for source in self.sources}
+        self.student = None if run is None else load_explained(run, device=self.device, with_readout=reads)
         self.explainers = [make_explainer(source, self.student) for source in self.sources]
         self.answerer = None if self.student is None else passes_over(self.student, logits)
         # A shard's maps mostly share one part a source.

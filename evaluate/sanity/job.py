@@ -28,7 +28,7 @@ from evaluate.sanity.checks import STAGES, cascade, rank_correlations, scaled, u
 from evaluate.sanity.schema import SCHEMA_VERSION, sanity_schema
 from evaluate.sanity.summary import CheckSummary, summarize_checks, track_checks
 from explain.methods.registry import METHODS, Method, find_method
-from explain.readout.checkpoint import load_explained
+from explain.readout.checkpoint import has_readout, load_explained
 from explain.runners.white_box import PASS_IMAGES, Explanation, Request, explainer_of
 from explain.seeds import image_seed
 from explain.targets import responses_or_errors
@@ -76,12 +76,12 @@ def check_maps(
         ValueError: anything does not fit together, before any work starts.
         FileNotFoundError: images, teacher or a student are missing.
     """
-    wanted = check_methods(methods)
-    judge, student = load_teacher(teacher), load_explained(run)
+    wanted = [one for one in check_methods(methods) if methods or not one.needs_readout or has_readout(run)]
+    judge, student = load_teacher(teacher), load_explained(run, with_readout=_needs_readout(wanted))
     check_pair(run, student, judge)
     if student.shuffled:
         raise ValueError(f"student {run} was taught shuffled answers; give it as --other-student")
-    other = None if other_student is None else load_other(other_student, student)
+    other = None if other_student is None else load_other(other_student, student, wanted)
     if judge.num_ranked == 1 and any(method.class_specific for method in wanted):
         raise ValueError(
             f"teacher {judge.spec!r} names one class and no second choice, so that there is no wrong class to explain; "
@@ -136,9 +136,13 @@ def check_methods(names: Sequence[str]) -> list[Method]:
     return [method for method in students if method.name in names or not names]
 
 
-def load_other(run: str, student: Student) -> Student:
+def _needs_readout(methods: Sequence[Method]) -> bool:
+    return any(method.needs_readout for method in methods)
+
+
+def load_other(run: str, student: Student, methods: Sequence[Method]) -> Student:
     """Load the student to compare with. Raises: ValueError where its maps cannot be held against the first one's."""
-    other = load_explained(run)
+    other = load_explained(run, with_readout=_needs_readout(methods))
     for name in ("num_classes", "input_size"):
         mine, its = getattr(student, name), getattr(other, name)
         if mine != its:
@@ -194,10 +198,11 @@ class SanityWorker:
         self.schema = sanity_schema(self.stored, config_hash(self.stored))
         device = own_device()
         self.teacher = load_teacher(self.stored["teacher"], num_threads=torch.get_num_threads(), device=device)
-        self.student = load_explained(self.stored["student"], device=device)
         self.methods = [METHODS[name] for name in self.stored["methods"]]
+        reads = _needs_readout(self.methods)
+        self.student = load_explained(self.stored["student"], device=device, with_readout=reads)
         other = self.stored["other_student"]
-        self.other = None if other is None else load_explained(other, device=device)
+        self.other = None if other is None else load_explained(other, device=device, with_readout=reads)
 
     def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
         """Return, for each item in order, each method's rows in the order of `pairs`."""

@@ -3,7 +3,8 @@
 A kernel may sum in another order when the number of images or of threads changes, or when an image comes last in
 its batch, and a map's last bits with it. So every pass has `PASS_IMAGES` images (black ones where there are fewer),
 an image's place in it follows from its place in the shard, and it runs on one thread. A worker with several cores
-runs several passes side by side, each on a copy of the model that shares its weights (the hooks are its own).
+runs several passes side by side, each on a copy of the model that shares its weights (the hooks are its own). All
+calls of an explainer, from whatever thread, take their copies from one queue: no two passes ever meet in one copy.
 """
 
 import copy
@@ -97,12 +98,9 @@ class Explainer:
 
         `on_progress` hears of every pass.
         """
-        models: queue.SimpleQueue[nn.Module | None] = queue.SimpleQueue()
-        for copied in self._copies:
-            models.put(copied)
         starts = range(0, len(requests), PASS_IMAGES)
         with ThreadPoolExecutor(self.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            passes = [pool.submit(self._pass, models, requests[i : i + PASS_IMAGES]) for i in starts]
+            passes = [pool.submit(self._pass, requests[i : i + PASS_IMAGES]) for i in starts]
             explanations: list[Explanation | None] = []
             for one in passes:
                 explanations += one.result()
@@ -110,16 +108,23 @@ class Explainer:
             return explanations
 
     @functools.cached_property
-    def _copies(self) -> list[nn.Module | None]:
-        """Make a copy of the model for each pass at a time: tens of milliseconds each, so once."""
-        return [share_weights(self.model) for _ in range(self.num_threads)]
+    def _models(self) -> queue.SimpleQueue[nn.Module | None]:
+        """Copies of the model that no pass uses now, `num_threads` in all: made once, tens of milliseconds each.
 
-    def _pass(self, models: queue.SimpleQueue, requests: Sequence[Request | None]) -> list[Explanation | None]:
+        Two threads that make it at the same time get a queue each, with copies of their own: safe all the same.
+        """
+        models: queue.SimpleQueue[nn.Module | None] = queue.SimpleQueue()
+        for _ in range(self.num_threads):
+            models.put(share_weights(self.model))
+        return models
+
+    def _pass(self, requests: Sequence[Request | None]) -> list[Explanation | None]:
         asked = [request for request in requests if request is not None]
         if not asked:
             return [None] * len(requests)
         nothing = Request(frame=np.zeros_like(asked[0].frame), target=0)
         padded = [request or nothing for request in requests] + [nothing] * (PASS_IMAGES - len(requests))
+        models = self._models
         model = models.get()
         try:
             images = self._images(np.stack([request.frame for request in padded]))

@@ -43,8 +43,9 @@ class Maps(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the student on this machine's cores, once."""
         config = context.model_config
-        self.student = load_explained(context.artifacts["student"])
-        self.explainer = explainer_of(find_method(config["method"]), self.student, config["options"])
+        method = find_method(config["method"])
+        self.student = load_explained(context.artifacts["student"], with_readout=method.needs_readout)
+        self.explainer = explainer_of(method, self.student, config["options"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Return one row per image, in their order, with the columns of the maps on disk.
@@ -83,8 +84,8 @@ def register(name: str, job: Registration) -> str:
     Raises:
         ValueError, FileNotFoundError: there is no such student, an option does not fit it, or MLflow refuses.
     """
-    student, folder = load_explained(job.student), Folder(job.student)
-    method, options = find_method(name), as_stored(job.options)
+    method, options, folder = find_method(name), as_stored(job.options), Folder(job.student)
+    student = load_explained(job.student, with_readout=method.needs_readout)
     dry_run(method, options, student)
     with TemporaryDirectory() as place:
         code, files = Path(place) / "maps.py", Path(place) / "student"

@@ -12,7 +12,7 @@ def job(*words):
 
 @pytest.fixture
 def run(tmp_path):
-    (tmp_path / "readout.json").write_text("{}")
+    (tmp_path / "readout.safetensors").write_bytes(b"")
     return str(tmp_path)
 
 

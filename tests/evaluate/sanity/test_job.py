@@ -249,14 +249,14 @@ def test_another_student_must_be_another_and_comparable(
     place: SimpleNamespace, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        load_other(make_student(tmp_path, 0, **changes), load_student(place.run))
+        load_other(make_student(tmp_path, 0, **changes), load_student(place.run), ())
 
 
 def test_a_student_of_shuffled_answers_is_only_compared_with(place: SimpleNamespace, tmp_path: Path) -> None:
     shuffled = make_student(tmp_path / "run", 2, shuffled=True)
     with pytest.raises(ValueError, match="give it as --other-student"):
         check_maps(shuffled, teacher=TEACHER, data=str(place.data), out=str(tmp_path / "out"))
-    assert load_other(shuffled, load_student(place.run)).shuffled
+    assert load_other(shuffled, load_student(place.run), ()).shuffled
 
 
 def words_of(place: SimpleNamespace, out: str, **changes: str) -> list[str]:

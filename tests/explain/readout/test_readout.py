@@ -1,5 +1,6 @@
 """The learnt read-out: what it reads against plain formulas, how it is kept, and that fitting it learns something."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.student.checkpoint import save_student
 from distill.student.model import ResCBAM, Student
@@ -105,11 +109,24 @@ def test_correlation_is_numpys():
     assert np.allclose(correlation(one, other), expected, atol=1e-5)
 
 
+def open_reader(folder: str) -> Student:
+    return load_explained(folder, with_readout=True)
+
+
+def rewrite(folder: str, **changed: object) -> None:
+    """Change fields of the description in a stored read-out."""
+    path = Path(folder) / readouts.WEIGHTS_FILE
+    with safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()[readouts.DESCRIPTION_KEY])
+    metadata = {readouts.DESCRIPTION_KEY: json.dumps(description | changed)}
+    save_file(load_file(path), path, metadata)
+
+
 def test_it_comes_back_as_it_was_kept(run):
     folder, student = run
     head = new_readout(student.model)
     fingerprint = save_readout(folder, head, student, {"num_images": 3})
-    found = load_explained(folder)
+    found = open_reader(folder)
     kept = readout_of(found)
     assert kept.fingerprint == fingerprint
     for name, tensor in head.state_dict().items():
@@ -117,24 +134,62 @@ def test_it_comes_back_as_it_was_kept(run):
     assert found.fingerprint == student.fingerprint
 
 
+def test_one_of_before_version_02_is_read_with_the_description_beside_it(run):
+    folder, student = run
+    fingerprint = save_readout(folder, new_readout(student.model), student, {})
+    path = Path(folder) / readouts.WEIGHTS_FILE
+    save_file(load_file(path), path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(fingerprint)  # what was stored then
+    assert readout_of(open_reader(folder)).fingerprint == fingerprint
+
+
 @pytest.mark.parametrize("field", ["width", "fingerprint", "format_version", "student_fingerprint"])
 def test_a_description_that_does_not_fit_is_refused(run, field):
     folder, student = run
     save_readout(folder, new_readout(student.model), student, {})
-    path = Path(folder) / readouts.DESCRIPTION_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: 10**9}))
+    rewrite(folder, **{field: 10**9})
     with pytest.raises(ValueError, match="fit it again"):
-        load_explained(folder)
+        open_reader(folder)
+
+
+@pytest.mark.parametrize("survives", ["neither", "weights"])
+def test_a_fit_that_is_killed_leaves_the_old_read_out_or_the_new_one(run, monkeypatch, survives):
+    folder, student = run
+    before = save_readout(folder, new_readout(student.model), student, {})
+    torch.manual_seed(5)
+    head = new_readout(student.model)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Folder, "write_bytes" if survives == "neither" else "write_json", die)
+    with pytest.raises(KeyboardInterrupt):
+        save_readout(folder, head, student, {})
+    found = readout_of(open_reader(folder))
+    assert (found.fingerprint == before) == (survives == "neither")
+    assert torch.equal(found.last.bias, head.last.bias) or survives == "neither"
 
 
 def test_damaged_weights_are_refused_and_a_missing_read_out_is_named(run):
     folder, student = run
     with pytest.raises(ValueError, match="python -m explain fit"):
-        readout_of(load_explained(folder))
+        open_reader(folder)
     save_readout(folder, new_readout(student.model), student, {})
-    Folder(folder).write_bytes(readouts.WEIGHTS_FILE, b"\x80\x04not safetensors")
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_explained(folder)
+    for damaged in (b"\x80\x04not safetensors", b"", b"\xff" * 9):
+        Folder(folder).write_bytes(readouts.WEIGHTS_FILE, damaged)
+        with pytest.raises(ValueError, match="cannot be read"):
+            open_reader(folder)
+        assert not hasattr(load_explained(folder).model, "readout"), "who needs none does not read it"
+
+
+def test_a_worker_refuses_a_student_or_read_out_that_was_replaced(run):
+    folder, student = run
+    fingerprint = save_readout(folder, new_readout(student.model), student, {})
+    expected = {"expected_fingerprint": student.fingerprint, "expected_readout": fingerprint}
+    assert load_explained(folder, with_readout=True, **expected).fingerprint == student.fingerprint
+    for name, value in expected.items():
+        with pytest.raises(WorkError, match=rf"has fingerprint {value}, but this job started with old"):
+            load_explained(folder, with_readout=True, **{**expected, name: "old"})
 
 
 def test_training_finds_the_map_that_the_labels_are_made_of():
@@ -212,7 +267,7 @@ def test_fit_learns_from_maps_and_leaves_the_read_out_beside_its_student(run, da
     made = fit(settings)
     assert made["num_images"] == 24
     assert made["held_out_correlation"] > 0.6
-    reader = load_explained(folder)
+    reader = open_reader(folder)
     assert readout_of(reader).fingerprint == made["fingerprint"]
     saliency = readout(reader.model, torch.randn(1, 3, 64, 96), torch.tensor([0]))[0]
     assert saliency[:, :14].mean() > saliency[:, 14:].mean()
@@ -261,7 +316,7 @@ def test_with_the_black_box_the_games_go_on_where_the_fit_ended(tmp_path, data, 
     )
     assert 0 <= games["epoch"] <= 2
     assert "at most 120 queries" in capfd.readouterr().err
-    assert readout_of(load_explained(folder)).fingerprint == made["fingerprint"]
+    assert readout_of(open_reader(folder)).fingerprint == made["fingerprint"]
     assert fit(settings) == made
     with pytest.raises(ValueError, match="more than --max-queries 119"):
         fit(replace(settings, max_queries=119))

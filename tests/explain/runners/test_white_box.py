@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,22 @@ def test_copies_share_weights_but_not_hooks():
     assert all(a is b for a, b in zip(net.parameters(), twin.parameters(), strict=True))
     twin.get_submodule("layer1").register_forward_hook(lambda *_: None)
     assert not net.get_submodule("layer1")._forward_hooks
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_calls_from_sixteen_threads_give_the_bits_of_one_after_the_other(num_threads):
+    """As a served model is called: hooks of two passes must never meet in one copy of the network."""
+    shared = explainer(num_threads=num_threads)
+    calls = [
+        [Request(frame=FRAMES[k % 11], target=k % 5), None, Request(frame=FRAMES[k % 7], target=1)] for k in range(64)
+    ]
+    expected = [shared(call) for call in calls]
+    with ThreadPoolExecutor(16) as clients:
+        answered = list(clients.map(shared, calls))
+    for one, other in zip(expected, answered, strict=True):
+        assert other[1] is None
+        for found, same in ((one[0], other[0]), (one[2], other[2])):
+            assert found is not None
+            assert same is not None
+            assert found.saliency.tobytes() == same.saliency.tobytes()
+            assert (found.target, found.passes) == (same.target, same.passes)
