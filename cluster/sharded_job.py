@@ -101,7 +101,7 @@ def shard_size(num_items: int, smallest: int) -> int:
 
 def run_shards(
     worker: Callable[..., Worker],
-    config: dict[str, Any],
+    config: Any,
     shards: Sequence[Shard],
     folder: Folder,
     *,
@@ -202,7 +202,7 @@ def _rate(
 @dataclass(frozen=True)
 class _Job:
     worker: Callable[..., Worker]
-    config: dict[str, Any]
+    config: Any
     folder: Folder
     rows_per_item: int
     queries: str | None

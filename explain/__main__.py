@@ -23,7 +23,7 @@ from explain.serving.config import Registration
 
 AUTO = "auto"
 EXPLAIN = (
-    "Map what the predictions for a data set rest on, one method at a time, into Parquet. "
+    "Compute saliency maps of a data set by one method and store them as Parquet. "
     "`python -m explain fit --help`: fit a learnt read-out to a student. "
     "`python -m explain register --help`: serve a student's maps from MLflow's registry. "
     "`python -m explain show --help`: draw stored maps. `python -m explain image --help`: explain one photograph."
@@ -71,24 +71,24 @@ def _explain(args: Sequence[str]) -> str:
     from explain.job import explain
 
     summary = explain(name, job)
-    made = summary.rows - summary.errors
-    return f"{made} maps and {summary.errors} images without one (column error) in {job.out}"
+    num_maps = summary.rows - summary.errors
+    return f"{num_maps} maps and {summary.errors} images without one (column error) in {job.out}"
 
 
 def _fit(args: Sequence[str]) -> str:
     settings = tyro.cli(FitSettings, prog=cli.prog("explain fit"), args=args)
     from explain.readout.fit import fit
 
-    made = fit(settings)
-    said = (
-        f"read-out {made['fingerprint']} in {settings.student}, of {made['num_images']} images; its maps' correlation "
-        f"with held-out ones is {made['held_out_correlation']:.3f}"
+    result = fit(settings)
+    summary = (
+        f"read-out {result['fingerprint'][:12]} in {settings.student}, trained on {result['num_images']} images; its "
+        f"maps' correlation with validation maps is {result['held_out_correlation']:.3f}"
     )
-    if "games" not in made:
-        return said
-    games = made["games"]
+    if "games" not in result:
+        return summary
+    games = result["games"]
     before, after = (f"{games[when]['deletion']:.3f} / {games[when]['insertion']:.3f}" for when in ("before", "after"))
-    return f"{said} before the games; the black box's deletion / insertion on them went from {before} to {after}"
+    return f"{summary} before the games; the black box's deletion / insertion on them went from {before} to {after}"
 
 
 def _show(args: Sequence[str]) -> str:

@@ -11,9 +11,9 @@ The maps are those of `python -m explain`, to the last bit, for the same image i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 
 from cluster.device import own_device
-from cluster.storage import Folder
 from distill.data.decode import resize
 from distill.data.frames import as_photograph
 from distill.student.model import Student
@@ -39,6 +38,7 @@ from explain.readout.checkpoint import load_explained
 from explain.runners.query import QueryRunner
 from explain.runners.white_box import Explanation, ProgressCallback, Request, explainer_of, no_progress
 from explain.seeds import image_seed
+from explain.surrogate import make_surrogate
 from explain.targets import responses_or_errors, top_class
 
 if TYPE_CHECKING:
@@ -231,10 +231,10 @@ def explain_images(
         FileNotFoundError: a file is missing.
     """
     found_method, chosen = _choose(method, options, teacher, student)
-    models = _Models(
-        teacher=None if teacher is None else open_teacher(teacher),
-        student=load_explained(student, device=own_device()) if isinstance(student, str) else student,
-    )
+    if isinstance(student, str):
+        reads = found_method.needs_readout or getattr(chosen, "prior", "none") == "readout"
+        student = load_explained(student, device=own_device(), with_readout=reads)
+    models = _Models(teacher=None if teacher is None else open_teacher(teacher), student=student)
     inputs = _inputs(images, image_ids, target, models)
     size = models.size(found_method)
     requests = [
@@ -262,24 +262,25 @@ class _Inputs:
     errors: tuple[str | None, ...]
 
 
-def _choose(method: str, options: Mapping[str, Any], teacher: Any, student: Any) -> tuple[Method, dict[str, Any]]:
+def _choose(method: str, options: Mapping[str, Any], teacher: Any, student: Any) -> tuple[Method, Any]:
     """Return the method and all its options. Raises: ValueError for unknown ones, or a model that is missing."""
     has_teacher, run = teacher is not None, student if isinstance(student, str) else None
     job_models: dict[str, Any] = {"teacher": "open:" if has_teacher else None, "student": run}
     if method == "auto":
         given = _options(AutoOptions, options, method)
         name, job = resolve(Job(options=given, data="", out="", **job_models))
-        return find_method(name), asdict(job.options)
+        return find_method(name), job.options
     found = find_method(method)
-    given = asdict(_options(found.options, options, method))
+    given = _options(found.options, options, method)
     if found.explains == "student" and student is None and teacher is None:
         raise ValueError(
             f"method {method!r} looks into a network; give student=RUN, or a teacher that is a torch network"
         )
     if found.is_query_based and not has_teacher:
         raise ValueError(f"method {method!r} queries the black box; give teacher=KIND:WHERE or an open one")
-    if given.get("prior", "none") != "none" and student is None:
-        raise ValueError(f"prior={given['prior']!r} needs a student; give student=RUN")
+    prior = getattr(given, "prior", "none")
+    if prior != "none" and student is None:
+        raise ValueError(f"prior={prior!r} needs a student; give student=RUN")
     return found, given
 
 
@@ -333,7 +334,7 @@ def _given_targets(target: int | Sequence[int], number: int, models: _Models) ->
 
 def _run(
     method: Method,
-    options: dict[str, Any],
+    options: Any,
     models: _Models,
     requests: Sequence[Request | None],
     on_progress: ProgressCallback,
@@ -342,21 +343,16 @@ def _run(
         explained = explained_model(method, models.student, models.teacher)
         return explainer_of(method, explained, options)(requests, on_progress)
     assert models.teacher is not None, "_choose checks it"
-    starts, student_size = None, None
-    if options.get("prior") == "readout":
+    prior, inputs = getattr(options, "prior", "none"), {}
+    if prior != "none":
         assert models.student is not None, "_choose checks it"
-        starts, student_size = explainer_of(find_method("readout"), models.student, {}), models.student.input_size
-    with TemporaryDirectory() as kept:  # responses of this call alone
-        runner = QueryRunner(
-            function=method.load_with_std(),
-            teacher=models.teacher,
-            folder=Folder(kept),
-            options=options,
-            starts=starts,
-            student_size=student_size,
-            device=own_device(),
-        )
-        return runner(requests, on_progress)
+        inputs["student_size"] = models.student.input_size
+        if prior == "readout":
+            inputs["readout"] = explainer_of(find_method("readout"), models.student)
+        else:
+            inputs["student"] = make_surrogate(models.student, models.teacher)
+    function = partial(method.load_with_std(), options=options)
+    return QueryRunner(function=function, teacher=models.teacher, device=own_device(), **inputs)(requests, on_progress)
 
 
 def _maps(method: Method, explanations: Sequence[Explanation | str | None], inputs: _Inputs, models: _Models) -> Maps:

@@ -1,4 +1,7 @@
-"""`python -m explain auto`: whatever is best at a budget of questions (results/imagenette). Imports no torch."""
+"""Choice of the best method for a number of queries, `python -m explain auto`. Imports no torch.
+
+Which is best was measured: results/imagenette.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,9 +11,9 @@ from explain.config import Job
 from explain.methods.options import GpRegressionOptions
 from explain.methods.registry import METHODS
 
-SUMMARY = "Whatever is best at a budget of questions to the black box, down to none."
+SUMMARY = "Best method for a number of queries to the black box, down to none."
 MIN_QUERIES = 8
-"""Of `gp_regression`."""
+"""Least number of queries of `gp_regression`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +21,7 @@ class AutoOptions:
     """Options of `python -m explain auto`."""
 
     queries: int | None = None
-    """Questions to the black box per image: 0, or 8 and more. Default: 200 with --teacher, 0 without."""
+    """Queries to the black box per image: 0, or 8 and more. Default: 200 with --teacher, 0 without."""
 
     def __post_init__(self) -> None:
         if self.queries is not None and self.queries != 0 and self.queries < MIN_QUERIES:
@@ -26,23 +29,23 @@ class AutoOptions:
 
 
 def resolve(job: Job[AutoOptions]) -> tuple[str, Job[Any]]:
-    """Choose the method for a budget: at 0 the student's learnt read-out, above it `gp_regression` that starts there.
+    """Choose the method: without queries the student's read-out, with queries `gp_regression` with it as its prior.
 
-    Without a read-out the student's map is `mal_grad_cam`, and the regression starts from nothing.
+    For a student without a read-out it is `mal_grad_cam`, and the regression without a prior.
 
     Returns:
         The method's name and its job.
 
     Raises:
-        ValueError: for questions without a black box, or none without a student.
+        ValueError: For queries without a black box, or no queries without a student.
     """
     queries = job.options.queries
     if queries is None:
         queries = GpRegressionOptions.num_samples if job.teacher is not None else 0
     if queries and job.teacher is None:
-        raise ValueError(f"--queries {queries} are asked of the black box; give --teacher KIND:WHERE, or --queries 0")
+        raise ValueError(f"--queries {queries} are sent to the black box; give --teacher KIND:WHERE, or --queries 0")
     if not queries and job.student is None:
-        raise ValueError("without questions a map is read from a student; give --student RUN, or --queries 200")
+        raise ValueError("without queries a map comes from a student; give --student RUN, or --queries 200")
     reads = job.student is not None and Folder(job.student).exists("readout.safetensors")
     if not queries:
         name = "readout" if reads else "mal_grad_cam"

@@ -1,4 +1,4 @@
-"""What `python -m explain METHOD` is asked for, as the command line shows it. Imports no torch."""
+"""Options of `python -m explain METHOD`, as the command line shows them. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, TypeVar
@@ -13,7 +13,7 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Generic[Options]):
-    """One method's maps of one data set."""
+    """Explain job: maps of one data set by one method."""
 
     options: Annotated[Options, tyro.conf.arg(name="")]
     """The method's own options."""
@@ -21,42 +21,42 @@ class Job(Generic[Options]):
     """Folder or URI of images: with or without class folders, or a data set's official layout (for FGVC-Aircraft with
     #variant, #family or #manufacturer behind it)."""
     out: str
-    """Folder or URI for the maps. The same command again goes on where it stopped."""
+    """Folder or URI for the maps. The same command again continues where it stopped."""
     student: str | None = None
     """RUN folder of `python -m distill`; its network is what the CAM methods look into. Without it they look into the
     teacher, where that is a torchvision network or a torch.export archive."""
     teacher: str | None = None
     """The black box, KIND:WHERE, as onnx:model.onnx; must be the one that the student was distilled from."""
     ask: Literal["teacher", "student"] = "teacher"
-    """Whom a method that asks does ask. The student in the black box's place tells whether its maps are poor because it
-    is unfaithful or because of how they are read from it; the class explained stays the black box's."""
+    """Model that a query-based method queries. The student, as a surrogate of the black box, shows whether its maps are
+    poor because it is unfaithful or because of how they are made; the class to explain stays the black box's."""
     target: str | None = None
     """Class to explain: teacher or student (their top-1 on the whole image), label, or a class index. Default:
     teacher where one is given, else student."""
     split: str | None = None
     """Part of the data set: train, val or test. Default: val, else test, else all."""
     limit: int | None = None
-    """Take the first so many images only, in sorted order: of a data set with class folders, those of the first."""
+    """Number of images: the first ones in sorted order, which lie in the first class folders."""
     per_class: int | None = None
-    """Take the first so many images of each class only, in sorted order."""
+    """Number of images of each class: the first ones in sorted order."""
     seed: int = 0
-    """Seed of random methods; each image's map depends on it and on the image's id alone."""
+    """Seed of random methods; an image's map depends on it and on the image's id alone."""
     engine: Literal["auto", "eager", "onnxruntime", "openvino"] = "auto"
-    """What computes a CAM method, or a student that is asked, without a GPU: torch (eager) or an inference engine,
-    equal but for the last bits. auto measures which is fastest, once per machine and student, and takes eager for fewer
-    than 256 images, or 4096 questions."""
+    """Engine of a CAM method, or of a student that is queried, without a GPU: torch (eager) or an inference engine;
+    maps are equal but for the last bits. auto measures which is fastest, once per machine and student, and takes eager
+    for fewer than 256 images, or 4096 queries."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the student's passes, or of a student that is asked. bfloat16 needs OpenVINO and a CPU with such
-    units, is two to four times as fast, and moves maps a little; they are other maps then, and say so."""
+    """Number format of the student's passes. bfloat16 needs OpenVINO and a CPU with such units, is two to four times as
+    fast, and changes maps a little; they are another configuration."""
     map_cells: int | None = None
-    """Store each map as so many rows and columns of float16: each the mean place of its pixels in the map's order. 28
-    take 2 kB instead of 200 and keep both games' areas; magnitudes are lost. Default: the map itself, float32."""
+    """Rows and columns of a stored map, float16: each cell is the mean rank of its pixels. 28 take 2 kB instead of 200
+    and keep the AUC of both games; magnitudes are lost. Default: the map itself, float32."""
     num_workers: int | None = None
-    """Workers. Default: one for each GPU, else one for every 4 cores."""
+    """Number of workers. Default: one for each GPU, else one for every 4 cores."""
     max_queries: int | None = None
-    """Start only if the job asks the black box at most so often; what it will ask is said first."""
+    """Start only if the job sends at most so many queries to the black box; their number is printed first."""
     batch_size: int = 64
-    """Images that a worker holds at once, in eights. Changes no map: the student always gets 8 at a time."""
+    """Images that a worker holds at once, rounded up to eights. Changes no map: the student always gets 8 at a time."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -67,15 +67,15 @@ class Job(Generic[Options]):
             raise ValueError(f"max_queries {self.max_queries} is too small; give 0 or more")
 
     def needs_readout(self, method: Method) -> bool:
-        """Tell whether the student's learnt read-out is needed."""
+        """Tell whether the job needs the student's read-out."""
         return method.needs_readout or getattr(self.options, "prior", "none") == "readout"
 
     def queries_student(self, method: Method) -> bool:
-        """Tell whether the student is asked as the black box is: in its place, or for a prior."""
+        """Tell whether the student is queried: as a surrogate of the black box, or for a prior."""
         return method.is_query_based and (self.ask == "student" or getattr(self.options, "prior", "none") == "student")
 
     def check(self, method: Method) -> None:
-        """Refuse what no work could come of, before anything is loaded.
+        """Check what can be checked before anything is loaded.
 
         Raises:
             ValueError: If the method needs a model that was not given, or for an unknown kind of teacher.
@@ -83,10 +83,14 @@ class Job(Generic[Options]):
         if method.explains == "student" and self.student is None and self.teacher is None:
             raise ValueError(f"method {method.name!r} looks into a student; give --student RUN (python -m distill)")
         if method.explains == "teacher" and self.teacher is None:
-            raise ValueError(f"method {method.name!r} asks the black box; give --teacher KIND:WHERE")
+            raise ValueError(f"method {method.name!r} queries the black box; give --teacher KIND:WHERE")
+        if self.target == "student" and method.is_query_based:
+            raise ValueError(
+                f"method {method.name!r} queries the black box; its --target is teacher, label, or a class index"
+            )
         if self.ask == "student" and not method.is_query_based:
             asking = ", ".join(one.name for one in METHODS.values() if one.is_query_based)
-            raise ValueError(f"method {method.name!r} asks nobody; leave out --ask, which is for {asking}")
+            raise ValueError(f"method {method.name!r} sends no queries; leave out --ask, which is for {asking}")
         if self.ask == "student" and self.student is None:
             raise ValueError("--ask student needs the student; give --student RUN (python -m distill)")
         prior = getattr(self.options, "prior", "none")

@@ -1,7 +1,8 @@
-"""The maps on disk: one row per image, Parquet that pyarrow, pandas and DuckDB read without this project."""
+"""Maps on disk: one row per image, Parquet that pyarrow, pandas and DuckDB read without this project."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from cluster.parquet import check_size, check_types, read_parquet
@@ -12,10 +13,18 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from explain.methods.registry import Method
+    from explain.runners.white_box import Explanation
+
 SCHEMA_VERSION = 1
 STD = "saliency_std"
 MAPS = {"saliency", STD}
 """Columns that hold a value for each pixel or cell."""
+COMPUTED_BY = "computed_by"
+"""Key in a part's metadata: engine with precision, and device, of the worker that computed it (JSON)."""
+NOT_FINITE = "the map has values that are not finite numbers"
+NUM_READERS = 16
+"""Files read at once, for stores where each costs a round trip."""
 
 
 def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
@@ -56,21 +65,86 @@ def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
     return pa.schema([pa.field(name, kind) for name, kind in fields.items()], metadata=metadata)
 
 
-def maps_table(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> "pa.Table":
+def explanation_row(
+    item: Mapping[str, Any], explanation: "Explanation | str", method: "Method", config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make the row of an image: its map and what that cost, or the reason why it has none."""
+    if isinstance(explanation, str):
+        return {**item, "error": explanation}
+    import numpy as np
+
+    explained = config.get("explains", method.explains)
+    row = {
+        **item,
+        "target": explanation.target,
+        "target_prob": item["target_prob"] if explanation.target_prob is None else explanation.target_prob,
+        "seconds": explanation.seconds,
+        "teacher_queries": explanation.passes if explained == "teacher" else 0,
+        "student_passes": explanation.passes if explained == "student" else explanation.prior_passes,
+    }
+    if not np.isfinite(explanation.saliency).all():
+        return {**row, "error": NOT_FINITE}
+    saliency, cells = explanation.saliency, config.get("map_cells")
+    if cells is not None:
+        from explain.rank_maps import compact
+
+        saliency = compact(saliency, cells)
+    size = {"map_height": saliency.shape[0], "map_width": saliency.shape[1]}
+    return {**row, "saliency": saliency, "saliency_std": None if cells else explanation.std, **size}
+
+
+def maps_table(
+    rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], computed_by: Mapping[str, str] | None = None
+) -> "pa.Table":
     """Make a table of rows that hold all columns but `method` and `config_hash`, which `config` decides.
 
     Args:
         rows: With `saliency` as an array (H, W) of float32, or as `compact` makes it; None in a row with an error.
         config: The configuration of the maps, as the folder stores it.
+        computed_by: Engine with precision, and device, of the worker.
     """
     import pyarrow as pa
 
     schema = maps_schema(config)
+    if computed_by:
+        schema = schema.with_metadata({**schema.metadata, COMPUTED_BY: json.dumps(computed_by)})
     same = {"method": config["method"], "config_hash": config_hash(config)}
     columns = {name: [same.get(name, row.get(name)) for row in rows] for name in schema.names}
     for name in MAPS & set(schema.names):
         columns[name] = [None if map_ is None else map_.ravel() for map_ in columns[name]]
     return pa.table(columns, schema=schema)
+
+
+def read_computed_by(folder: Folder) -> dict[str, str]:
+    """Read what the workers say that they computed a folder's parts with: engine with precision, and device.
+
+    Several are joined by " and "; parts of before version 0.2 say nothing.
+    """
+    from pyarrow import parquet
+
+    def read(name: str) -> dict[str, str]:
+        with folder.open(name) as part, parquet.ParquetFile(part) as file:
+            return json.loads((file.schema_arrow.metadata or {}).get(COMPUTED_BY.encode(), b"{}"))
+
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        found = list(readers.map(read, folder.parts()))
+    keys = dict.fromkeys(key for one in found for key in one)
+    return {key: " and ".join(sorted({one[key] for one in found if key in one})) for key in keys}
+
+
+def mendable_errors(folder: Folder) -> set[str]:
+    """Return the ids of the stored images whose error another start may not find again: all but those of the method."""
+    manifest = folder.finished()
+    if manifest is not None and not manifest.get("errors"):
+        return set()
+
+    def read(name: str) -> list[str]:
+        table = read_parquet(folder, name, ["image_id", "error"])
+        rows = zip(table["image_id"].to_pylist(), table["error"].to_pylist(), strict=True)
+        return [image_id for image_id, error in rows if error is not None and error != NOT_FINITE]
+
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        return {image_id for some in readers.map(read, folder.parts()) for image_id in some}
 
 
 def map_parts(uri: str) -> list[str]:

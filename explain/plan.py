@@ -1,13 +1,12 @@
-"""Check a job before any work starts: load what it names, and see that it fits together."""
+"""Plan of an explain job: everything that the job names is opened and checked before any work starts."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
 
 from cluster.storage import Folder, as_stored
 from distill.data import ImageSet, open_images
+from distill.data.frames import read_frame
 from distill.student.checkpoint import check_pair
 from distill.student.model import Student
 from distill.teachers import load_teacher
@@ -16,49 +15,66 @@ from explain.config import Job
 from explain.maps import SCHEMA_VERSION
 from explain.methods.registry import Method, find_method
 from explain.readout.checkpoint import load_explained, readout_of
-from explain.runners.white_box import network_of
-from explain.targets import choose_target
+from explain.runners.white_box import Explainer, explainer_of
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
 
 DEFAULT_SIZE = (224, 224)
-"""Map size (height, width) where no model says one, in pixels."""
+"""Map size (height, width) where no model has an input size, in pixels."""
+TARGETS = "teacher, student, label, or a class index"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked job: everything is loaded and fits together, and nothing has been written."""
+    """Checked job: everything is open and fits together, and nothing has been written."""
 
+    job: Job
+    """Options of the command."""
     method: Method
-    """What runs."""
+    """Method that computes the maps."""
+    folder: Folder
+    """Where the maps go."""
     images: ImageSet
-    """What it runs on."""
+    """Images to explain."""
     labels: tuple[int | None, ...]
-    """One per image, as the model numbers classes."""
+    """Label of each image, as the model numbers classes."""
     target: str | int | None
-    """As `choose_target` returns it."""
+    """Class to explain, as `choose_target` returns it."""
     student: Student | None
-    """Loaded, where one was given."""
+    """The student, where one was given."""
     teacher: "Teacher | None"
-    """Loaded, where one was given."""
+    """The black box, where one was given."""
     config: dict[str, Any]
-    """What decides the maps; stored beside them."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Return the maps' (height, width): the input size of what is explained, else of the other, else 224 x 224."""
-        model = self.teacher if self.method.is_query_based else self.student or self.teacher
-        return tuple(model.input_size) if model is not None else DEFAULT_SIZE  # pyright: ignore[reportReturnType]
+    """Everything that decides the maps; stored beside them."""
+    size: tuple[int, int]
+    """Height and width of the images, and mostly of the maps: the input size of the model."""
+    queries_student: bool = False
+    """Whether the student is queried, as a surrogate of the black box or for a prior."""
+    explained: "Student | Teacher | None" = None
+    """Network that a white-box method looks into."""
+    explainer: Explainer | None = None
+    """The method over that network, in torch."""
 
     def shares(self) -> list[Share]:
-        """List what the job asks of the black box."""
+        """List the queries of the job to the black box."""
         number = len(self.images.image_ids)
-        found = [Share(what="targets", each=1, number=number)] if self.target == "teacher" else []
+        shares = [Share(what="targets", each=1, number=number)] if self.target == "teacher" else []
         if self.method.budget is not None and self.config.get("explains") != "student":
             each = self.config["options"][self.method.budget]
-            found.append(Share(what=self.method.name, each=each, number=number))
-        return found
+            shares.append(Share(what=self.method.name, each=each, number=number))
+        return shares
+
+    def describe_images(self) -> str:
+        """Say in one line what is explained: number of images, classes, split, and how labels are matched."""
+        model = self.teacher or self.student
+        if model is None:
+            return self.images.describe()
+        return self.images.describe(model.num_classes, model.class_names)
+
+    def is_readable(self, image_id: str) -> bool:
+        """Tell whether an image can be read now."""
+        return read_frame(self.images, image_id, self.size)[0] is not None
 
 
 def make_plan(name: str, job: Job) -> Plan:
@@ -71,30 +87,57 @@ def make_plan(name: str, job: Job) -> Plan:
     method = find_method(name)
     job.check(method)
     images = open_images(job.data, split=job.split, limit=job.limit, per_class=job.per_class)
-    reads = job.needs_readout(method)
+    reads, queries_student = job.needs_readout(method), job.queries_student(method)
     student = None if job.student is None else load_explained(job.student, with_readout=reads)
     teacher = load_teacher(job.teacher) if job.teacher is not None else None
     if student is not None and teacher is not None:
         assert job.student is not None, "it was loaded from there"
         check_pair(job.student, student, teacher)
-    model = student or teacher
-    num_classes = None if model is None else model.num_classes
-    labels = images.labels(num_classes) if num_classes is not None else images.class_ids
+    model = teacher or student
+    labels = images.class_ids if model is None else images.labels(model.num_classes, model.class_names)
     target = choose_target(
         job.target,
         has_student=student is not None,
         has_teacher=teacher is not None,
         labels=labels,
-        num_classes=num_classes,
+        num_classes=None if model is None else model.num_classes,
     )
-    if method.is_query_based and target == "student":
-        raise ValueError(f"method {name!r} asks the black box; its --target is teacher, label, or a class index")
     explained = explained_model(method, student, teacher)
+    explainer = None
     if explained is not None:
-        dry_run(method, asdict(job.options), explained)
+        explainer = explainer_of(method, explained, job.options)
+        explainer.dry_run(explained.input_size)
+    shown_to = teacher if method.explains == "teacher" else student or teacher
+    return Plan(
+        job=job,
+        method=method,
+        folder=Folder(job.out),
+        images=images,
+        labels=labels,
+        target=target,
+        student=student,
+        teacher=teacher,
+        config=_stored_config(job, method, images, target, student=student, teacher=teacher),
+        size=DEFAULT_SIZE if shown_to is None else tuple(shown_to.input_size),  # pyright: ignore[reportArgumentType]
+        queries_student=queries_student,
+        explained=explained,
+        explainer=explainer,
+    )
+
+
+def _stored_config(
+    job: Job,
+    method: Method,
+    images: ImageSet,
+    target: str | int | None,
+    *,
+    student: Student | None,
+    teacher: "Teacher | None",
+) -> dict[str, Any]:
+    """Describe everything that decides the maps; a key for what is not the default is left out where it is."""
     config = {
         "schema_version": SCHEMA_VERSION,
-        "method": name,
+        "method": method.name,
         "options": as_stored(job.options),
         "data": images.root,
         "data_name": images.name,
@@ -114,7 +157,7 @@ def make_plan(name: str, job: Job) -> Plan:
         config["readout_fingerprint"] = readout_of(student).fingerprint
     if method.version > 1:
         config["version"] = method.version
-    if explained is not None and explained is teacher:
+    if method.explains == "student" and student is None:
         config["explains"] = "teacher"
     if job.ask == "student":
         config["explains"] = "student"
@@ -124,15 +167,38 @@ def make_plan(name: str, job: Job) -> Plan:
         config["map_cells"] = job.map_cells
     if teacher is not None and teacher.num_ranked is not None:
         config["teacher_ranks"] = teacher.num_ranked
-    return Plan(
-        method=method,
-        images=images,
-        labels=labels,
-        target=target,
-        student=student,
-        teacher=teacher,
-        config=config,
-    )
+    return config
+
+
+def choose_target(
+    target: str | None, *, has_student: bool, has_teacher: bool, labels: Sequence[int | None], num_classes: int | None
+) -> str | int | None:
+    """Check what --target says and fill in its default.
+
+    Args:
+        target: "teacher", "student" (their top-1), "label", a class index in digits, or None: the teacher's top-1
+            where there is a teacher, else the student's, else no target.
+        has_student: Whether a student was given.
+        has_teacher: Whether a teacher was given.
+        labels: The images' labels.
+        num_classes: Number of the model's classes, where there is a model.
+
+    Raises:
+        ValueError: If nothing can answer, or for an index that is no class.
+    """
+    if target is None:
+        return "teacher" if has_teacher else "student" if has_student else None
+    if (target, has_teacher) == ("teacher", False) or (target, has_student) == ("student", False):
+        raise ValueError(f"target {target!r} needs --{target}; or give another --target: {TARGETS}")
+    if target == "label" and all(label is None for label in labels):
+        raise ValueError(f"target 'label', but the images have no labels (no class folders); targets: {TARGETS}")
+    if target in ("teacher", "student", "label"):
+        return target
+    if not target.isdecimal():
+        raise ValueError(f"unknown target {target!r}; targets: {TARGETS}")
+    if num_classes is not None and int(target) >= num_classes:
+        raise ValueError(f"target {target} is not a class of the model; classes: 0..{num_classes - 1}")
+    return int(target)
 
 
 def explained_model(method: Method, student: Student | None, teacher: "Teacher | None") -> "Student | Teacher | None":
@@ -152,12 +218,3 @@ def explained_model(method: Method, student: Student | None, teacher: "Teacher |
             "give --student RUN (python -m distill), or a torchvision: or torch: teacher that returns logits"
         )
     return teacher
-
-
-def dry_run(method: Method, options: dict[str, Any], explained: "Student | Teacher") -> None:
-    """Explain one black image, so that an option that does not fit the network fails before any work starts."""
-    frame = np.zeros((1, *explained.input_size, 3), dtype=np.uint8)
-    seeds = {"seeds": [0]} if method.seeded else {}
-    rehearsed = options | {name: 1 for name in ("num_iterations", "num_steps") if name in options}
-    target = torch.zeros(1, dtype=torch.long)
-    method.load()(network_of(explained), explained.normalize(frame), target, **rehearsed, **seeds)

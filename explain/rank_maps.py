@@ -1,4 +1,4 @@
-"""Small maps: what both games need of a map, and nothing else, in 2 kB instead of 200.
+"""Rank maps: a grid of mean ranks, which is all that both games need of a map, in 2 kB instead of 200.
 
 The games look at the order of the pixels alone, and a map of the student is up-sampled from a few cells. So each
 pixel's value becomes its place in that order, and a coarse grid is fitted to the places: a spatial softmax, whose
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CORRECTIONS = 4
-"""Times that what up-sampling leaves over is pooled and added; more change the order by less than float16 does."""
+"""Times that the residual of up-sampling is pooled and added; more change the order by less than float16 does."""
 
 
 def compact(saliency: np.ndarray, cells: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The student in the black box's place, for the methods that ask: is it unfaithful, or only poorly read from?
+"""Surrogate of the black box: the student, queried in its place. Is it unfaithful, or are its maps poorly made?
 
 The frames are the black box's own: made at its input size, superpixels and masks alike, and only then resized for the
-student. So the two maps of an image differ by who answers and by nothing else, and have the same number of pixels.
+student. So the two maps of an image differ by the queried model alone, and have the same number of pixels.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from explain.runners.white_box import PASS_IMAGES, passes_over
 
 
 def make_surrogate(student: Student, teacher: Teacher, choice: EngineChoice = EAGER) -> Teacher:
-    """Make what takes the teacher's normalised pixels, as the teacher does, and answers as the student.
+    """Make a teacher that takes the black box's normalized pixels and returns the student's probabilities.
 
     Args:
         student: On the device where it is asked, in passes of 8 images: the same bits however many run side by side.

@@ -1,58 +1,35 @@
-"""Which class each image's map explains; the teacher's top-1 is asked for once and stored for every method."""
+"""Target of each image: the teacher's top-1 is queried once and stored for every method."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cluster.parquet import read_parquet
+from cluster.session import WorkerResources
+from cluster.sharded_job import make_shards, parquet_bytes, run_shards, shard_size
 from cluster.storage import Folder
 from distill.data import ImageSet
-from distill.data.frames import read_frame
+from distill.data.frames import read_frame, without_image_ids
+from distill.data.versions import update_versions
 from distill.teachers import RefusedImageError, load_teacher
+from explain.maps import COMPUTED_BY, read_computed_by
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from distill.teachers import Teacher
 
-SPECS = "teacher, student, label, or a class index"
+
+SHARD_IMAGES = 64
+"""Images of a shard."""
 
 
-def choose_target(
-    target: str | None, *, has_student: bool, has_teacher: bool, labels: Sequence[int | None], num_classes: int | None
-) -> str | int | None:
-    """Check what --target says and fill in its default.
-
-    Args:
-        target: "teacher", "student" (their top-1), "label", a class index in digits, or None: the teacher's top-1
-            where there is a teacher, else the student's, else no target.
-        has_student: Whether a student was given.
-        has_teacher: Whether a teacher was given.
-        labels: The images' labels.
-        num_classes: Number of the model's classes, where there is a model.
-
-    Raises:
-        ValueError: If nothing can answer, or for an index that is no class.
-    """
-    if target is None:
-        return "teacher" if has_teacher else "student" if has_student else None
-    if (target, has_teacher) == ("teacher", False) or (target, has_student) == ("student", False):
-        raise ValueError(f"target {target!r} needs --{target}; or give another --target: {SPECS}")
-    if target == "label" and all(label is None for label in labels):
-        raise ValueError(f"target 'label', but the images have no labels (no class folders); targets: {SPECS}")
-    if target in ("teacher", "student", "label"):
-        return target
-    if not target.isdecimal():
-        raise ValueError(f"unknown target {target!r}; targets: {SPECS}")
-    if num_classes is not None and int(target) >= num_classes:
-        raise ValueError(f"target {target} is not a class of the model; classes: 0..{num_classes - 1}")
-    return int(target)
-
-
-def targets_folder(out: str, teacher: "Teacher", images: ImageSet) -> Folder:
+def targets_folder(maps: Folder, teacher: "Teacher", images: ImageSet) -> Folder:
     """Return the folder beside the maps for this teacher's top-1 of these images, and claim it."""
-    folder = Folder(out).beside(f"targets-{teacher.fingerprint}-{images.fingerprint}")
+    folder = maps.beside(f"targets-{teacher.fingerprint[:12]}-{images.fingerprint[:12]}")
     config = {
         "teacher": teacher.spec,
         "teacher_fingerprint": teacher.fingerprint,
@@ -63,38 +40,98 @@ def targets_folder(out: str, teacher: "Teacher", images: ImageSet) -> Folder:
     return folder
 
 
-class TargetWorker:
-    """Ask the teacher for its top-1 of each image, whole and resized to the teacher's input size."""
+def stored_targets(
+    maps: Folder, teacher: "Teacher", images: ImageSet, resources: WorkerResources
+) -> Iterator[dict[str, Any]]:
+    """Read the teacher's top-1 of each image, in their order; query the teacher first where it is not stored yet.
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        """Load the teacher on this worker's cores or GPU. `config`: teacher (KIND:WHERE), images (an ImageSet)."""
+    Targets of images that have changed are deleted, and a stored error is not taken over: the teacher is queried again.
+    """
+    folder = targets_folder(maps, teacher, images)
+    update_versions(folder, images, whole_parts=True)
+    items = ({"image_id": image_id} for image_id in images.image_ids)
+    shards = make_shards(items, shard_size(len(images.image_ids), SHARD_IMAGES))
+    before = set(folder.names())
+    if folder.finished() is None:
+        task = TargetTask(teacher=teacher.spec, fingerprint=teacher.fingerprint, images=without_image_ids(images))
+        summary = run_shards(TargetWorker, task, shards, folder, resources=resources, description="targets")
+        folder.finish({**asdict(summary), **read_computed_by(folder)})
+    for shard in shards:
+        yield from query_again(teacher, images, folder, shard.name, stored=f"{shard.name}.parquet" in before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetTask:
+    """Work of every worker that queries the teacher for targets."""
+
+    teacher: str
+    """The black box, KIND:WHERE."""
+    images: ImageSet
+    """Images, read by their ids; without their list."""
+    fingerprint: str | None = None
+    """Fingerprint of the black box that the job was checked with; None accepts any."""
+
+
+class TargetWorker:
+    """Query the teacher for its top-1 of each image, whole and resized to the teacher's input size."""
+
+    def __init__(self, task: TargetTask) -> None:
+        """Load the teacher on this worker's cores or GPU. Raises: WorkError if it is another one than the job's."""
         import torch
 
         from cluster.device import own_device
 
-        self.images: ImageSet = config["images"]
-        device = own_device()
-        self.teacher = load_teacher(config["teacher"], num_threads=torch.get_num_threads(), device=device)
+        self.images, threads = task.images, torch.get_num_threads()
+        self.teacher = load_teacher(
+            task.teacher, num_threads=threads, device=own_device(), expected_fingerprint=task.fingerprint
+        )
 
     def __call__(self, items: list[dict[str, Any]]) -> "pa.Table":
         """Return one row per item: image_id, target, target_prob, error."""
-        import pyarrow as pa
+        rows = query_targets(self.teacher, self.images, [item["image_id"] for item in items])
+        return _table(rows, {"engine": self.teacher.engine, "device": self.teacher.device})
 
-        read = [read_frame(self.images, item["image_id"], self.teacher.input_size) for item in items]
-        frames = [frame for frame, _ in read if frame is not None]
-        answers = iter(responses_or_errors(self.teacher, frames))
-        rows = [
-            {"image_id": item["image_id"], **_target(error if frame is None else next(answers))}
-            for item, (frame, error) in zip(items, read, strict=True)
-        ]
-        schema = pa.schema(
-            {"image_id": pa.string(), "target": pa.int32(), "target_prob": pa.float32(), "error": pa.string()}
-        )
-        return pa.Table.from_pylist(rows, schema=schema)
+
+def query_targets(teacher: "Teacher", images: ImageSet, image_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Query the teacher for its top-1 of some images: image_id and target with target_prob, or error."""
+    read = [read_frame(images, image_id, teacher.input_size) for image_id in image_ids]
+    responses = iter(responses_or_errors(teacher, [frame for frame, _ in read if frame is not None]))
+    return [
+        {"image_id": image_id, **_target(error if frame is None else next(responses))}
+        for image_id, (frame, error) in zip(image_ids, read, strict=True)
+    ]
+
+
+def query_again(
+    teacher: "Teacher", images: ImageSet, folder: Folder, part: str, *, stored: bool
+) -> Iterator[dict[str, Any]]:
+    """Read a part of the targets; where it is `stored` from before, query the teacher again for images with an error.
+
+    The part is replaced where that has changed anything.
+    """
+    table = read_parquet(folder, f"{part}.parquet")
+    rows = table.to_pylist()
+    failed = [row["image_id"] for row in rows if row["error"] is not None] if stored else []
+    if failed:
+        again = {row["image_id"]: row for row in query_targets(teacher, images, failed)}
+        renewed = _table([again.get(str(row["image_id"])) or row for row in rows], {})
+        if not renewed.equals(table):
+            folder.write_bytes(f"{part}.parquet", parquet_bytes(renewed.replace_schema_metadata(table.schema.metadata)))
+            rows = renewed.to_pylist()
+    yield from rows
+
+
+def _table(rows: Sequence[dict[str, Any]], computed_by: dict[str, str]) -> "pa.Table":
+    import pyarrow as pa
+
+    schema = pa.schema(
+        {"image_id": pa.string(), "target": pa.int32(), "target_prob": pa.float32(), "error": pa.string()}
+    )
+    return pa.Table.from_pylist(list(rows), schema=schema.with_metadata({COMPUTED_BY: json.dumps(computed_by)}))
 
 
 def responses_or_errors(teacher: "Teacher", frames: Sequence[np.ndarray]) -> list[np.ndarray | str]:
-    """Return each frame's probabilities, (K,), or the error that the teacher has with it alone.
+    """Query the teacher for each frame's probabilities, (K,); where it refuses a frame alone, return the error instead.
 
     Raises:
         TeacherError: the teacher fails on every image.
@@ -104,20 +141,14 @@ def responses_or_errors(teacher: "Teacher", frames: Sequence[np.ndarray]) -> lis
     except RefusedImageError as error:
         if len(frames) == 1:
             return [str(error)]
-        return [answer for frame in frames for answer in responses_or_errors(teacher, [frame])]
+        return [response for frame in frames for response in responses_or_errors(teacher, [frame])]
 
 
-def _target(answer: np.ndarray | str | None) -> dict[str, Any]:
-    return top_class(answer) if isinstance(answer, np.ndarray) else {"error": answer}
+def _target(response: np.ndarray | str | None) -> dict[str, Any]:
+    return top_class(response) if isinstance(response, np.ndarray) else {"error": response}
 
 
 def top_class(probs: np.ndarray) -> dict[str, Any]:
     """Return the class with the highest probability (the first of equals) and that probability."""
     target = int(probs.argmax())
     return {"target": target, "target_prob": float(probs[target])}
-
-
-def read_targets(folder: Folder, parts: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Read stored targets part by part: image_id, target, target_prob and error of each image, in their order."""
-    for part in parts:
-        yield from read_parquet(folder, f"{part}.parquet").to_pylist()

@@ -18,11 +18,14 @@ from cluster.storage import PART_SUFFIX, Folder
 from distill.data import ImageSet
 from distill.teachers import load_teacher
 from evaluate.map_sets import Source, map_items
-from explain.job import SHARD_IMAGES, targets_folder
+from explain.config import Job
+from explain.job import SHARD_IMAGES
 from explain.job import map_items as explain_items
 from explain.maps import maps_schema
+from explain.methods.options import NoOptions
 from explain.methods.registry import find_method
 from explain.plan import Plan
+from explain.targets import targets_folder
 
 METHOD, TEACHER = "random", "python:benchmarks.reliability.slow_box:make"
 CONFIG = {"method": METHOD}
@@ -92,11 +95,13 @@ def write_parts(num_images: int, folder: str) -> Cost:
 def plan_maps(num_images: int, folder: str) -> Cost:
     """Plan an explain job whose targets are there: read them, make its shards; the value is their size in MB."""
     images = names(num_images)
-    options: Any = {"student": None, "teacher": load_teacher(TEACHER), "config": {}}
+    job: Any = Job(options=NoOptions(), data=images.root, out=f"{folder}/out")
+    options: Any = {"student": None, "teacher": load_teacher(TEACHER), "config": {}, "job": job, "size": (8, 8)}
+    options["folder"] = Folder(job.out)
     plan = Plan(method=find_method(METHOD), images=images, labels=images.class_ids, target="teacher", **options)
     one = WorkerResources(num_workers=1, cpus=1, gpus=0)
     size = shard_size(num_images, SHARD_IMAGES)
-    return measured(lambda: _size_mb(make_shards(explain_items(plan, f"{folder}/out", one), size)))
+    return measured(lambda: _size_mb(make_shards(explain_items(plan, one), size)))
 
 
 def plan_games(num_images: int, folder: str) -> Cost:
@@ -120,7 +125,7 @@ def _size_mb(shards: list[Shard]) -> float:
 
 
 def _targets(images: ImageSet, folder: str) -> Folder:
-    return targets_folder(f"{folder}/out", load_teacher(TEACHER), images)
+    return targets_folder(Folder(f"{folder}/out"), load_teacher(TEACHER), images)
 
 
 def _target_table(ids: tuple[str, ...]) -> pa.Table:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 import explain.job
+import explain.targets
 from cluster.sharded_job import Summary
 from cluster.storage import Folder
 from distill.student.checkpoint import save_student
@@ -79,10 +80,14 @@ def make_inputs(root: Path) -> Job:
 def record_calls(job: Job) -> list[tuple[str, CodeType]]:
     """Run the job; return the file and code of each call of the project's own functions, in their order."""
     calls: list[tuple[str, CodeType]] = []
+    importing = 0
 
     def on_event(frame: FrameType, event: str, _argument: Any) -> None:
-        path = frame.f_code.co_filename
-        if event != "call" or not path.startswith(str(ROOT)) or frame.f_code.co_name == "<module>":
+        nonlocal importing
+        path, at_import = frame.f_code.co_filename, frame.f_code.co_name == "<module>"
+        if at_import:
+            importing += {"call": 1, "return": -1}.get(event, 0)
+        if event != "call" or at_import or importing or not path.startswith(str(ROOT)):
             return
         name = Path(path).relative_to(ROOT).as_posix()
         if name.startswith(PACKAGES):
@@ -106,14 +111,18 @@ def count_stays(files: Sequence[str]) -> tuple[int, int]:
 def main() -> None:
     """Print stays and returns of both paths."""
     explain.job.run_shards = run_here
+    if hasattr(explain.targets, "run_shards"):
+        explain.targets.run_shards = run_here  # pyright: ignore[reportAttributeAccessIssue]
     explain.job.ray_session = nullcontext
     explain.job.worker_resources = lambda _: None  # pyright: ignore[reportAttributeAccessIssue]
     with tempfile.TemporaryDirectory() as root:
         calls = record_calls(make_inputs(Path(root)))
     first = list(dict.fromkeys(calls))
     for title, path in (("first call of each function", first), ("every call", calls)):
-        stays, returns = count_stays([name for name, _ in path])
-        print(f"{title}: {len(path)} calls, {stays} stays in files, {returns} of them returns")
+        for packages in (("explain/",), PACKAGES):
+            files = [name for name, _ in path if name.startswith(packages)]
+            stays, returns = count_stays(files)
+            print(f"{title}, in {' '.join(packages)}: {len(files)} calls, {stays} stays, {returns} of them returns")
     if "--path" in sys.argv:
         for name, code in first:
             print(f"  {name}:{code.co_name}")

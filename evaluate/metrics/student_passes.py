@@ -69,7 +69,8 @@ def make_explainer(source: Source, student: Student | None) -> Explainer | None:
     """Load what made a source's maps; None where no metric makes one anew."""
     if student is None or not applies_to(source, "max_sensitivity"):
         return None
-    return explainer_of(METHODS[source.method], student, source.config["options"])
+    method = METHODS[source.method]
+    return explainer_of(method, student, method.read_options(source.config["options"]))
 
 
 def explain_frames(explainer: Explainer, target: int, seed: int, frames: np.ndarray) -> np.ndarray:

@@ -257,7 +257,7 @@ class SanityWorker:
         assert student is not None, "pairs names another student only where there is one"
         seeds = [image_seed(self.stored["seed"], subject.image_id, method.name) for subject in subjects]
         requests = [subject.request(place, seed) for subject, seed in zip(subjects, seeds, strict=True)]
-        options = self.stored["methods"][method.name]
+        options = method.read_options(self.stored["methods"][method.name])
         explainer = explainer_of(method, student, options)
         return dataclasses.replace(explainer, num_threads=1)(requests)
 

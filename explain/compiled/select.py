@@ -1,4 +1,4 @@
-"""The student's explanation in an inference engine, behind the method's own interface.
+"""Engine of a network's passes: torch, or a method compiled for an inference engine, behind the same interface.
 
 An engine computes the graph of `static_graph` in float32, with the images that torch would get in one pass, and sums in
 another order: maps differ from torch's in their last bits. Which engine, is measured once per machine, student and
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cluster.storage import as_stored
 from distill.teachers.engines.backends import EngineChoice, has_openvino, open_graph
 from distill.teachers.engines.selection import cached_choice, fastest, probe
 from explain.compiled.onnx_graph import write_onnx
 from explain.compiled.trace import trace
-from explain.methods.white_box.grad_cam import check_target
+from explain.methods.white_box.hooks import check_target
 from explain.readout.network import ReadOut
 from explain.runners.white_box import PASS_IMAGES, Explainer, counted_images
 
@@ -35,7 +36,7 @@ EAGER = EngineChoice(engine="eager", precision="float32", batch_size=PASS_IMAGES
 GRAPH_IMAGES = 256
 """Images that a job needs for a graph: making and measuring one costs as much as some hundred maps."""
 GRAPH_QUERIES = 4096
-"""Questions to the student that a job needs for one."""
+"""Queries to the student that a job needs for a graph."""
 TOLERANCE = 1e-2
 """Largest difference from torch's map, as a share of that map's range. Between two memory layouts torch's own maps of
 an untrained student, whose layers hardly vary, differ by a tenth of it; of others engines stay below 1e-5."""
@@ -43,7 +44,7 @@ an untrained student, whose layers hardly vary, differ by a tenth of it; of othe
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledMethod:
-    """A method with its options and its model in an engine; called as any method is."""
+    """Method with its options and its model, compiled for an engine; called as any method is."""
 
     run: Callable[..., np.ndarray]
     """The graph: images and target to maps."""
@@ -107,9 +108,8 @@ def with_engine(explainer: Explainer, choice: EngineChoice, size: tuple[int, int
     assert explainer.model is not None, "only a method of a network is a graph"
     if choice.engine == "eager":
         return replace(explainer, model=in_bfloat16(explainer.model))
-    function = partial(explainer.function, **explainer.options)
-    method = compile_method(function, explainer.model, choice, size=size, num_streams=explainer.num_threads)
-    return replace(explainer, function=method, options={}, passes=method.passes)
+    method = compile_method(explainer.compute, explainer.model, choice, size=size, num_streams=explainer.num_threads)
+    return replace(explainer, function=method, options=None, passes=method.passes)
 
 
 def in_bfloat16(model: nn.Module) -> nn.Module:
@@ -148,7 +148,7 @@ def select_engine(
         raise ValueError(f"--engine {engine_option} needs {' and '.join(missing)}; pip install {' '.join(missing)}")
     if missing:
         return EAGER
-    options = json.dumps(dict(explainer.options), sort_keys=True)
+    options = json.dumps({} if explainer.options is None else as_stored(explainer.options), sort_keys=True)
     about = (explained.fingerprint, name, options, engine_option, str(PASS_IMAGES))
     return cached_choice(about, lambda: _measure(explainer, explained, engine_option))
 
@@ -183,7 +183,7 @@ def _measure(explainer: Explainer, explained: "Student | Teacher", engine_option
 
 def _run(explainer: Explainer, target: Tensor, images: np.ndarray) -> np.ndarray:
     frames = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)  # as `normalise` makes them
-    return explainer.function(explainer.model, frames, target, **explainer.options).numpy()
+    return explainer.compute(explainer.model, frames, target).numpy()
 
 
 def check_exact(expected: np.ndarray, found: np.ndarray, engine: str) -> None:

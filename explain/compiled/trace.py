@@ -1,4 +1,4 @@
-"""A method that does the same with every image, as one static graph: the student's forward pass and its gradient.
+"""Static graph of a method that does the same with every image: the network's forward pass and its gradient.
 
 The method itself is traced, on tensors without content, so its formula stands in one place. The gradient is worked out
 once, down to the activations that the method asks for and with none of a parameter, and what is left is a list of

@@ -1,7 +1,7 @@
-"""The grid of cells on which maps are computed that say no more of single pixels."""
+"""Grid of cells of maps that are coarser than pixels."""
 
 LONGER_CELLS = 28
-"""Cells along the longer side: 8 px each at 224 px. Twice as many foretold no answer of a black box better."""
+"""Cells along the longer side: 8 px each at 224 px. Twice as many predicted no response of a black box better."""
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:

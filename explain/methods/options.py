@@ -1,10 +1,51 @@
-"""Options of the methods, as the command line shows them. Imports no torch: `--help` answers at once.
+"""Options of the methods: name, default, range and help text of each, once. Imports no torch: `--help` answers at once.
 
-A method's signature repeats its options by name; a test holds both, and their defaults, together.
+A method is written as `method(model, images, target, options, ...)` and decorated by `takes_options`; it is called with
+an options object, or with some of its fields as keywords: `grad_cam(model, images, target, target_layer="layer3")`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+Options = TypeVar("Options")
+
+
+def takes_options(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a method so that it is called with an object of `kind`, with its fields as keywords, or with neither.
+
+    Raises:
+        ValueError: From the decorated method, for a value out of range.
+        TypeError: Likewise, for an options object beside keywords, or a keyword that is no option.
+    """
+    names = {field.name for field in fields(kind)}
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(model: Any, images: Any, target: Any, options: Any = None, **keywords: Any) -> Any:
+            values = {name: keywords.pop(name) for name in names & keywords.keys()}
+            if options is not None and values:
+                raise TypeError(f"{method.__name__} got an options object and {', '.join(sorted(values))}; give either")
+            return method(model, images, target, kind(**values) if options is None else options, **keywords)
+
+        call.options = kind  # pyright: ignore[reportAttributeAccessIssue]
+        return call
+
+    return decorate
+
+
+def read_options(kind: type[Options], stored: Mapping[str, Any]) -> Options:
+    """Make an options object of its stored form, in which a tuple is a list.
+
+    Raises:
+        ValueError: For a name that is no option, or a value out of range.
+    """
+    unknown = sorted(set(stored) - {field.name for field in fields(kind)})  # pyright: ignore[reportArgumentType]
+    if unknown:
+        known = ", ".join(field.name for field in fields(kind)) or "none"  # pyright: ignore[reportArgumentType]
+        raise ValueError(f"unknown options {', '.join(unknown)}; options: {known}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +58,9 @@ class GradCamOptions:
     """Options of `explain.methods.white_box.grad_cam.grad_cam`."""
 
     target_layer: str = "layer4"
-    """Module whose feature maps are weighed: layer1 ... layer4, or one inside, as layer3.2."""
+    """Module whose feature maps are weighted: layer1 ... layer4, or one inside, as layer3.2."""
     class_score: Literal["logit", "probability"] = "logit"
-    """What is differentiated: the target's logit, or its probability."""
+    """Score that is differentiated: the target's logit, or its softmax probability."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +68,7 @@ class HiResCamOptions(GradCamOptions):
     """Options of `explain.methods.white_box.hires_cam.hires_cam`."""
 
     target_layer: str = "layer3"
-    """Module whose feature maps are weighed: layer1 ... layer4, where it is CAM, or one inside, as layer3.2."""
+    """Module whose feature maps are weighted: layer1 ... layer4 (there it is CAM), or one inside, as layer3.2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +76,7 @@ class CamOptions:
     """Options of `explain.methods.white_box.cam.cam`."""
 
     target_layer: str = "layer4"
-    """Last module with feature maps, before the pooling."""
+    """Module with the last feature maps, before the pooling."""
     classifier: str = "fc"
     """Linear layer behind the pooling."""
 
@@ -45,7 +86,7 @@ class ScoreCamOptions:
     """Options of `explain.methods.white_box.score_cam.score_cam`."""
 
     target_layer: str = "layer4"
-    """Module whose feature maps are weighed, one student pass each: layer1 ... layer4, or one inside, as layer3.2."""
+    """Module whose feature maps are weighted, one student pass each: layer1 ... layer4, or one inside, as layer3.2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +94,9 @@ class IntegratedGradientsOptions:
     """Options of `explain.methods.white_box.integrated_gradients.integrated_gradients`."""
 
     num_steps: int = 50
-    """Points between the mean colour and the image, a student pass each."""
+    """Points of the integral from the mean color to the image; one student pass each."""
     class_score: Literal["logit", "probability"] = "logit"
-    """What is differentiated: the target's logit, or its probability."""
+    """Score that is differentiated: the target's logit, or its softmax probability."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -67,19 +108,19 @@ class MaskOptions:
     """Options of `explain.methods.white_box.mask.mask`."""
 
     perturbation: Literal["constant", "noise", "blur"] = "blur"
-    """What stands in for deleted pixels."""
+    """Baseline that replaces deleted pixels: the mean color, noise around it, or a blurred image."""
     num_iterations: int = 300
-    """Steps of Adam; a student pass for each."""
+    """Steps of Adam; one student pass each."""
     mask_size: int = 28
     """Cells of the mask along each side."""
     l1: float = 0.01
-    """Weight of the share that is deleted, against the target's probability."""
+    """Weight of the deleted area, against the target's probability."""
     total_variation: float = 0.2
-    """Weight of the mask's unevenness."""
+    """Weight of the mask's total variation."""
     beta: float = 3.0
-    """Power of the differences of neighbouring cells."""
+    """Exponent of the total variation's differences."""
     jitter: float = 4 / 224
-    """Largest random shift at each step, as a share of the image's longer side."""
+    """Largest random shift of image and mask per step, as a share of the image's longer side."""
 
     def __post_init__(self) -> None:
         for name, least in (("num_iterations", 1), ("mask_size", 2), ("l1", 0), ("total_variation", 0), ("beta", 1)):
@@ -103,12 +144,12 @@ class EdgesOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LayersOptions:
-    """What the methods share that add the Grad-CAMs of several layers."""
+    """Options of methods that add the Grad-CAMs of several layers."""
 
     target_layers: tuple[str, ...] = ("layer2", "layer3", "layer4")
     """Modules whose Grad-CAMs are added."""
     class_score: Literal["logit", "probability"] = "logit"
-    """What is differentiated: the target's logit, or its probability."""
+    """Score that is differentiated: the target's logit, or its softmax probability."""
 
     def __post_init__(self) -> None:
         if not self.target_layers or len(set(self.target_layers)) < len(self.target_layers):
@@ -117,12 +158,12 @@ class LayersOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionOptions:
-    """What the methods share that read the student's attention."""
+    """Options of methods that use the student's attention maps (CBAM)."""
 
     sign: Literal["positive", "negative", "absolute"] = "absolute"
-    """Sign of what attention changes: output minus input as in the paper, the reverse, or absolute."""
+    """Sign of an attention map: output minus input as in the paper, the reverse, or the absolute value."""
     collapse: Literal["sum", "mean", "abs_mean"] = "mean"
-    """How its channels become one map."""
+    """Reduction of an attention map's channels to one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +191,7 @@ class MalGradCamOptions(AttentionOptions, LayersOptions):
     normalise_attention: Literal["none", "min_max"] = "min_max"
     """Scaling of each attention map before the sum."""
     normalisation: Literal["softmax", "none"] = "softmax"
-    """Softmax over pixels as in the paper, or the product itself: the same ranking, without ties for raw layers."""
+    """Softmax over pixels as in the paper, or none: the same ranking, without ties where layers are not scaled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,17 +211,17 @@ class RiseOptions:
     """Options of `explain.methods.query.rise.rise`; the paper's authors use 7 cells at 0.5 and 8 cells at 0.1."""
 
     num_masks: int = 4000
-    """Questions to the black box per image; answers of an earlier start are used again."""
+    """Queries to the black box per image; stored responses are used again."""
     num_cells: int = 7
     """Cells of a mask along each side."""
     keep_probability: float = 0.5
-    """Probability of a cell to be shown."""
+    """Probability that a cell is shown."""
     antithetic: bool = False
-    """Every second mask is its predecessor's complement (for a keep_probability of 0.5)."""
+    """Pairs of masks: every second one is its predecessor's complement (needs a keep_probability of 0.5)."""
     centred: bool = False
-    """Take the mean answer off: the same ranking from fewer questions."""
+    """Subtract the mean response from the mask weights: same expected ranking, lower variance."""
     settled: float = 0.0
-    """Stop once the ranking changes no more: rank correlation with the map at half the masks; 0 never stops early."""
+    """Early stopping: least rank correlation of the map with the map at half of the masks; 0 never stops early."""
 
     def __post_init__(self) -> None:
         if self.num_masks < 1:
@@ -200,13 +241,13 @@ class KernelShapOptions:
     """Options of `explain.methods.query.kernel_shap.kernel_shap`."""
 
     num_samples: int = 1000
-    """Questions to the black box per image; answers of an earlier start are used again."""
+    """Queries to the black box per image; stored responses are used again."""
     num_segments: int = 50
-    """About how many superpixels."""
+    """Approximate number of superpixels."""
     compactness: float = 10.0
-    """Of the superpixels, weight of nearness against colour."""
+    """Weight of distance against color in the superpixels (SLIC)."""
     substrate: Literal["segment_mean", "mean", "blur"] = "segment_mean"
-    """What hidden superpixels become: their own mean colour, the data's mean colour, or a blurred image."""
+    """Baseline that replaces hidden superpixels: their own mean color, the data's mean color, or a blurred image."""
 
     def __post_init__(self) -> None:
         for name, least in (("num_samples", 2), ("num_segments", 1)):
@@ -221,7 +262,7 @@ class LimeOptions(KernelShapOptions):
     """Options of `explain.methods.query.lime.lime`."""
 
     kernel_width: float = 0.25
-    """How near a sample must be to count, in units of the cosine distance."""
+    """Width of the kernel that weights samples by their cosine distance from the whole image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -234,21 +275,21 @@ class GpRegressionOptions:
     """Options of `explain.methods.query.gp_regression.gp_regression`."""
 
     num_samples: int = 200
-    """Questions to the black box per image; answers of an earlier start are used again."""
+    """Queries to the black box per image; stored responses are used again."""
     num_segments: tuple[int, ...] = (20, 50, 100)
-    """About how many superpixels, for each scale."""
+    """Approximate number of superpixels of each scale."""
     compactness: float = 10.0
-    """Of the superpixels, weight of nearness against colour."""
+    """Weight of distance against color in the superpixels (SLIC)."""
     substrate: Literal["blur", "mean", "both"] = "both"
-    """What hidden superpixels become: a blurred image, the data's mean colour, or each for half of the questions."""
+    """Baseline that replaces hidden superpixels: a blur, the data's mean color, or each for half of the queries."""
     prior: Literal["none", "student", "readout"] = "none"
-    """Where a map starts from, as far as the black box's answers agree (give --student): nothing, the student's map of
-    the same kind, or its learnt read-out, which asks nobody."""
+    """Prior mean of the map, weighted by how well it agrees with the responses (needs --student): zero, the
+    student's map by the same method, or the student's learnt read-out, which needs no query."""
     prior_samples: int = 1000
-    """Questions to the student per image for its own map."""
+    """Queries to the student per image for the prior `student`."""
     settled: float = 0.0
-    """Stop once the ranking changes no more: rank correlation with the map at half the questions, looked at from 32 on
-    at each doubling; 0 never stops early."""
+    """Early stopping: least rank correlation of the map with the map at half of the queries, tested from 64 queries
+    on at each doubling; 0 never stops early."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.settled <= 1:
@@ -267,11 +308,11 @@ class OracleOptions:
     """Options of `explain.methods.query.oracle.oracle`."""
 
     game: Literal["deletion", "insertion"] = "deletion"
-    """The game to find the ceiling of; its map is none of the other's."""
+    """Game whose best reachable score is searched for; the map says nothing of the other game."""
     grid: int = 14
     """Patches along each side."""
     num_queries: int = 4000
-    """Questions to the black box per image, at most; answers of an earlier start are used again."""
+    """Most queries to the black box per image; stored responses are used again."""
 
     def __post_init__(self) -> None:
         if self.grid < 1:

@@ -1,6 +1,6 @@
-"""The methods by name. To add one: a file with its function, its options, a line here, a test."""
+"""Registry of the methods by name. To add one: a file with its function, its options, a line here, a test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from explain.methods.options import (
     OracleOptions,
     RiseOptions,
     ScoreCamOptions,
+    read_options,
 )
 
 
@@ -33,41 +34,49 @@ class Method:
     name: str
     """As on the command line and in the maps' column `method`."""
     function: str
-    """module:function with (model, images (B, 3, H, W), target (B,), *, options) -> (B, H, W) float32."""
+    """module:function with (model, images (B, 3, H, W), target (B,), options) -> (B, H, W) float32."""
     explains: Literal["student", "teacher", "nothing"]
-    """Which model it is given."""
+    """Which model it is given: the student's network, the black box as `Queries`, or none."""
     summary: str
     """One line for --help."""
     options: type = NoOptions
-    """Dataclass of its keyword arguments."""
+    """Dataclass of its options; the function is decorated with it (`takes_options`)."""
     seeded: bool = False
     """Whether it also takes `seeds`, one for each image."""
     class_specific: bool = True
-    """Whether its map is of one class; else it is the same for all."""
+    """Whether its map depends on the class."""
     static: bool = False
-    """Whether it does the same with every image, so that its work is one graph that an inference engine can compute."""
+    """Whether its computation is the same for every image, so that an inference engine can compute it as one graph."""
     frame_options: tuple[str, ...] = ()
-    """Of a query-based method: the options that decide what the black box is shown. Jobs that differ in others only
-    share its answers."""
+    """Of a query-based method: options that decide the frames that the black box sees. Jobs that differ in others
+    share stored responses."""
     budget: str | None = None
-    """Of a query-based method: the option that says how often it asks for one image, at most."""
+    """Of a query-based method: name of the option that limits the queries per image."""
     needs_readout: bool = False
     """Whether it needs the student's learnt read-out."""
     with_std: str | None = None
-    """module:function of the same that returns two: the maps, and the standard deviations of their values."""
+    """module:function that returns the maps and the standard deviations of their values."""
     version: int = 1
-    """Raised where the same options come to mean other maps; a job never goes on with another version's."""
+    """Incremented when the same options come to mean other maps; a job never continues another version's."""
     frames_version: int = 1
-    """Of a query-based method, likewise: raised where they come to mean other frames, which have other answers."""
+    """Of a query-based method: incremented when the same options come to mean other frames, and so other responses."""
 
     @property
     def is_query_based(self) -> bool:
-        """Tell whether the method queries the black box, by `Queries`, and looks into nothing."""
+        """Tell whether the method queries the black box (`Queries`), and sees nothing of its inside."""
         return self.explains == "teacher"
 
     def load(self) -> Callable[..., Any]:
         """Import the method's function."""
         return _load(self.function)
+
+    def read_options(self, stored: Mapping[str, Any]) -> Any:
+        """Make the method's options of their stored form, as a maps folder's configuration has them.
+
+        Raises:
+            ValueError: For a name that is no option of the method, or a value out of range.
+        """
+        return read_options(self.options, stored)
 
     def load_with_std(self) -> Callable[..., Any]:
         """Import the function that also returns standard deviations, where there is one; else the method's own."""
@@ -102,7 +111,7 @@ METHODS: dict[str, Method] = {
             "matt",
             "explain.methods.white_box.matt:matt",
             "student",
-            "What the student's CBAMs change, summed over all of them.",
+            "Attention maps of all CBAMs of the student, summed.",
             MattOptions,
             class_specific=False,
             static=True,
@@ -111,7 +120,7 @@ METHODS: dict[str, Method] = {
             "readout",
             "explain.readout.network:readout",
             "student",
-            "What all CBAMs change and CAMs of layers 2, 3, 4, put together as was learnt (python -m explain fit).",
+            "Attention maps and CAMs of layers 2, 3, 4, combined by a small trained network (python -m explain fit).",
             needs_readout=True,
         ),
         Method(
@@ -126,7 +135,7 @@ METHODS: dict[str, Method] = {
             "cam",
             "explain.methods.white_box.cam:cam",
             "student",
-            "The last feature maps by the classifier's weights.",
+            "Last feature maps weighted by the classifier's weights.",
             CamOptions,
             static=True,
         ),
@@ -165,7 +174,7 @@ METHODS: dict[str, Method] = {
             "integrated_gradients",
             "explain.methods.white_box.integrated_gradients:integrated_gradients",
             "student",
-            "The student's gradient added up from the mean colour to the image.",
+            "Integrated gradients: the student's gradient from the mean color to the image.",
             IntegratedGradientsOptions,
         ),
         Method(
@@ -180,7 +189,7 @@ METHODS: dict[str, Method] = {
             "rise",
             "explain.methods.query.rise:rise",
             "teacher",
-            "Random masks weighed by the black box's answers.",
+            "Random masks weighted by the black box's responses.",
             RiseOptions,
             seeded=True,
             frame_options=("num_cells", "keep_probability", "antithetic"),
@@ -190,7 +199,7 @@ METHODS: dict[str, Method] = {
             "lime",
             "explain.methods.query.lime:lime",
             "teacher",
-            "A linear model of the black box's answers when superpixels are hidden.",
+            "Linear model of the black box's responses to images with hidden superpixels.",
             LimeOptions,
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
@@ -200,7 +209,7 @@ METHODS: dict[str, Method] = {
             "kernel_shap",
             "explain.methods.query.kernel_shap:kernel_shap",
             "teacher",
-            "Shapley values of superpixels from the black box's answers.",
+            "Shapley values of superpixels from the black box's responses.",
             KernelShapOptions,
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
@@ -212,7 +221,7 @@ METHODS: dict[str, Method] = {
             "gp_regression",
             "explain.methods.query.gp_regression:gp_regression",
             "teacher",
-            "Few answers explained together: Gaussian-process regression on superpixels of several scales.",
+            "Gaussian-process regression on superpixels of several scales, for few queries.",
             GpRegressionOptions,
             seeded=True,
             frame_options=("num_segments", "compactness", "substrate"),
@@ -225,7 +234,7 @@ METHODS: dict[str, Method] = {
             "oracle",
             "explain.methods.query.oracle:oracle",
             "teacher",
-            "Asks the black box; searches with the score itself: a ceiling, not an explanation.",
+            "Direct search for the best score of a game by queries: an upper bound, not an explanation.",
             OracleOptions,
             seeded=True,
             frame_options=("game", "grid"),
@@ -243,7 +252,7 @@ METHODS: dict[str, Method] = {
             "centre_gaussian",
             "explain.methods.control.centre_gaussian:centre_gaussian",
             "nothing",
-            "Control: a Gaussian in the middle of the image.",
+            "Control: a Gaussian at the center of the image.",
             CentreGaussianOptions,
             class_specific=False,
         ),
@@ -251,7 +260,7 @@ METHODS: dict[str, Method] = {
             "edges",
             "explain.methods.control.edges:edges",
             "nothing",
-            "Control: where the image has edges.",
+            "Control: an edge detector (Sobel).",
             EdgesOptions,
             class_specific=False,
         ),

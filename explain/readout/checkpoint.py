@@ -1,7 +1,8 @@
 """Storage of a read-out: one safetensors file beside its student's, with the description in the file's metadata.
 
 One file, which appears whole: a fit that is killed leaves the read-out of before, or the new one. `readout.json` says
-the same for people; only a read-out of before version 0.2, whose weights have no description, is read with it.
+the same for people; only a read-out of before version 0.2, whose weights have no description, is read with it. Its
+fingerprint has 12 hex digits of the SHA-256, that of later ones all 64.
 """
 
 import hashlib
@@ -109,7 +110,7 @@ def _check_fingerprint(what: str, got: str, expected: str | None) -> None:
 
 
 def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256(save_tensors(dict(tensors))).hexdigest()[:12]
+    return hashlib.sha256(save_tensors(dict(tensors))).hexdigest()
 
 
 def _description(data: bytes, folder: Folder) -> dict[str, Any]:
@@ -135,7 +136,8 @@ def _load(folder: Folder, student: Student) -> ReadOut:
         raise ValueError(
             f"the read-out in {folder.uri} cannot be read ({error}); fit it again (python -m explain fit)"
         ) from error
-    if version != FORMAT_VERSION or fingerprint != _fingerprint(tensors):
+    length = len(str(fingerprint))
+    if version != FORMAT_VERSION or length not in (12, 64) or fingerprint != _fingerprint(tensors)[:length]:
         raise ValueError(f"the read-out in {folder.uri} has format {version} or weights that do not fit; fit it again")
     if fitted_to != student.fingerprint:
         raise ValueError(

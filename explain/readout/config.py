@@ -1,4 +1,4 @@
-"""What `python -m explain fit` is asked for, as the command line shows it. Imports no torch."""
+"""Settings of `python -m explain fit`, as the command line shows them. Imports no torch."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,27 +9,30 @@ class FitSettings:
     """Fit a learnt read-out to a student, for the method `readout` and for `gp_regression --prior readout`."""
 
     student: str
-    """RUN folder of `python -m distill`; the read-out is left in it, in place of one that is there."""
+    """RUN folder of `python -m distill`; the read-out is stored in it, in place of one that is there."""
     maps: str
-    """Maps of training images, made by a method that asks the student's black box, such as
+    """Maps of training images by a query-based method on the student's black box, such as
     `python -m explain gp_regression --split train --num-samples 64`."""
+    data: str | None = None
+    """Folder or URI of the images that the maps explain. Default: the location stored with the maps, if it is local and
+    in the same run as maps or student; another one is opened only when it is given here."""
     teacher: str | None = None
     """The student's black box, KIND:WHERE. With it the read-out is refined by both games, played softly on the student;
-    the black box plays them on the images held out, and says after each pass whether that has helped."""
+    after each epoch the black box plays them on the validation images."""
     epochs: int = 6
-    """Passes over the images; the read-out of the best one is kept."""
+    """Epochs over the images; the read-out of the best one is kept."""
     lr: float = 0.002
     """Highest learning rate of AdamW; it rises, then falls to nothing."""
     batch_size: int = 32
     """Images per step."""
     game_epochs: int = 3
-    """Passes over the images that refine it, where the black box is given; the read-out of the best one is kept."""
+    """Epochs of the refinement by games, where the black box is given; the read-out of the best one is kept."""
     held_out: float = 0.1
-    """Share of the images that both kinds of passes are judged by."""
+    """Share of the images that validates both kinds of epochs."""
     seed: int = 0
-    """Seed of weights, order and the held-out images."""
+    """Seed of weights, order and validation images."""
     max_queries: int | None = None
-    """Refuse to ask the black box more often than this."""
+    """Start only if the fit sends at most so many queries to the black box."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -42,6 +45,8 @@ class FitSettings:
             raise ValueError(f"held_out {self.held_out} is no share between 0 and 1; 0.1 is usual")
 
     def fields(self) -> dict[str, Any]:
-        """Return the settings that decide the read-out, besides student, its black box and maps."""
-        left_out = {"student", "maps", "teacher", "max_queries"} | ({"game_epochs"} if self.teacher is None else set())
+        """Return the settings that decide the read-out, besides student, black box and maps."""
+        left_out = {"student", "maps", "data", "teacher", "max_queries"} | (
+            {"game_epochs"} if self.teacher is None else set()
+        )
         return {name: value for name, value in asdict(self).items() if name not in left_out}

@@ -1,4 +1,4 @@
-"""What a read-out is fitted to: what is read of its student for each training image, and the map to learn.
+"""Training set of a read-out: student features and the target saliency map of each training image.
 
 All is held in memory: 0.5 MB for an image of 160 px and a student of 18 layers.
 """
@@ -29,7 +29,7 @@ FEATURE_IMAGES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOutDataset:
-    """What is read of the student for each image and its mirror image, and the map to learn."""
+    """Student features of each image and its mirror image, and the saliency map to learn."""
 
     maps: Tensor
     """`StudentFeatures.maps`, (N, 2, M, h, w) float16."""
@@ -44,14 +44,14 @@ class ReadOutDataset:
     frames: np.ndarray
     """The images at the student's size, uint8 (N, H, W, 3)."""
     device: str
-    """Where the student is, and the read-out learns: cpu or cuda."""
+    """Device of student and read-out: cpu or cuda."""
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
 
     def batch(self, numbers: Tensor, mirrored: Tensor) -> tuple[StudentFeatures, Tensor]:
-        """Return views and labels of some images, each as it is (0) or mirrored (1), on the student's device."""
+        """Return features and labels of some images, each as it is (0) or mirrored (1), on the student's device."""
         maps, *layers = (kept[numbers, mirrored].to(self.device).float() for kept in (self.maps, *self.layers))
         labels = self.labels[numbers]
         labels = torch.where(mirrored[:, None, None] == 1, labels.flip(2), labels)
@@ -59,10 +59,10 @@ class ReadOutDataset:
 
 
 def read_maps_config(settings: FitSettings, student: Student) -> dict[str, Any]:
-    """Read what made the maps.
+    """Read and check the configuration of the maps.
 
     Raises:
-        ValueError: they are unfinished, of other images than training ones, or of another black box.
+        ValueError: They are unfinished, of other images than training ones, or of another black box.
     """
     folder = Folder(settings.maps)
     config, manifest = folder.config(), folder.finished()
@@ -83,7 +83,7 @@ def read_maps_config(settings: FitSettings, student: Student) -> dict[str, Any]:
 
 
 def extract_dataset(settings: FitSettings, student: Student, images: ImageSet, num_rows: int) -> ReadOutDataset:
-    """Look at every image that has a map, of so many rows, and at its mirror image."""
+    """Extract the features of every image that has a map, among so many rows, and of its mirror image."""
     size = grid_size(*student.input_size)
     found: list[tuple[StudentFeatures, Tensor]] = []
     seen: list[tuple[str, int, np.ndarray]] = []
@@ -99,7 +99,7 @@ def extract_dataset(settings: FitSettings, student: Student, images: ImageSet, n
                 found.append((features, standardised(torch.stack(small))))
             progress.advance(len(batch))
     if len(found) * FEATURE_IMAGES < 2 / settings.held_out:
-        raise ValueError(f"{settings.maps} holds too few maps to learn from and be judged by; explain more images")
+        raise ValueError(f"{settings.maps} holds too few maps for training and validation; explain more images")
     maps, layers = [features.maps for features, _ in found], [features.layers for features, _ in found]
     return ReadOutDataset(
         maps=torch.cat(maps),
@@ -113,7 +113,7 @@ def extract_dataset(settings: FitSettings, student: Student, images: ImageSet, n
 
 
 def _both(student: Student, frames: np.ndarray, targets: Tensor) -> StudentFeatures:
-    """Look at images (B, H, W, 3) and their mirror images: `StudentFeatures` of (B, 2, ...), float16 on the CPU."""
+    """Extract the features of images (B, H, W, 3) and their mirror images: (B, 2, ...) float16 on the CPU."""
     pixels = student.normalize(frames)
     features = extract_features(student.model, torch.cat([pixels, pixels.flip(3)]), targets.repeat(2))
     maps, *layers = (

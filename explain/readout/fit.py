@@ -1,9 +1,11 @@
-"""Fit a read-out to a student: from the maps that a method that asks has made of training images, then by the games.
+"""Fit a read-out to a student: from maps of training images by a query-based method, then by both games.
 
-Those maps are noisy and unbiased, which is enough: what they have in common over thousands of images is what the
-read-out learns, and it is paid for once. No Ray.
+Those maps are noisy and unbiased, which is enough: the read-out learns what they have in common over thousands of
+images, and their queries are spent once. No Ray.
 """
 
+import sys
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -12,8 +14,11 @@ import torch
 from torch import Tensor
 
 from cluster.device import own_device
+from cluster.locations import Locations
+from cluster.storage import Folder
 from distill.data import ImageSet, open_images
 from distill.data.frames import read_frame
+from distill.data.versions import require_unchanged
 from distill.student.checkpoint import check_pair, load_student
 from distill.student.model import Student
 from distill.teachers import load_teacher
@@ -28,17 +33,19 @@ from explain.readout.train import Schedule, maps_of_images, train_epochs
 
 
 def fit(settings: FitSettings) -> dict[str, Any]:
-    """Fit a read-out and leave it in its student's folder; return what is said of it there.
+    """Fit a read-out and leave it in its student's folder; return its fingerprint, number of images and scores.
 
     Raises:
-        ValueError, FileNotFoundError: student, maps, images and black box do not fit together; before any work starts.
+        ValueError, FileNotFoundError: Student, maps, images and black box do not fit together, or the maps name images
+            that the user did not name; before any work starts.
         TeacherError: the black box fails.
     """
     device = own_device()
     student = load_student(settings.student, device=device)
     config = read_maps_config(settings, student)
     teacher = None if settings.teacher is None else _own_teacher(settings, student, config["rows"], device)
-    images = open_images(config["data"], split=config["split"])
+    images = open_labelled_images(settings, config)
+    print(images.describe(student.num_classes, student.class_names), file=sys.stderr)
     dataset = extract_dataset(settings, student, images, config["rows"])
     torch.manual_seed(settings.seed)
     head = new_readout(student.model).to(device)
@@ -57,26 +64,48 @@ def fit(settings: FitSettings) -> dict[str, Any]:
             epochs=settings.game_epochs,
             seed=settings.seed,
         )
-    about = {"settings": settings.fields(), "maps_config": config, "num_images": len(dataset), **scores}
-    fingerprint = save_readout(settings.student, head, student, about)
+    provenance = {"settings": settings.fields(), "maps_config": config, "num_images": len(dataset), **scores}
+    fingerprint = save_readout(settings.student, head, student, provenance)
     return {"fingerprint": fingerprint, "num_images": len(dataset), **scores}
 
 
+def open_labelled_images(settings: FitSettings, config: Mapping[str, Any]) -> ImageSet:
+    """Open the images that the maps explain.
+
+    A location that only the maps' configuration names, which may be somebody else's, is opened where it lies in the run
+    of the maps or of the student.
+
+    Raises:
+        ValueError: The location is another one, the images are others, or they have changed since the maps were made.
+    """
+    locations = Locations((settings.maps, settings.student))
+    data = settings.data or locations.check(config["data"], what="data")
+    images = open_images(data, split=config["split"], limit=config.get("limit"), per_class=config.get("per_class"))
+    stored = config.get("data_fingerprint", images.fingerprint)
+    if images.fingerprint != stored:
+        raise ValueError(
+            f"{images.root} holds images {images.fingerprint}, and the maps in {settings.maps} explain {stored} of "
+            f"{config['data']}; give --data with those images"
+        )
+    require_unchanged(Folder(settings.maps), images, what="maps")
+    return images
+
+
 def split_validation(num_images: int, settings: FitSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw the numbers of the images held out, and of those to learn from."""
+    """Draw the indices of the validation images, and of the training images."""
     order = torch.randperm(num_images, generator=generator)
-    num_held = num_validation(num_images, settings)
-    return order[:num_held], order[num_held:]
+    num_held_out = num_validation(num_images, settings)
+    return order[:num_held_out], order[num_held_out:]
 
 
 def num_validation(num_images: int, settings: FitSettings) -> int:
-    """Count the images held out."""
+    """Count the validation images."""
     return max(1, round(settings.held_out * num_images))
 
 
 def _own_teacher(settings: FitSettings, student: Student, num_images: int, device: str) -> Teacher:
-    """Load the student's black box, and say what it will be asked."""
-    assert settings.teacher is not None, "fit asks for none without it"
+    """Load the student's black box, and check the budget of its queries."""
+    assert settings.teacher is not None, "fit loads none without it"
     teacher = load_teacher(settings.teacher, device=device)
     check_pair(settings.student, student, teacher)
     each = 2 * HARD_POINTS * (settings.game_epochs + 1)
@@ -105,18 +134,18 @@ def train(
     settings: FitSettings,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Fit the read-out's maps to the labels by their correlation over cells; keep the epoch that does best on others.
+    """Train the read-out's maps to correlate with the labels over cells; keep the epoch that validates best.
 
     Args:
-        head: On the device where it shall learn.
-        lessons: What is read of the images.
-        own: Numbers of the images to learn from.
-        held: Numbers of the images that the epochs are judged by.
+        head: The read-out, on the device where it is trained.
+        dataset: Student features and target maps.
+        training: Indices of the training images.
+        validation: Indices of the validation images.
         settings: Epochs, learning rate and images per step.
-        generator: Draws their order and which are mirrored.
+        generator: Draws the order of the images and which are mirrored.
 
     Returns:
-        held_out_correlation (mean over held-out images) and epoch, of what is kept.
+        held_out_correlation (mean over the validation images) and epoch, of the read-out that is kept.
     """
 
     def loss(numbers: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,7 @@
-"""A learnt read-out: the student's attention maps and class activation maps, put together by a few convolutions.
+"""Read-out: a small network that combines the student's attention maps and class activation maps to one map.
 
 The paper multiplies two sums of these maps and leaves better combinations open (section 5). Here the combination is
-learnt once, from maps of the black box's answers on training images (`explain.readout.fit`); then a map costs one
-forward
+learnt once, from maps of training images by a query-based method (`explain.readout.fit`); then a map costs one forward
 and one backward pass of the student and no query.
 """
 
@@ -13,26 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explain.methods.grid import grid_size
-from explain.methods.white_box.grad_cam import class_scores
-from explain.methods.white_box.hooks import activations, gradients, require_eval
+from explain.methods.options import NoOptions, takes_options
+from explain.methods.white_box.hooks import activations, class_scores, gradients, require_eval
 from explain.methods.white_box.layer_maps import upsample
 from explain.methods.white_box.matt import attention_maps
 
 LAYERS = ("layer2", "layer3", "layer4")
-"""Whose class activation maps are read, as in ML-Grad-CAM."""
+"""Layers with class activation maps, as in ML-Grad-CAM."""
 
 WIDTH = 48
 """Channels of the hidden convolutions; half as many for each layer's activations."""
 
 DILATIONS = (1, 2, 4)
-"""Of the hidden convolutions: the last one sees 15 cells across, half of the image."""
+"""Dilations of the hidden convolutions: the last one sees 15 cells across, half of the image."""
 
 NUM_PLACES = 3
-"""Maps that say where a cell lies: x, y and the distance from the centre."""
+"""Maps of a cell's position: x, y and the distance from the center."""
 
 
 class StudentFeatures(NamedTuple):
-    """What is read of a student for some images and classes."""
+    """Features of a student for some images and classes: the inputs of a read-out."""
 
     maps: Tensor
     """(B, M, h, w): attention, class activation maps, places; each of an image with mean 0 and variance 1."""
@@ -41,7 +40,7 @@ class StudentFeatures(NamedTuple):
 
 
 class ReadOut(nn.Module):
-    """Combine what is read of a student: 3x3 convolutions over a grid of cells."""
+    """Combine a student's features by 3x3 convolutions over a grid of cells."""
 
     def __init__(self, num_attention: int, channels: tuple[int, ...], *, width: int = WIDTH) -> None:
         """Draw the weights; the last layer's are zero.
@@ -53,7 +52,7 @@ class ReadOut(nn.Module):
         """
         super().__init__()
         self.num_attention, self.channels, self.width = num_attention, channels, width
-        self.fingerprint = ""  # 12 hex digits over the stored weights; empty before it is stored
+        self.fingerprint = ""  # SHA-256 of the stored weights in hex; empty before it is stored
         self.context = nn.ModuleList(nn.Conv2d(number, width // 2, 1) for number in channels)
         num_maps = 2 * num_attention + 2 * len(channels) + NUM_PLACES
         sizes = (num_maps + len(channels) * (width // 2), *(width for _ in DILATIONS))
@@ -74,14 +73,14 @@ class ReadOut(nn.Module):
 
 
 def extract_features(model: nn.Module, images: Tensor, target: Tensor) -> StudentFeatures:
-    """Read a student: for each CBAM F_o - F_i and its absolute value, for each layer two class activation maps.
+    """Extract a student's features: for each CBAM F_o - F_i and its absolute value, for each layer two CAMs.
 
     They are the channels' means of the differences (eq. 7), Grad-CAM's sum_k a_k A^k without its ReLU (eq. 6), and
     sum_k g_k A^k with the gradient of every place itself (HiResCAM, Draelos and Carin 2020).
 
     Args:
         model: A student in eval mode with attention modules named `*.cbam`.
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: (B,) class indices.
     """
     require_eval(model)
@@ -101,13 +100,15 @@ def extract_features(model: nn.Module, images: Tensor, target: Tensor) -> Studen
         )
 
 
-def readout(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
-    """Put the student's maps together as was learnt, on the grid of `explain.methods.grid`.
+@takes_options(NoOptions)
+def readout(model: nn.Module, images: Tensor, target: Tensor, options: NoOptions) -> Tensor:
+    """Combine the student's features by its trained read-out, on the grid of `explain.methods.grid`.
 
     Args:
         model: A student in eval mode with a `ReadOut` as its module `readout`.
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: (B,) class indices.
+        options: None.
 
     Returns:
         (B, h, w) float32 of either sign, mean 0 and variance 1: a map's order counts, not its size.

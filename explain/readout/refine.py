@@ -1,9 +1,9 @@
-"""Refine a read-out by the games themselves: played softly on its student, judged on the black box.
+"""Refinement of a read-out by the games themselves: a soft version on its student, validated on the black box.
 
-A game shows or hides what a map ranks first, and no gradient leads through a rank. Here the border between shown and
-hidden is soft, so that the student's answer to a frame says how each cell's value should change. But the student only
-stands in for the black box: after each pass over the images the black box plays the games, hard, on images held out,
-and what scores best is kept, be it the read-out as it came.
+A game shows or hides the pixels that a map ranks first, and a rank has no gradient. Here the border between shown and
+hidden is soft, so that the student's response to a frame tells how each cell's value should change. But the student is
+only a surrogate: after each epoch the black box plays the games, hard, on the validation images, and the read-out with
+the best score is kept, which may be the one before the refinement.
 """
 
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ SOFTNESS = 0.3
 """Width of the border between shown and hidden, in standard deviations of a map."""
 
 ANCHOR = 0.3
-"""Weight of 1 - correlation with the labels beside the games' mean probabilities: the student knows less of the black
-box than its answers do."""
+"""Weight of 1 - correlation with the labels beside the games' mean probabilities: the labels know more of the black box
+than the student does."""
 
 BLUR_SIGMA = 0.014
 """Standard deviation of the soft insertion's blur, as a share of the longer side: RISE's is as wide at 224 px."""
 
 HARD_POINTS = 10
-"""Frames of each game that the black box is asked for, per image held out: the middles of so many equal shares."""
+"""Frames of each game that the black box sees per validation image: the middles of so many equal shares."""
 
 JUDGED_AT_ONCE = 16
 """Images whose frames are in memory together: 190 MB at 224 px."""
@@ -51,7 +51,7 @@ JUDGED_AT_ONCE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class GameValidation:
-    """The black box and the images held out."""
+    """Validation by the black box: it plays both games on the validation images."""
 
     teacher: Teacher
     frames: np.ndarray
@@ -63,8 +63,7 @@ class GameValidation:
         """Return the mean probabilities along both games, deletion (lower is better) and insertion, of maps (N, h, w).
 
         As `distill.perturb.curves` plays them, at `HARD_POINTS` points: pixels in the order of the up-sampled map, zero
-        (the
-        mean colour) in place of what is deleted, RISE's blur in place of what is not yet inserted.
+        (the mean color) in place of deleted pixels, RISE's blur in place of those not inserted yet.
         """
         found = []
         for numbers in torch.arange(len(maps)).split(JUDGED_AT_ONCE):
@@ -89,20 +88,20 @@ def refine(
     epochs: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Refine a read-out in place; what has the highest insertion less deletion of all passes stays.
+    """Refine a read-out in place; the epoch with the highest insertion minus deletion is kept.
 
     Args:
-        head: Fitted to the labels, on the student's device.
-        lessons: What is read of the images.
-        own: Numbers of the images to learn from.
-        held: Numbers of the judge's images.
-        student: Whose maps these are; it plays the soft games.
-        judge: The black box, for the images held out.
+        head: The read-out, fitted to the labels, on the student's device.
+        dataset: Student features and target maps.
+        training: Indices of the training images.
+        validation: Indices of the validation images.
+        student: Plays the soft games.
+        validate: Plays the games on the black box.
         epochs: Passes over the images.
-        seed: Of order, mirroring and frames.
+        seed: Seed of order, mirroring and frames.
 
     Returns:
-        epoch (0 is as it came) of what is kept, and deletion and insertion before and after.
+        epoch of the read-out that is kept (0: not refined), and deletion and insertion before and after.
     """
 
     def validated() -> Scores:
@@ -126,7 +125,7 @@ def refine(
 def soft_loss(
     head: ReadOut, dataset: ReadOutDataset, numbers: Tensor, student: Student, generator: torch.Generator
 ) -> Tensor:
-    """Play both games softly on the student: what deletion leaves of the target, less what insertion brings back."""
+    """Compute the soft games' loss on the student: mean probability in deletion minus that in insertion."""
     mirrored = torch.randint(2, (len(numbers),), generator=generator)
     features, labels = dataset.batch(numbers, mirrored)
     maps = head(features)
@@ -159,7 +158,7 @@ def soft_frames(images: Tensor, maps: Tensor, shares: Tensor) -> Iterator[Tensor
 
 
 def hard_frames(image: Tensor, saliency: Tensor) -> Tensor:
-    """Make the frames of an image (3, H, W) that the black box is asked for, deletion's first, (2 K, 3, H, W)."""
+    """Make the frames of an image (3, H, W) for the black box, deletion's first: (2 K, 3, H, W)."""
     size = (image.shape[1], image.shape[2])
     values = F.interpolate(saliency[None, None].double(), size=size, mode="bilinear", align_corners=False)[0, 0]
     ranks = values.flatten().argsort(descending=True, stable=True).argsort().view(size)

@@ -1,10 +1,10 @@
-"""Query-based methods of one worker: image after image, the black box's batches full of one image's frames."""
+"""Runner of query-based methods in one worker: image after image, each batch full of one image's frames."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,70 +23,80 @@ if TYPE_CHECKING:
     from distill.teachers import Teacher
 
 BATCH_FRAMES = 64
-"""Where the teacher does not say how many it takes at once."""
+"""Frames per batch where the teacher does not say how many it takes at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueryRunner:
-    """Run one query-based method over frames at the teacher's input size."""
+    """Run one query-based method over frames at the teacher's input size.
+
+    Without Ray, in this process:
+
+        runner = QueryRunner(function=METHODS["rise"].load(), teacher=load_teacher("onnx:model.onnx"))
+        (explanation,) = runner([Request(frame=frame, target=3)])  # frame: uint8 at teacher.input_size
+    """
 
     function: Callable[..., Tensor | tuple[Tensor, Tensor]]
-    """The method; it may also return its values' standard deviations."""
+    """Method with its options bound; it may also return the standard deviations of its values."""
     teacher: "Teacher"
-    """The black box, or the student that stands in for it."""
-    folder: Folder
-    """Where answers are kept."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The method's keyword arguments."""
+    """Model that is queried: the black box, or its surrogate."""
+    folder: Folder | None = None
+    """Response cache; None keeps nothing."""
     student: "Teacher | None" = None
-    """The student in the black box's place, for a method that takes its answers as a prior."""
-    starts: Explainer | None = None
-    """The student's read-out, for a method that takes its map as a prior."""
+    """Surrogate of the black box, for a method with its map as a prior."""
+    readout: Explainer | None = None
+    """The student's read-out, for a method with its map as a prior."""
     student_size: tuple[int, int] | None = None
-    """Height and width of what `starts` reads."""
+    """Height and width of the read-out's images."""
     device: str = "cpu"
     """Where frames are composed."""
 
     def __call__(
-        self, requests: Sequence[Request | None], on_progress: ProgressCallback = no_progress
+        self, requests: Sequence[Request | None], on_progress: ProgressCallback = no_progress, num_done: int = 0
     ) -> list[Explanation | str | None]:
         """Explain the requests, in their order; None keeps a place free, and is answered by None.
 
-        `on_progress` is called after every batch of queries. A text says why an image has no map. Whatever happens,
-        responses that arrived are kept.
+        A text is the reason why an image has no map; it is not kept, so that another start queries again. Whatever
+        happens, responses that arrived are kept.
+
+        Args:
+            requests: What to explain.
+            on_progress: Called after each batch of queries.
+            num_done: Images that were done before, added to what `on_progress` gets.
         """
         image_ids = [request.image_id for request in requests if request is not None]
-        known = read_responses(self.folder, image_ids)
-        before = {image_id: len(found.probs) for image_id, found in known.items()}
-        counted = _Counted(on_progress)
+        known = {} if self.folder is None else read_responses(self.folder, image_ids)
+        before = {image_id: len(responses.probs) for image_id, responses in known.items()}
+        counter = _Counter(on_progress, num_done)
         try:
             return [
-                None if request is None else self._explain(request, known, counted.at(place))
+                None if request is None else self._explain(request, known, counter.at(place))
                 for place, request in enumerate(requests)
             ]
         finally:
-            if {image_id: len(found.probs) for image_id, found in known.items()} != before:
+            changed = {image_id: len(responses.probs) for image_id, responses in known.items()} != before
+            if changed and self.folder is not None:
                 write_responses(self.folder, image_ids, known)
 
-    def _explain(self, request: Request, known: dict[str, Responses], counted: "_Counted") -> Explanation | str:
+    def _explain(self, request: Request, known: dict[str, Responses], counter: "_Counter") -> Explanation | str:
         assert request.target is not None, "a query-based method has a target from the start"
         earlier = known.get(request.image_id, Responses(probs=np.zeros(0, np.float32), seconds=0.0))
-        queries = _asked(self.teacher, earlier.probs, counted)
+        queries = _queries(self.teacher, earlier.probs, counter)
         image = self.teacher.normalize(request.frame[None]).to(self.device)
         target = torch.tensor([request.target])
         started = time.perf_counter()
         prior, prior_passes = self._prior(request)
         try:
             with one_thread() if self.teacher.own_threads else nullcontext():
-                found = self.function(queries, image, target, seeds=[request.seed], **self.options, **prior)
-                saliency, *std = (maps[0].cpu().numpy() for maps in (found if isinstance(found, tuple) else (found,)))
+                maps = self.function(queries, image, target, seeds=[request.seed], **prior)
+                saliency, *std = (each[0].cpu().numpy() for each in (maps if isinstance(maps, tuple) else (maps,)))
         except RefusedImageError as error:
             return str(error)
         finally:
             took = time.perf_counter() - started
             if len(queries.responses[0]) > len(earlier.probs):
-                responses = queries.responses[0].numpy()
-                known[request.image_id] = Responses(probs=responses, seconds=earlier.seconds + took)
+                probs = queries.responses[0].numpy()
+                known[request.image_id] = Responses(probs=probs, seconds=earlier.seconds + took)
         used, reused = queries.used.get(0, 0), min(queries.used.get(0, 0), len(earlier.probs))
         seconds_before = earlier.seconds * reused / len(earlier.probs) if reused else 0.0
         return Explanation(
@@ -100,42 +110,42 @@ class QueryRunner:
         )
 
     def _prior(self, request: Request) -> tuple[dict[str, Queries | Tensor], int]:
-        """Return what the method takes of the student, and the passes that are spent on it already."""
+        """Return the method's inputs from the student, and the passes that they have cost already."""
         if self.student is not None:
-            return {"student": _asked(self.student)}, 0
-        if self.starts is None:
+            return {"student": _queries(self.student)}, 0
+        if self.readout is None:
             return {}, 0
-        assert self.student_size is not None, "what is read has a size"
+        assert self.student_size is not None, "a read-out's images have a size"
         frame = resize(Image.fromarray(request.frame), self.student_size)
-        (answer,) = self.starts([Request(frame=frame, target=request.target)])
-        assert answer is not None, "it was asked for"
-        return {"start": torch.from_numpy(answer.saliency)[None]}, answer.passes
+        (explanation,) = self.readout([Request(frame=frame, target=request.target)])
+        assert explanation is not None, "it was requested"
+        return {"start": torch.from_numpy(explanation.saliency)[None]}, explanation.passes
 
 
-class _Counted:
-    """Count the questions of one call, and tell after each batch of them."""
+class _Counter:
+    """Count the queries of one call, and report after each batch of them."""
 
-    def __init__(self, on_progress: ProgressCallback) -> None:
-        self._on_progress, self._place, self._asked = on_progress, 0, 0
+    def __init__(self, on_progress: ProgressCallback, num_done: int) -> None:
+        self._on_progress, self._before, self._place, self._num_queries = on_progress, num_done, 0, 0
 
-    def at(self, place: int) -> "_Counted":
+    def at(self, place: int) -> "_Counter":
         self._place = place
-        self._on_progress(self._place, self._asked)
+        return self.add(0)
+
+    def add(self, num: int) -> "_Counter":
+        self._num_queries += num
+        self._on_progress(self._before + self._place, self._num_queries)
         return self
 
-    def add(self, num: int) -> None:
-        self._asked += num
-        self._on_progress(self._place, self._asked)
 
-
-def _asked(answerer: "Teacher", known: Sequence[float] | np.ndarray = (), counted: _Counted | None = None) -> Queries:
-    """Make the questions to one image's frames, of which some are answered already."""
-    responses = torch.from_numpy(np.asarray(known, dtype=np.float32))
+def _queries(model: "Teacher", known: Sequence[float] | np.ndarray = (), counter: _Counter | None = None) -> Queries:
+    """Make the queries on one image's frames, of which the first may have responses already."""
 
     def score(frames: Tensor) -> Tensor:
-        found = answerer.forward(frames)
-        if counted is not None:
-            counted.add(len(frames))
-        return found
+        probs = model.forward(frames)
+        if counter is not None:
+            counter.add(len(frames))
+        return probs
 
-    return Queries(score, batch_size=answerer.batch_size or BATCH_FRAMES, known={0: responses})
+    responses = torch.from_numpy(np.asarray(known, dtype=np.float32))
+    return Queries(score, batch_size=model.batch_size or BATCH_FRAMES, known={0: responses})

@@ -1,4 +1,4 @@
-"""Student passes of one worker: the same bits in a map whatever the workers, the batches and the order.
+"""Passes of white-box methods over a network: the same bits in a map whatever the workers, the batches and the order.
 
 A kernel may sum in another order when the number of images or of threads changes, or when an image comes last in
 its batch, and a map's last bits with it. So every pass has `PASS_IMAGES` images (black ones where there are fewer),
@@ -11,10 +11,10 @@ import copy
 import functools
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from explain.methods.registry import Method
 
 ProgressCallback = Callable[[int, int], None]
-"""Hears how many images are done and how many questions were asked for them, by now."""
+"""Called with the number of images done and the number of queries for them, both so far."""
 Network = TypeVar("Network", bound=nn.Module | None)
 PASS_IMAGES = 8
 """Enough for a core's caches and a small GPU's cores; more would only cost memory (60 MB an image at 224 px)."""
 
 
 def no_progress(_done: int, _asked: int) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One image to explain."""
+    """Image to explain, at the size of the model."""
 
     frame: np.ndarray
     """uint8 (H, W, 3); or float32 in the same units, for an image that was moved by less than a level."""
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """One image's map."""
+    """Saliency map of one image, its target and its cost."""
 
     saliency: np.ndarray
     """float32 (H, W)."""
@@ -63,40 +63,43 @@ class Explanation:
     target_prob: float | None
     """The student's probability of it, where the student chose it."""
     seconds: float
-    """The method's share of one image, on one thread or the GPU; questions answered at an earlier start included."""
+    """Time of this image's map on one thread or the GPU, stored responses included."""
     passes: int = 0
-    """Forward passes, of what is asked or looked into, that the map is made of; backward passes are not counted."""
+    """Forward passes of the explained or queried model; backward passes are not counted."""
     std: np.ndarray | None = None
     """Standard deviation of each value of the map, float32 (H, W); None from a method that knows none."""
     prior_passes: int = 0
-    """Forward passes of the student that a map of the black box's answers starts from."""
+    """Forward passes of the student for the prior of a query-based method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explainer:
-    """Run one method over frames of one size."""
+    """Runner of one method over frames of one size, in passes of `PASS_IMAGES`."""
 
     function: Callable[..., Tensor]
-    """The method."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Its keyword arguments."""
+    """The method, or another function (model, images, targets) -> (B, ...)."""
+    options: Any = None
+    """The method's options; None for a function without any."""
     seeded: bool = False
     """Whether it takes `seeds`."""
     model: nn.Module | None = None
-    """The student's network; None for a method that looks at none."""
+    """The network; None for a method that needs none."""
     normalize: Callable[[np.ndarray], Tensor] | None = None
     """uint8 (B, H, W, 3) -> the model's input (B, 3, H, W)."""
     num_threads: int = 1
     """Passes side by side."""
     passes: int = 0
-    """Forward passes of the method that are not the model's own, as an engine's are not."""
+    """Forward passes that hooks on `model` do not see, as those in an engine."""
 
     def __call__(
-        self, requests: Sequence[Request | None], on_progress: ProgressCallback = no_progress
+        self, requests: Sequence[Request | None], on_progress: ProgressCallback = no_progress, num_done: int = 0
     ) -> list[Explanation | None]:
         """Explain the requests, in their order; None keeps a place free, and is answered by None.
 
-        `on_progress` hears of every pass.
+        Args:
+            requests: What to explain. Any number of threads may call at the same time.
+            on_progress: Called after each pass.
+            num_done: Images that were done before, added to what `on_progress` gets.
         """
         starts = range(0, len(requests), PASS_IMAGES)
         with ThreadPoolExecutor(self.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -104,8 +107,22 @@ class Explainer:
             explanations: list[Explanation | None] = []
             for one in passes:
                 explanations += one.result()
-                on_progress(len(explanations), 0)
+                on_progress(num_done + len(explanations), 0)
             return explanations
+
+    def compute(self, model: nn.Module | None, images: Tensor, targets: Tensor, **inputs: Any) -> Tensor:
+        """Call the function once, with its options: (B, ...) for images (B, 3, H, W) and targets (B,)."""
+        options = {} if self.options is None else {"options": self.options}
+        return self.function(model, images, targets, **options, **inputs)
+
+    def dry_run(self, size: tuple[int, int]) -> None:
+        """Explain one black image of this (height, width), so that options that do not fit fail before work starts."""
+        assert self.normalize is not None, "only a network needs it"
+        steps = {name: 1 for name in ("num_iterations", "num_steps") if hasattr(self.options, name)}
+        short = replace(self, options=replace(self.options, **steps)) if steps else self
+        seeds = {"seeds": [0]} if self.seeded else {}
+        image = self.normalize(np.zeros((1, *size, 3), dtype=np.uint8))
+        short.compute(self.model, image, torch.zeros(1, dtype=torch.long), **seeds)
 
     @functools.cached_property
     def _models(self) -> queue.SimpleQueue[nn.Module | None]:
@@ -132,7 +149,7 @@ class Explainer:
             started = time.perf_counter()
             seeds = {"seeds": [request.seed for request in padded]} if self.seeded else {}
             with counted_images(model) as counted:
-                maps = self.function(model, images, targets, **self.options, **seeds).cpu().numpy()
+                maps = self.compute(model, images, targets, **seeds).cpu().numpy()
             seconds = (time.perf_counter() - started) / PASS_IMAGES
         finally:
             models.put(model)
@@ -160,13 +177,25 @@ class Explainer:
         return torch.where(given < 0, top, given), found
 
 
-def explainer_of(method: "Method", explained: "Student | Teacher | None", options: Mapping[str, Any]) -> Explainer:
-    """Make what runs a method in torch over images of what is explained, where there is something."""
+def explainer_of(method: "Method", explained: "Student | Teacher | None", options: Any = None) -> Explainer:
+    """Make the explainer of a white-box method or a control, in torch and in this process.
+
+        student = load_explained(run)
+        explainer = explainer_of(METHODS["grad_cam"], student)
+        (explanation,) = explainer([Request(frame=frame, target=None)])  # frame: uint8 at student.input_size
+        explanation.saliency  # float32 (H, W)
+
+    Args:
+        method: One that does not query the black box.
+        explained: Student, or teacher that is a torch network; None for a control.
+        options: Of the method; None for its defaults.
+    """
+    options = method.options() if options is None else options
     return passes_over(explained, method.load(), options=options, seeded=method.seeded)
 
 
 def passes_over(explained: "Student | Teacher | None", function: Callable[..., Tensor], **options: Any) -> Explainer:
-    """Make what runs a function of a network over images: side by side on a CPU, one pass at a time on a GPU.
+    """Make the explainer of any function of a network: passes side by side on a CPU, one at a time on a GPU.
 
     Args:
         explained: The network's owner, on the device where it runs; None for a function of no network.
@@ -184,10 +213,10 @@ def passes_over(explained: "Student | Teacher | None", function: Callable[..., T
 
 
 def network_of(explained: "Student | Teacher") -> nn.Module:
-    """Return the network of what is explained."""
-    found = explained.model if isinstance(explained, Student) else explained.module
-    assert found is not None, "white_box returns no teacher without a network"
-    return found
+    """Return the torch network of a student, or of a teacher that has one."""
+    model = explained.model if isinstance(explained, Student) else explained.module
+    assert model is not None, "explained_model returns no teacher without a network"
+    return model
 
 
 @contextmanager

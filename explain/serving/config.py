@@ -1,4 +1,4 @@
-"""What `python -m explain register METHOD` is asked for, as the command line shows it. Imports no torch."""
+"""Options of `python -m explain register METHOD`, as the command line shows them. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
@@ -11,13 +11,13 @@ Options = TypeVar("Options")
 
 
 def served(method: Method) -> bool:
-    """Tell whether the student and an image are enough for the method's map: it asks nobody, and no id gives a seed."""
+    """Tell whether a student and an image are all that the method needs: no black box, and no seed."""
     return method.explains == "student" and not method.seeded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registration(Generic[Options]):
-    """A student with a method, as a model of MLflow's registry: image in, map out."""
+    """Student with a method, as a model in MLflow's registry: image in, map out."""
 
     options: Annotated[Options, tyro.conf.arg(name="")]
     """The method's own options."""
@@ -27,10 +27,10 @@ class Registration(Generic[Options]):
     """The model's name in the registry of MLFLOW_TRACKING_URI; a name that is there gets another version."""
 
     def check(self, method: Method) -> None:
-        """Refuse a method that a student alone cannot serve, and a name that is none.
+        """Check that a student alone can serve the method, and that the name is one for a model.
 
         Raises:
-            ValueError: for either.
+            ValueError: If not.
         """
         if not served(method):
             others = ", ".join(one.name for one in METHODS.values() if served(one))

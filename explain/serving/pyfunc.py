@@ -1,7 +1,8 @@
-"""A student in MLflow's registry: image in, map out, by `mlflow.pyfunc.load_model` or `mlflow models serve`.
+"""Student as a model in MLflow's registry: image in, map out, by `mlflow.pyfunc.load_model` or `mlflow models serve`.
 
 The model holds the student's safetensors and JSON, this code, and the method's name and options; nothing of it is
-pickled. It computes what `python -m explain` does without an engine, with the same bits.
+pickled. It computes what `python -m explain` does without an engine, with the same bits, for any
+number of clients at a time.
 """
 
 from collections.abc import Mapping
@@ -25,8 +26,8 @@ from cluster.storage import Folder, as_stored
 from cluster.tracking.registry import register_model
 from cluster.tracking.tracker import TRACKING
 from distill.data.decode import ImageError, resized_view
+from explain.maps import NOT_FINITE
 from explain.methods.registry import find_method
-from explain.plan import dry_run
 from explain.readout.checkpoint import load_explained, student_files
 from explain.runners.white_box import Explanation, Request, explainer_of
 from explain.serving.config import Registration
@@ -34,18 +35,18 @@ from explain.serving.config import Registration
 PROJECT = "malgradcam"
 PACKAGES = ("cluster", "distill", "explain")
 CODE = "from mlflow.models import set_model\n\nfrom explain.serving.pyfunc import Maps\n\nset_model(Maps())\n"
-"""What MLflow runs to make the model, in place of a pickle."""
+"""Code that MLflow runs to make the model, in place of a pickle."""
 
 
 class Maps(PythonModel):
-    """Explain images by one method of one student."""
+    """Model that explains images by one method of one student; `predict` may be called from many threads at once."""
 
     def load_context(self, context: Any) -> None:
         """Load the student on this machine's cores, once."""
         config = context.model_config
         method = find_method(config["method"])
         self.student = load_explained(context.artifacts["student"], with_readout=method.needs_readout)
-        self.explainer = explainer_of(method, self.student, config["options"])
+        self.explainer = explainer_of(method, self.student, method.read_options(config["options"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Return one row per image, in their order, with the columns of the maps on disk.
@@ -84,9 +85,9 @@ def register(name: str, job: Registration) -> str:
     Raises:
         ValueError, FileNotFoundError: there is no such student, an option does not fit it, or MLflow refuses.
     """
-    method, options, folder = find_method(name), as_stored(job.options), Folder(job.student)
+    method, folder = find_method(name), Folder(job.student)
     student = load_explained(job.student, with_readout=method.needs_readout)
-    dry_run(method, options, student)
+    explainer_of(method, student, job.options).dry_run(student.input_size)
     with TemporaryDirectory() as place:
         code, files = Path(place) / "maps.py", Path(place) / "student"
         code.write_text(CODE, encoding="utf-8")
@@ -98,7 +99,7 @@ def register(name: str, job: Registration) -> str:
             python_model=str(code),
             artifacts={"student": str(files)},
             code_paths=[str(Path(__file__).parents[2] / package) for package in PACKAGES],
-            model_config={"method": name, "options": options},
+            model_config={"method": name, "options": as_stored(job.options)},
             signature=_signature(),
             input_example=pd.DataFrame({"image": [_grey_image(student.input_size)]}),
             pip_requirements=_requirements(),
@@ -110,7 +111,7 @@ def _row(explanation: Explanation | None, found: Request | str) -> dict[str, Any
     if explanation is None:
         return {"error": found}
     if not np.isfinite(explanation.saliency).all():
-        return {"error": "the map has values that are not finite numbers"}
+        return {"error": NOT_FINITE}
     height, width = explanation.saliency.shape
     return {
         "target": explanation.target,

@@ -50,7 +50,7 @@ fi
 for student in $run/student $faithful; do
     if [ ! -f $student/readout.json ]; then
         python -m explain gp_regression "${images[@]}" --split train --num-samples 64 --out $run/maps/labels
-        python -m explain fit --student $student --maps $run/maps/labels
+        python -m explain fit --student $student --maps $run/maps/labels --data "$data/stanford_cars_40"
     fi
 done
 student=$faithful # correlation .516; the other's .501

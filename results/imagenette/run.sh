@@ -45,7 +45,7 @@ main="--step-px 1792" # 29 points, both ends included
 if [ ! -f $student/readout.json ]; then
     python -m explain gp_regression --data "$data" --split train --per-class 100 --teacher $teacher --num-samples 64 \
         --out $run/maps/labels --num-workers "$workers"
-    python -m explain fit --student $student --maps $run/maps/labels
+    python -m explain fit --student $student --maps $run/maps/labels --data "$data"
 fi
 
 # No question.
@@ -118,7 +118,7 @@ if [ ! -f $run/shuffled/student.json ]; then
     python -m distill imagenette --data "$data" --teacher $teacher --out $run/shuffled --depth 18 --input-size 160 160 --epochs 4 \
         --batch-size 64 --lr 0.08 --shuffled --resume
 fi
-[ -f $run/shuffled/readout.json ] || python -m explain fit --student $run/shuffled --maps $run/maps/labels
+[ -f $run/shuffled/readout.json ] || python -m explain fit --student $run/shuffled --maps $run/maps/labels --data "$data"
 COLUMNS=160 python -m evaluate sanity --student $student --other-student $run/shuffled --teacher $teacher --data "$data" --per-class 6 \
     --out $run/sanity --methods mal_grad_cam matt ml_grad_cam grad_cam readout --num-workers "$workers" | tee results/imagenette/sanity.txt
 

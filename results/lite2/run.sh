@@ -24,7 +24,7 @@ fi
 if [ ! -f $student/readout.json ]; then
     python -m explain gp_regression --data "$data" --split train --per-class 100 --teacher $teacher --num-samples 64 \
         --out $run/maps/labels --num-workers "$workers"
-    python -m explain fit --student $student --maps $run/maps/labels
+    python -m explain fit --student $student --maps $run/maps/labels --data "$data"
 fi
 
 explain() { # NAME METHOD [OPTIONS]: maps of the first val images of each class

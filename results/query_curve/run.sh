@@ -47,7 +47,7 @@ done
 if [ ! -f $student/readout.json ]; then
     python -m explain gp_regression --data "$data" --split train --per-class 100 --teacher $teacher --num-samples 64 --num-workers "${WORKERS:-2}" \
         --out $run/maps/labels
-    python -m explain fit --student $student --maps $run/maps/labels
+    python -m explain fit --student $student --maps $run/maps/labels --data "$data"
 fi
 for method in random centre_gaussian edges; do maps $method $method; done
 for method in mal_grad_cam grad_cam layer_cam readout; do maps $method $method --student $student; done

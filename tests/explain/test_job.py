@@ -1,9 +1,6 @@
-"""The job with an untrained small student and images of which some are broken; once on Ray, else without."""
+"""Explain jobs with an untrained small student and images of which some are broken; once on Ray, else without."""
 
-import io
 import os
-import shutil
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,94 +9,34 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 import torch
+from explain_jobs import BROKEN, SIZE, TEACHER, rows_of
 from PIL import Image
 from project_paths import HELPERS
-from serial_shards import Serial
 from torchvision.models import resnet18
 
 import explain.job
+import explain.targets
 from cluster.storage import Folder
-from distill.student.checkpoint import load_student, save_student
-from distill.student.model import ResCBAM, Student
-from distill.teachers import Teacher, load_teacher
+from distill.student.checkpoint import load_student
+from distill.teachers import load_teacher
 from distill.teachers.kinds.torch_module import EagerTeacher
 from evaluate.map_sets import Source, open_played_images
 from explain.__main__ import main
-from explain.compiled.select import EAGER
-from explain.config import Job
-from explain.job import MapWorker, TargetWorker
 from explain.job import explain as run
-from explain.maps import maps_of, read_maps, saliency_maps
-from explain.methods.query.queries import Queries
-from explain.methods.query.rise import rise
+from explain.maps import read_maps, saliency_maps
 from explain.methods.registry import METHODS
 from explain.methods.white_box.mal_grad_cam import mal_grad_cam
 from explain.rank_maps import compact
-from explain.readout.checkpoint import new_readout, save_readout
-from explain.seeds import image_seed
-from explain.surrogate import make_surrogate
-
-TEACHER = "python:tiny_teacher:bright"
-SIZE = (64, 48)
-BROKEN = {"c3/cut.png", "c5/empty.jpg"}
+from explain.targets import TargetWorker
+from explain.worker import MapWorker
 
 
-@pytest.fixture
-def serial(monkeypatch) -> Serial:
-    """Leave Ray out."""
-    runner = Serial()
-    monkeypatch.setattr(explain.job, "run_shards", runner)
-    monkeypatch.setattr(explain.job, "ray_session", nullcontext)
-    monkeypatch.setattr(explain.job, "worker_resources", lambda _: None)
-    return runner
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> str:
-    """Ten class folders with 12 images, none of them square, two of them broken."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for i in range(10):
-        pixels = rng.integers(0, 25 * (i + 1), (50 + i, 70 - i, 3), dtype=np.uint8)
-        (root / f"c{i}").mkdir()
-        Image.fromarray(pixels).save(root / f"c{i}" / "whole.png")
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    (root / "c3" / "cut.png").write_bytes(buffer.getvalue()[:200])
-    (root / "c5" / "empty.jpg").write_bytes(b"")
-    return str(root)
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory) -> str:
-    """An untrained 18-layer student of the first black box."""
-    run_dir = tmp_path_factory.mktemp("student")
-    torch.manual_seed(0)
-    made = Student(
-        model=ResCBAM(18, 10).eval().requires_grad_(False),
-        input_size=SIZE,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-        teacher=TEACHER,
-        teacher_fingerprint=load_teacher(TEACHER).fingerprint,
-    )
-    save_student(Folder(str(run_dir)), made)
-    return str(run_dir)
-
-
-@pytest.fixture
-def job(data, student, tmp_path):
-    """Make jobs that differ from the plain one in what a test says."""
-
-    def make(name="mal_grad_cam", out="maps", **changed):
-        options = METHODS[name].options()
-        defaults = {"options": options, "data": data, "student": student, "teacher": TEACHER, "num_workers": 1}
-        return Job(**{**defaults, "out": str(tmp_path / out), **changed})
-
-    return make
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    for module in (explain.job, explain.targets):
+        monkeypatch.setattr(module, "SHARD_IMAGES", 5)
 
 
 @pytest.fixture
@@ -115,15 +52,6 @@ def two_cores():
     os.environ.pop("PYTHONPATH")
     if before is not None:
         os.environ["PYTHONPATH"] = before
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(explain.job, "SHARD_IMAGES", 5)
-
-
-def rows_of(out: str) -> list[dict]:
-    return read_maps(out).to_pylist()
 
 
 def test_one_row_per_image_with_errors_for_the_broken(serial, job):
@@ -207,35 +135,6 @@ def test_rerun_leaves_what_is_there(serial, job):
     assert {path.name: path.stat().st_mtime_ns for path in Path(asked.out).iterdir()} == times
 
 
-def test_an_engine_makes_the_jobs_maps(serial, job):
-    pytest.importorskip("openvino")
-    eager, asked = (job("ml_grad_cam", engine, engine=engine) for engine in ("eager", "openvino"))
-    for one in (eager, asked):
-        run("ml_grad_cam", one)
-    for expected, found in zip(rows_of(eager.out), rows_of(asked.out), strict=True):
-        same = ("image_id", "target", "error", "student_passes", "config_hash")
-        assert {key: expected[key] for key in same} == {key: found[key] for key in same}
-        if expected["error"] is None:
-            np.testing.assert_allclose(found["saliency"], expected["saliency"], atol=1e-3)
-    engines = [(Folder(one.out).finished() or {})["engine"] for one in (eager, asked)]
-    assert engines == ["eager-float32", "openvino-float32"]
-
-
-def test_a_graph_is_for_many_images_and_for_methods_that_are_one(serial, job, monkeypatch):
-    chosen = []
-    monkeypatch.setattr(explain.job, "select_engine", lambda *_, name: chosen.append(name) or EAGER)
-    monkeypatch.setattr(explain.job, "GRAPH_IMAGES", 13)
-    run("grad_cam", job("grad_cam", "few"))
-    assert chosen == []
-    monkeypatch.setattr(explain.job, "GRAPH_IMAGES", 12)
-    run("grad_cam", job("grad_cam", "enough"))
-    run("random", job("random", "control"))
-    assert chosen == ["grad_cam"]
-    with pytest.raises(ValueError, match=r"no static graph for --engine openvino; these are: mal_grad_cam"):
-        run("random", job("random", "refused", engine="openvino"))
-    assert not Path(job(out="refused").out).exists()
-
-
 def test_reads_with_pyarrow_pandas_and_duckdb(serial, job):
     asked = job("centre_gaussian", student=None, teacher=None, limit=7)
     run("centre_gaussian", asked)
@@ -273,37 +172,6 @@ def test_small_maps_are_float16_and_every_reader_reads_them(serial, job):
         assert (read is None) == (also is None)
         if read is not None:
             assert np.array_equal(np.asarray(also, np.float16), read)
-
-
-@pytest.mark.parametrize(
-    ("name", "engine", "said"),
-    [
-        ("random", "auto", "is for the student's passes on a CPU"),
-        ("rise", "auto", "is for the student's passes on a CPU"),
-        ("ml_grad_cam", "eager", "with --engine eager"),
-        ("score_cam", "openvino", "with --engine openvino"),
-        ("ml_grad_cam", "auto", "needs OpenVINO"),
-    ],
-)
-def test_low_precision_is_refused_where_nothing_computes_it(job, monkeypatch, name, engine, said):
-    monkeypatch.setattr(explain.job, "has_native_bfloat16", lambda: False)
-    with pytest.raises(ValueError, match=said):
-        run(name, job(name, precision="bfloat16", engine=engine))
-
-
-def test_low_precision_is_another_configuration(serial, job, monkeypatch):
-    """Where a CPU has no such units OpenVINO computes in float32; the maps say all the same what was asked for."""
-    pytest.importorskip("openvino")
-    monkeypatch.setattr(explain.job, "has_native_bfloat16", lambda: True)
-    plain, low = job("matt", "plain"), job("matt", "low", precision="bfloat16")
-    for one in (plain, low):
-        run("matt", one)
-    assert "precision" not in Folder(plain.out).config()
-    assert Folder(low.out).config()["precision"] == "bfloat16"
-    assert (Folder(low.out).finished() or {})["engine"] == "openvino-bfloat16"
-    for expected, found in zip(rows_of(plain.out), rows_of(low.out), strict=True):
-        if expected["error"] is None:
-            assert np.corrcoef(expected["saliency"], found["saliency"])[0, 1] > 0.9
 
 
 def test_targets_without_a_teacher_are_the_students(serial, job, student):
@@ -375,238 +243,6 @@ def test_the_first_of_each_class_are_maps_of_their_own(serial, job, data):
         run("centre_gaussian", replace(chosen, per_class=2))
     run("centre_gaussian", job("centre_gaussian", "all", student=None, teacher=None))
     assert "per_class" not in folder.beside("all").config()  # maps that were made before there was such a choice
-
-
-def asked_rise(job, out, num_masks=32, **changed):
-    return job("rise", out, options=METHODS["rise"].options(num_masks=num_masks, **changed), limit=5, student=None)
-
-
-def test_rise_is_the_methods_own_at_the_black_boxs_size(serial, job, data):
-    asked = asked_rise(job, "maps")
-    run("rise", asked)
-    teacher = load_teacher(TEACHER)
-    for row in rows_of(asked.out):
-        if row["error"] is not None:
-            assert row["image_id"] in BROKEN
-            continue
-        frame = np.asarray(
-            Image.open(f"{data}/{row['image_id']}").convert("RGB").resize((56, 40), Image.Resampling.BILINEAR)
-        )
-        seeds = [image_seed(0, row["image_id"], "rise")]
-        expected = rise(
-            Queries(teacher.forward),
-            teacher.normalize(frame[None]),
-            torch.tensor([row["target"]]),
-            seeds=seeds,
-            num_masks=32,
-        )
-        assert np.allclose(row["saliency"], expected[0].numpy().ravel(), atol=1e-6)
-        assert (row["map_height"], row["map_width"], row["teacher_queries"], row["student_passes"]) == (40, 56, 32, 0)
-
-
-def test_a_larger_budget_and_another_estimator_ask_only_what_is_new(serial, job, tmp_path, monkeypatch):
-    run("rise", asked_rise(job, "few"))
-    asked = []
-    forward = Teacher.forward
-    monkeypatch.setattr(Teacher, "forward", lambda self, pixels: asked.append(len(pixels)) or forward(self, pixels))
-    run("rise", asked_rise(job, "centred", centred=True))
-    assert not asked
-    run("rise", asked_rise(job, "many", num_masks=48))
-    made = sum(row["error"] is None for row in rows_of(str(tmp_path / "many")))
-    assert sum(asked) == 16 * made
-    assert {row["teacher_queries"] for row in rows_of(str(tmp_path / "many")) if row["error"] is None} == {48}
-    assert len(list(tmp_path.glob("answers-rise-*"))) == 1
-
-
-@pytest.mark.parametrize("target", [None, "label"])
-def test_more_images_ask_only_for_those_that_are_new(serial, job, tmp_path, monkeypatch, target):
-    monkeypatch.setattr(explain.job, "QUERY_SHARD_IMAGES", 2)
-    asked = []
-    forward = Teacher.forward
-    run("rise", replace(asked_rise(job, "few"), limit=3, target=target))
-    monkeypatch.setattr(Teacher, "forward", lambda self, pixels: asked.append(len(pixels)) or forward(self, pixels))
-    run("rise", replace(asked_rise(job, "all"), target=target))
-    before, after = (
-        {row["image_id"]: row for row in rows_of(str(tmp_path / name)) if row["error"] is None}
-        for name in ("few", "all")
-    )
-    assert 0 < len(before) < len(after)
-    kept = len(before) if target is None else 0  # a class's number may be another one among other images
-    assert sum(asked) >= 32 * (len(after) - kept)
-    assert sum(asked) < 32 * (len(after) - kept) + 32
-    for image_id, row in before.items():
-        assert np.array_equal(row["saliency"], after[image_id]["saliency"])
-
-
-@pytest.mark.parametrize("frames_version", [1, 2])
-def test_another_version_of_a_method_goes_into_another_folder_and_asks_anew_if_its_frames_are_others(
-    serial, job, monkeypatch, tmp_path, frames_version
-):
-    run("rise", asked_rise(job, "before"))
-    later = replace(METHODS["rise"], version=2, frames_version=frames_version)
-    monkeypatch.setitem(METHODS, "rise", later)
-    with pytest.raises(ValueError, match=r"another configuration.*version: got 2, stored nothing"):
-        run("rise", asked_rise(job, "before"))
-    run("rise", asked_rise(job, "after"))
-    assert len(list(tmp_path.glob("answers-rise-*"))) == frames_version
-
-
-def test_the_student_is_asked_in_the_black_boxs_place(serial, job, data, student, tmp_path):
-    few = {"limit": 5, "options": METHODS["rise"].options(num_masks=32)}
-    box, asked = job("rise", "box", **few), job("rise", "student", ask="student", **few)
-    for one in (box, asked):
-        run("rise", one)
-    teacher = load_teacher(TEACHER)
-    answers = make_surrogate(load_student(student), teacher).forward
-    whole = [[row for row in rows_of(one.out) if row["error"] is None] for one in (asked, box)]
-    for row, other in zip(*whole, strict=True):
-        frame = np.array(Image.open(f"{data}/{row['image_id']}").resize((56, 40), Image.Resampling.BILINEAR))
-        target, seeds = torch.tensor([row["target"]]), [image_seed(0, row["image_id"], "rise")]
-        expected = rise(Queries(answers), teacher.normalize(frame[None]), target, seeds=seeds, num_masks=32)
-        assert np.allclose(row["saliency"], expected[0].numpy().ravel(), atol=1e-6)
-        assert not np.allclose(row["saliency"], other["saliency"], atol=1e-3)
-        assert (row["teacher_queries"], row["student_passes"]) == (0, 32)
-        assert (other["teacher_queries"], other["student_passes"]) == (32, 0)
-        for same in ("image_id", "target", "target_prob", "map_height", "map_width"):
-            assert row[same] == other[same]
-    assert len(whole[0]) == 4
-    assert Folder(asked.out).config()["explains"] == "student"
-    assert len(list(tmp_path.glob("answers-rise-*"))) == 2
-
-
-def test_a_student_that_is_asked_answers_from_an_engine(serial, job, monkeypatch, tmp_path):
-    """In float32 but for the last bits; in bfloat16 it is other answers, which are kept apart."""
-    pytest.importorskip("openvino")
-    monkeypatch.setattr(explain.job, "has_native_bfloat16", lambda: True)
-    few = {"limit": 5, "options": METHODS["rise"].options(num_masks=32), "ask": "student"}
-    eager, whole = (job("rise", engine, engine=engine, **few) for engine in ("eager", "openvino"))
-    low = job("rise", "low", precision="bfloat16", **few)
-    for one in (eager, whole, low):
-        for folder in tmp_path.glob("answers-rise-*" if one is whole else "nothing"):
-            shutil.rmtree(folder)  # torch's answers of the same questions
-        run("rise", one)
-    engines = [(Folder(one.out).finished() or {})["engine"] for one in (eager, whole, low)]
-    assert engines == ["eager-float32", "openvino-float32", "openvino-bfloat16"]
-    assert len(list(tmp_path.glob("answers-rise-*"))) == 2
-    for expected, found, near in zip(rows_of(eager.out), rows_of(whole.out), rows_of(low.out), strict=True):
-        if expected["error"] is None:
-            assert np.allclose(found["saliency"], expected["saliency"], atol=1e-5)
-            assert np.allclose(near["saliency"], expected["saliency"], atol=0.05)
-            assert found["student_passes"] == near["student_passes"] == 32
-
-
-@pytest.mark.parametrize(
-    ("ask", "prior", "least", "chosen"),
-    [
-        ("student", "none", 17, []),
-        ("student", "none", 16, ["logits"]),
-        ("teacher", "student", 33, []),
-        ("teacher", "student", 32, ["logits"]),
-        ("teacher", "none", 1, []),
-    ],
-)
-@pytest.mark.usefixtures("serial")
-def test_an_engine_is_for_many_questions_to_a_student(*, job, monkeypatch, ask, prior, least, chosen):
-    """Of two images; 8 questions each in the black box's place, 16 for a prior."""
-    found = []
-    monkeypatch.setattr(explain.job, "select_engine", lambda *_, name: found.append(name) or EAGER)
-    monkeypatch.setattr(explain.job, "GRAPH_QUERIES", least)
-    method = METHODS["gp_regression"].options(num_samples=8, prior=prior, prior_samples=16)
-    run("gp_regression", job("gp_regression", limit=2, ask=ask, options=method))
-    assert found == chosen
-
-
-def test_who_asks_nobody_asks_no_student(job):
-    with pytest.raises(ValueError, match="'cam' asks nobody; leave out --ask, which is for rise, lime, kernel_shap"):
-        run("cam", job("cam", ask="student"))
-    with pytest.raises(ValueError, match="--ask student needs the student; give --student RUN"):
-        run("rise", job("rise", ask="student", student=None))
-
-
-def test_a_prior_asks_the_student_beside_the_black_box_and_shares_its_answers(serial, job, tmp_path):
-    made = []
-    for out, prior in (("none", "none"), ("student", "student")):
-        options = METHODS["gp_regression"].options(num_samples=24, prior=prior, prior_samples=40)
-        run("gp_regression", job("gp_regression", out, limit=5, options=options))
-        made.append([row for row in rows_of(str(tmp_path / out)) if row["error"] is None])
-    assert len(made[0]) == len(made[1]) == 4
-    for alone, started in zip(*made, strict=True):
-        assert (alone["teacher_queries"], alone["student_passes"]) == (24, 0)
-        assert (started["teacher_queries"], started["student_passes"]) == (24, 40)
-    assert len(list(tmp_path.glob("answers-gp_regression-*"))) == 1
-
-
-def test_a_method_that_knows_its_doubt_stores_it_and_older_maps_are_read_beside_it(serial, job, tmp_path):
-    options = METHODS["gp_regression"].options(num_samples=24)
-    run("gp_regression", job("gp_regression", "maps", limit=5, options=options))
-    for row in rows_of(str(tmp_path / "maps")):
-        made = row["error"] is None
-        assert (len(row["saliency_std"]) == len(row["saliency"])) if made else row["saliency_std"] is None
-        assert not made or min(row["saliency_std"]) > 0
-    folder = Folder(str(tmp_path / "maps"))
-    (part,) = (name for name in folder.names() if name.endswith(".parquet"))
-    known = maps_of(folder.uri, ["nothing.png", *(row["image_id"] for row in rows_of(folder.uri))], "saliency_std")
-    assert len(known) == 4
-    before = pq.read_table(tmp_path / "maps" / part).drop_columns(["saliency_std"])
-    pq.write_table(before, tmp_path / "maps" / "part-older.parquet")
-    assert read_maps(folder.uri)["saliency_std"].null_count == len(before) + 1
-    run("gp_regression", job("gp_regression", "small", limit=5, options=options, map_cells=4))
-    assert "saliency_std" not in read_maps(str(tmp_path / "small")).column_names
-    run("lime", job("lime", "lime", limit=5, options=METHODS["lime"].options(num_samples=8)))
-    assert "saliency_std" not in read_maps(str(tmp_path / "lime")).column_names
-
-
-def with_readout(student: str, to: Path, seed: int = 0) -> str:
-    """Copy a student and give it a read-out that nobody fitted."""
-    shutil.copytree(student, to)
-    torch.manual_seed(seed)
-    loaded = load_student(str(to))
-    save_readout(str(to), new_readout(loaded.model), loaded, {})
-    return str(to)
-
-
-def test_the_read_out_is_a_map_and_a_prior_and_asks_no_more_than_without(serial, job, student, tmp_path):
-    reader = with_readout(student, tmp_path / "reader")
-    run("readout", job("readout", "map", limit=5, student=reader))
-    maps = [row for row in rows_of(str(tmp_path / "map")) if row["error"] is None]
-    assert [(row["teacher_queries"], row["student_passes"]) for row in maps] == [(0, 1)] * 4
-    assert {(row["map_height"], row["map_width"]) for row in maps} == {(28, 21)}
-    for out, prior in (("none", "none"), ("started", "readout")):
-        options = METHODS["gp_regression"].options(num_samples=24, prior=prior)
-        run("gp_regression", job("gp_regression", out, limit=5, options=options, student=reader))
-    found = [row for row in rows_of(str(tmp_path / "started")) if row["error"] is None]
-    assert [(row["teacher_queries"], row["student_passes"]) for row in found] == [(24, 1)] * 4
-    assert len(list(tmp_path.glob("answers-gp_regression-*"))) == 1
-
-
-def test_another_read_out_is_another_configuration(serial, job, student, tmp_path):
-    for seed in (0, 1):
-        reader = with_readout(student, tmp_path / f"reader{seed}", seed)
-        if seed == 0:
-            run("readout", job("readout", limit=5, student=reader))
-        else:
-            with pytest.raises(ValueError, match="readout_fingerprint"):
-                run("readout", job("readout", limit=5, student=reader))
-
-
-@pytest.mark.parametrize(("name", "options"), [("readout", {}), ("gp_regression", {"prior": "readout"})])
-def test_what_needs_a_read_out_is_refused_without_one(job, name, options):
-    with pytest.raises(ValueError, match="no read-out; python -m explain fit"):
-        run(name, job(name, options=METHODS[name].options(**options)))
-
-
-def test_a_prior_needs_the_student_and_the_black_box(job):
-    options = METHODS["gp_regression"].options(prior="student")
-    for wrong in ({"student": None}, {"ask": "student"}):
-        with pytest.raises(ValueError, match="--prior student needs --student RUN"):
-            run("gp_regression", job("gp_regression", options=options, **wrong))
-
-
-def test_rise_explains_no_student(job):
-    with pytest.raises(ValueError, match="--target is teacher, label, or a class index"):
-        run("rise", job("rise", target="student"))
-    with pytest.raises(ValueError, match="asks the black box; give --teacher"):
-        run("rise", job("rise", teacher=None))
 
 
 def test_a_job_that_came_to_nothing_says_so(serial, tmp_path, data, student, capsys):

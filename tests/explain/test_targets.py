@@ -1,6 +1,6 @@
 import pytest
 
-from explain.targets import choose_target
+from explain.plan import choose_target
 
 
 def choose(target, *, has_student=True, has_teacher=True, labels=(1, None), num_classes=10):

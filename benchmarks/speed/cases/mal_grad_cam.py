@@ -19,8 +19,7 @@ from benchmarks.speed.world import World
 from distill.student.model import ResCBAM
 from distill.teachers.engines.backends import EngineChoice, has_native_bfloat16, has_openvino
 from explain.compiled.select import compile_method
-from explain.methods.white_box.grad_cam import class_scores
-from explain.methods.white_box.hooks import activations, gradients
+from explain.methods.white_box.hooks import activations, class_scores, gradients
 from explain.methods.white_box.mal_grad_cam import mal_grad_cam
 
 LAYERS = ("layer2", "layer3", "layer4")

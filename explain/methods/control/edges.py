@@ -1,14 +1,17 @@
-"""Control: where the image has edges, which says nothing of any model."""
+"""Control: an edge detector, which knows nothing of any model."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explain.methods.options import EdgesOptions, takes_options
+
 SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
-def edges(model: object, images: Tensor, target: Tensor, *, sigma: float = 0.02) -> Tensor:
-    """Map the length of the Sobel gradient of the mean colour, smoothed by a Gaussian.
+@takes_options(EdgesOptions)
+def edges(model: object, images: Tensor, target: Tensor, options: EdgesOptions) -> Tensor:
+    """Map the length of the Sobel gradient of the mean color, smoothed by a Gaussian.
 
     An edge detector is what a map must beat to say more than where something is drawn (Adebayo et al. 2018).
 
@@ -16,7 +19,7 @@ def edges(model: object, images: Tensor, target: Tensor, *, sigma: float = 0.02)
         model: Not looked at.
         images: (B, 3, H, W).
         target: Not looked at.
-        sigma: Standard deviation of the smoothing as a share of the image's longer side; 0 does not smooth.
+        options: Standard deviation of the smoothing.
 
     Returns:
         (B, H, W) float32, at least zero.
@@ -24,7 +27,7 @@ def edges(model: object, images: Tensor, target: Tensor, *, sigma: float = 0.02)
     grey = F.pad(images.float().mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     kernel = images.new_tensor(SOBEL, dtype=torch.float32)
     length = F.conv2d(grey, torch.stack([kernel, kernel.T])[:, None]).norm(dim=1, keepdim=True)
-    radius_px = sigma * max(images.shape[2:])
+    radius_px = options.sigma * max(images.shape[2:])
     return (_smooth(length, radius_px) if radius_px else length)[:, 0]
 
 

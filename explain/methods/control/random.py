@@ -1,18 +1,24 @@
-"""The random control: a map that knows nothing. A method that does not beat it shows nothing."""
+"""Control: uniform noise. A method that does not beat it shows nothing."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from explain.methods.options import NoOptions, takes_options
 
-def random(model: nn.Module | None, images: Tensor, target: Tensor, *, seeds: Sequence[int]) -> Tensor:
+
+@takes_options(NoOptions)
+def random(
+    model: nn.Module | None, images: Tensor, target: Tensor, options: NoOptions, *, seeds: Sequence[int]
+) -> Tensor:
     """Draw every pixel from U[0, 1), each image from a generator of its own.
 
     Args:
         model: Ignored.
         images: (B, 3, H, W); only the shape counts.
         target: Ignored.
+        options: None.
         seeds: One for each image; see `explain.seeds.image_seed`.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Gaussian-process regression of answers on masks: which weights of an image's cells explain what a black box said.
+"""Gaussian-process regression of responses on masks: which weights of an image's cells explain a black box.
 
-Answers y to masks M, (N,) and (N, cells), are taken as linear in the masks, with noise:
+Responses y to masks M, (N,) and (N, cells), are taken as linear in the masks, with noise:
 
     y = H b + M w + e,    w ~ N(0, s C),    e ~ N(0, s l I)
 
@@ -95,7 +95,7 @@ class Cells:
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """What the answers say of the pixels' weights."""
+    """Posterior distribution of the pixels' weights."""
 
     mean: np.ndarray
     """(h * w,), in the units of the answers; the prior's part included."""
@@ -109,7 +109,7 @@ class Posterior:
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """Another model's view of the same image (autoregressive co-kriging, Kennedy and O'Hagan 2000)."""
+    """Another model's map of the same image (autoregressive co-kriging, Kennedy and O'Hagan 2000)."""
 
     responses: np.ndarray
     """What it says to the same masks, (N,)."""

@@ -1,15 +1,15 @@
-"""A map from few questions: Gaussian-process regression of what the black box says of superpixels shown and hidden.
+"""Map from few queries: Gaussian-process regression of the responses to images with some superpixels hidden.
 
-RISE spends thousands of questions because it averages: each answer counts by itself, for the cells of its own mask.
-Here all answers are explained together, by weights that are alike in near cells and in superpixels of several scales.
-All questions follow from (seed, number), so a smaller budget's are the first of a larger one's.
+RISE needs thousands of queries because it averages: each response counts by itself, for the cells of its own mask. Here
+all responses are explained together, by weights that are alike in near cells and in superpixels of several scales.
+All queries follow from (seed, number), so a smaller budget's are the first of a larger one's.
 """
 
 import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distill.perturb.superpixels import Substrate, blur, hidden, superpixels
 from explain.methods.grid import grid_size
+from explain.methods.options import GpRegressionOptions, takes_options
 from explain.methods.query.gaussian_process import Cells, Posterior, Prior, Spectra, regress
 from explain.methods.query.queries import Queries
 from explain.methods.query.rise import rank_correlation
@@ -36,28 +37,23 @@ black box's answers, and at its worst says where objects usually are."""
 LEAST_ODDS = 0.01
 """Added to a probability and to its complement, so that those of 0 and 1 have odds that are a number."""
 
-FIRST_LOOK = 32
-"""Questions at which `settled` is looked at for the first time; then at each doubling."""
+FIRST_TEST = 32
+"""Queries after which `settled` is tested for the first time; then at each doubling."""
 
 MASKS_AT_ONCE = 64
 """Masks in memory: 13 MB at 224 px, whatever the budget."""
 
 
+@takes_options(GpRegressionOptions)
 def gp_regression_with_std(
     model: Queries,
     images: Tensor,
     target: Tensor,
+    options: GpRegressionOptions,
     *,
     seeds: Sequence[int],
     student: Queries | None = None,
     start: Tensor | None = None,
-    num_samples: int = 200,
-    num_segments: tuple[int, ...] = (20, 50, 100),
-    compactness: float = 10.0,
-    substrate: Literal["blur", "mean", "both"] = "both",
-    prior: Literal["none", "student", "readout"] = "none",
-    prior_samples: int = 1000,
-    settled: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Explain the target's probability by weights of cells, a Gaussian process: their posterior mean and deviation.
 
@@ -69,20 +65,12 @@ def gp_regression_with_std(
 
     Args:
         model: The black box.
-        images: (B, 3, H, W), normalised for it.
+        images: (B, 3, H, W), normalized for it.
         target: (B,) class indices.
+        options: Queries, superpixels, baseline, prior and early stopping.
         seeds: One for each image. Fewer samples are the first of more.
-        student: Answers as the prior `student`; asked for nothing where it is another.
+        student: Answers for the prior `student`, at least `num_samples` queries; not queried with another prior.
         start: (B, h, w), any size: the map that the prior `readout` starts from.
-        num_samples: Questions per image.
-        num_segments: For each scale, about how many superpixels.
-        compactness: Of the superpixels, weight of nearness against colour.
-        substrate: What hidden superpixels become: a blurred image, the data's mean colour, or each for half of them.
-        prior: Where the map starts from, as far as the answers agree: nothing, the student's map of the same kind,
-            or `start`.
-        prior_samples: Questions to the student for its map, per image; at least `num_samples` are asked.
-        settled: Stop, at 64 questions or a doubling, once the map's rank correlation with the map at half of the
-            questions is at least this; 0 never stops early.
 
     Returns:
         The map, (B, h, w) float32 at `CUT_PX` along the longer side (or the image's own size, if that is smaller), of
@@ -91,45 +79,59 @@ def gp_regression_with_std(
     """
     maps, stds = [], []
     for i, image in enumerate(images):
-        views = Views.of(image, num_segments, compactness, substrate, seeds[i])
-        makers: Sequence[Callable[[Evidence], Prior] | None] = [None] * len(LINKS)
-        if prior == "student":
+        views, goal = Views.of(image, options, seeds[i]), int(target[i])
+        priors: Sequence[Callable[[Evidence], Prior] | None] = [None] * len(LINKS)
+        if options.prior == "student":
             assert student is not None, "Job.check lets no such job through"
-            asked = views.query(student, i, max(num_samples, prior_samples), int(target[i]))
-            spectra = Spectra.of(views.cells, asked.masks, asked.effects)
-            makers = [views.prior_of(asked.linked(link), spectra) for link in LINKS]
-        elif prior == "readout":
+            queried = views.query(student, i, max(options.num_samples, options.prior_samples), goal)
+            spectra = Spectra.of(views.cells, queried.masks, queried.effects)
+            priors = [views.prior_of(queried.linked(link), spectra) for link in LINKS]
+        elif options.prior == "readout":
             assert start is not None, "Job.check lets no such job through"
-            makers = [views.prior_at(start[i])] * len(LINKS)
-        found, before = None, None
-        for budget in _budgets(num_samples) if settled else (num_samples,):
-            evidence = views.query(model, i, budget, int(target[i]))
-            spectra = Spectra.of(views.cells, evidence.masks, evidence.effects)
-            pairs = zip(LINKS, makers, strict=True)
-            found = views.averaged([views.regress(evidence.linked(link), spectra, make) for link, make in pairs])
-            if before is not None and rank_correlation(before, found[0]) >= settled:
-                break
-            before = found[0]
-        assert found is not None, "there is one budget at least"
-        maps.append(found[0])
-        stds.append(found[1])
+            priors = [views.prior_at(start[i])] * len(LINKS)
+        query = functools.partial(views.query, model, i, target=goal)
+        saliency, std = _regress_until_settled(views, query, priors, options)
+        maps.append(saliency)
+        stds.append(std)
     return torch.stack(maps), torch.stack(stds)
 
 
+def _regress_until_settled(
+    views: "Views",
+    query: "Callable[[int], Evidence]",
+    priors: "Sequence[Callable[[Evidence], Prior] | None]",
+    options: GpRegressionOptions,
+) -> tuple[Tensor, Tensor]:
+    """Regress on more and more responses of one image until the map's ranking is settled, or all are there."""
+    before = None
+    for budget in _budgets(options.num_samples) if options.settled else (options.num_samples,):
+        evidence = query(budget)
+        spectra = Spectra.of(views.cells, evidence.masks, evidence.effects)
+        pairs = zip(LINKS, priors, strict=True)
+        saliency, std = views.averaged([views.regress(evidence.linked(link), spectra, prior) for link, prior in pairs])
+        if before is not None and rank_correlation(before, saliency) >= options.settled:
+            break
+        before = saliency
+    return saliency, std  # pyright: ignore[reportPossiblyUnboundVariable] - there is one budget at least
+
+
 def _budgets(num_samples: int) -> list[int]:
-    """List the numbers of questions at which a ranking is looked at: `FIRST_LOOK`, its doublings, and all."""
-    doublings = itertools.takewhile(lambda num: num < num_samples, (FIRST_LOOK * 2**k for k in itertools.count()))
+    """List the numbers of queries after which the ranking is tested: `FIRST_TEST`, its doublings, and all."""
+    doublings = itertools.takewhile(lambda num: num < num_samples, (FIRST_TEST * 2**k for k in itertools.count()))
     return [*doublings, num_samples]
 
 
-def gp_regression(model: Queries, images: Tensor, target: Tensor, **options: Any) -> Tensor:
-    """Return the map of `gp_regression_with_std` alone, (B, h, w); it says what the options are."""
-    return gp_regression_with_std(model, images, target, **options)[0]
+@takes_options(GpRegressionOptions)
+def gp_regression(
+    model: Queries, images: Tensor, target: Tensor, options: GpRegressionOptions, **inputs: Any
+) -> Tensor:
+    """Return the map of `gp_regression_with_std` alone, (B, h, w); its arguments are the same."""
+    return gp_regression_with_std(model, images, target, options, **inputs)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was said of an image's frames."""
+    """Masks of an image's frames and the responses to them."""
 
     masks: np.ndarray
     """Which cells each showed, (N, cells) in [0, 1]."""
@@ -157,19 +159,13 @@ class Views:
     """What all of it follows from."""
 
     @classmethod
-    def of(
-        cls,
-        image: Tensor,
-        num_segments: Sequence[int],
-        compactness: float,
-        substrate: Literal["blur", "mean", "both"],
-        seed: int,
-    ) -> "Views":
-        """Cut the image at each scale and make its substrates."""
+    def of(cls, image: Tensor, options: GpRegressionOptions, seed: int) -> "Views":
+        """Cut the image at each scale and make its baselines."""
         scales = tuple(
-            superpixels(image, num_segments=num, compactness=compactness, longest_px=CUT_PX) for num in num_segments
+            superpixels(image, num_segments=num, compactness=options.compactness, longest_px=CUT_PX)
+            for num in options.num_segments
         )
-        names: tuple[Substrate, ...] = ("blur", "mean") if substrate == "both" else (substrate,)
+        names: tuple[Substrate, ...] = ("blur", "mean") if options.substrate == "both" else (options.substrate,)
         return cls(
             image=image, others=tuple(hidden(image, scales[0], name) for name in names), scales=scales, seed=seed
         )

@@ -8,23 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.perturb.superpixels import Substrate, compose, hidden, paint, superpixels
+from distill.perturb.superpixels import compose, hidden, paint, superpixels
+from explain.methods.options import KernelShapOptions, takes_options
 from explain.methods.query.queries import Queries
 
 LEAST_SINGULAR = 0.2
 """Smallest singular value of the regression that counts, as a share of the largest."""
 
 
+@takes_options(KernelShapOptions)
 def kernel_shap(
-    model: Queries,
-    images: Tensor,
-    target: Tensor,
-    *,
-    seeds: Sequence[int],
-    num_samples: int = 1000,
-    num_segments: int = 50,
-    compactness: float = 10.0,
-    substrate: Substrate = "segment_mean",
+    model: Queries, images: Tensor, target: Tensor, options: KernelShapOptions, *, seeds: Sequence[int]
 ) -> Tensor:
     """Share the target's probability among superpixels as Shapley values; a pixel gets its superpixel's.
 
@@ -35,22 +29,19 @@ def kernel_shap(
 
     Args:
         model: The black box.
-        images: (B, 3, H, W), normalised for it.
+        images: (B, 3, H, W), normalized for it.
         target: (B,) class indices.
+        options: Most samples, superpixels and baseline.
         seeds: One for each image. Fewer samples are the first of more.
-        num_samples: Questions per image, at most.
-        num_segments: About how many superpixels.
-        compactness: Of the superpixels, weight of nearness against colour.
-        substrate: What hidden superpixels become.
 
     Returns:
         (B, H, W) float32, of either sign, in units of probability: constant where there is one superpixel only.
     """
     maps = []
     for i, image in enumerate(images):
-        segments = superpixels(image, num_segments=num_segments, compactness=compactness)
-        samples = coalitions(seeds[i], num_samples, int(segments.max()) + 1)
-        frames = functools.partial(_frames, image, hidden(image, segments, substrate), segments, samples)
+        segments = superpixels(image, num_segments=options.num_segments, compactness=options.compactness)
+        samples = coalitions(seeds[i], options.num_samples, int(segments.max()) + 1)
+        frames = functools.partial(_frames, image, hidden(image, segments, options.substrate), segments, samples)
         responses = model.query(i, range(len(samples)), frames, int(target[i]))
         values = shapley_values(samples.numpy(), responses.double().numpy())
         maps.append(paint(torch.from_numpy(values), segments))

@@ -1,4 +1,4 @@
-"""LIME (Ribeiro et al. 2016): a linear model of what the black box says when superpixels are hidden."""
+"""LIME (Ribeiro et al. 2016): a linear model of the black box's responses to images with hidden superpixels."""
 
 import functools
 from collections.abc import Sequence
@@ -7,25 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.perturb.superpixels import Substrate, compose, hidden, paint, superpixels
+from distill.perturb.superpixels import compose, hidden, paint, superpixels
+from explain.methods.options import LimeOptions, takes_options
 from explain.methods.query.queries import Queries
 
 RIDGE = 1.0
 """L2 penalty of the linear model, as the `lime` package has it."""
 
 
-def lime(
-    model: Queries,
-    images: Tensor,
-    target: Tensor,
-    *,
-    seeds: Sequence[int],
-    num_samples: int = 1000,
-    num_segments: int = 50,
-    compactness: float = 10.0,
-    kernel_width: float = 0.25,
-    substrate: Substrate = "segment_mean",
-) -> Tensor:
+@takes_options(LimeOptions)
+def lime(model: Queries, images: Tensor, target: Tensor, options: LimeOptions, *, seeds: Sequence[int]) -> Tensor:
     """Fit the target's probability by the presence of superpixels near the image; a pixel gets its superpixel's weight.
 
     Sample 0 shows all superpixels, every other one each with probability one half. Samples z count by
@@ -34,25 +25,21 @@ def lime(
 
     Args:
         model: The black box.
-        images: (B, 3, H, W), normalised for it.
+        images: (B, 3, H, W), normalized for it.
         target: (B,) class indices.
+        options: Number of samples, superpixels, kernel and baseline.
         seeds: One for each image. Fewer samples are the first of more.
-        num_samples: Questions per image.
-        num_segments: About how many superpixels.
-        compactness: Of the superpixels, weight of nearness against colour.
-        kernel_width: In units of the cosine distance.
-        substrate: What hidden superpixels become.
 
     Returns:
         (B, H, W) float32, of either sign, in units of probability; all zero where there is one superpixel only.
     """
     maps = []
     for i, image in enumerate(images):
-        segments = superpixels(image, num_segments=num_segments, compactness=compactness)
-        samples = presence(seeds[i], num_samples, int(segments.max()) + 1)
-        frames = functools.partial(_frames, image, hidden(image, segments, substrate), segments, samples)
-        responses = model.query(i, range(num_samples), frames, int(target[i]))
-        weights = local_weights(samples.numpy(), responses.double().numpy(), kernel_width=kernel_width)
+        segments = superpixels(image, num_segments=options.num_segments, compactness=options.compactness)
+        samples = presence(seeds[i], options.num_samples, int(segments.max()) + 1)
+        frames = functools.partial(_frames, image, hidden(image, segments, options.substrate), segments, samples)
+        responses = model.query(i, range(options.num_samples), frames, int(target[i]))
+        weights = local_weights(samples.numpy(), responses.double().numpy(), kernel_width=options.kernel_width)
         maps.append(paint(torch.from_numpy(weights), segments))
     return torch.stack(maps)
 

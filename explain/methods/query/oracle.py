@@ -1,12 +1,11 @@
-"""The ceiling of the games: the best order of patches that a direct search on the black box finds for an image.
+"""Upper bound of a game: the best order of patches that a direct search on the black box finds for an image.
 
-It asks what the games ask and keeps what scores. So it bounds what a map can reach, and explains nothing itself: what
-moves the probability most may be noise that only this black box reads.
+It queries the frames of the game itself and keeps the order that scores best. So it bounds what a map can reach, and
+explains nothing: what moves the probability most may be noise that only this black box sees.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,10 +13,11 @@ from torch import Tensor
 
 from distill.perturb.patches import patch_numbers, rise_blur
 from distill.perturb.superpixels import compose
+from explain.methods.options import OracleOptions, takes_options
 from explain.methods.query.queries import Queries
 
 CANDIDATES = 8
-"""Patches that each step of the greedy walk asks for: those that did best when they were last asked for."""
+"""Patches that each step of the greedy walk tries: those that did best when they were last tried."""
 
 LENGTHS = (2, 4, 8, 16, 32)
 """Patches of a walk within which two runs change places, from sweep to sweep."""
@@ -26,44 +26,34 @@ Ask = Callable[[np.ndarray], np.ndarray | None]
 """Which patches are hidden, (M, P) bool -> what that costs, (M,), lower is better; None where the budget is spent."""
 
 
-def oracle(
-    model: Queries,
-    images: Tensor,
-    target: Tensor,
-    *,
-    seeds: Sequence[int],
-    game: Literal["deletion", "insertion"] = "deletion",
-    grid: int = 14,
-    num_queries: int = 4000,
-) -> Tensor:
+@takes_options(OracleOptions)
+def oracle(model: Queries, images: Tensor, target: Tensor, options: OracleOptions, *, seeds: Sequence[int]) -> Tensor:
     """Search for the order of patches with the least area under the deletion curve, or the most under insertion's.
 
-    Both games are walks from the image to what hides it, a patch at a time: zero (the mean colour) in deletion, RISE's
+    Both games are walks from the image to what hides it, a patch at a time: zero (the mean color) in deletion, RISE's
     blur in insertion, which goes that way backwards. The first walk is greedy. Then runs of patches change places, and
     stay so where the mean probability along the walk is better for it, until the budget is spent.
 
     Args:
         model: The black box.
-        images: (B, 3, H, W), normalised for it.
+        images: (B, 3, H, W), normalized for it.
         target: (B,) class indices.
-        seeds: One for each image. The questions of a smaller budget are the first of a larger one's.
-        game: What is searched for; maps of one are no ceiling of the other.
-        grid: Patches along each side, at most one for each pixel.
-        num_queries: Questions per image, at most.
+        options: Game, patches along each side (at most one for each pixel), and most queries per image.
+        seeds: One for each image. The queries of a smaller budget are the first of a larger one's.
 
     Returns:
         (B, H, W) float32: 1 for the patch that the game changes first, down to 0 for the last, evenly spaced.
     """
-    size = (images.shape[2], images.shape[3])
+    size, grid, num_queries = (images.shape[2], images.shape[3]), options.grid, options.num_queries
     numbers = patch_numbers(size, (min(grid, size[0]), min(grid, size[1]))).to(images.device)
     num_patches = int(numbers.max()) + 1
     maps = []
     for i, image in enumerate(images):
-        other, sign = (torch.zeros_like(image), 1.0) if game == "deletion" else (rise_blur(image), -1.0)
+        other, sign = (torch.zeros_like(image), 1.0) if options.game == "deletion" else (rise_blur(image), -1.0)
         shown = functools.partial(compose, image, other, numbers)
         ask = _asking(functools.partial(model.query, i, target=int(target[i])), shown, sign, num_queries)
         walk = better_walk(ask, greedy_walk(ask, num_patches), np.random.default_rng(seeds[i]), num_sweeps=num_queries)
-        order = walk if game == "deletion" else walk[::-1]
+        order = walk if options.game == "deletion" else walk[::-1]
         values = np.empty(num_patches, dtype=np.float32)
         values[order] = np.linspace(1, 0, num_patches)
         maps.append(torch.from_numpy(values).to(images.device)[numbers])

@@ -1,4 +1,4 @@
-"""RISE (Petsiuk et al. 2018): what the black box says of the image under random masks, and nothing else.
+"""RISE (Petsiuk et al. 2018): random masks weighted by the black box's responses to the masked image.
 
 A mask is a coarse grid of zeros and ones, up-sampled and shifted. All of it follows from (seed, number), so that an
 image's map is the same alone, in any batch and on any worker, and a smaller budget's masks are a larger one's first.
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distill.perturb.rise_masks import rise_masks
+from explain.methods.options import RiseOptions, takes_options
 from explain.methods.query.queries import Queries
 
 MASKS_AT_ONCE = 64
@@ -20,66 +21,48 @@ FIRST_CHECK = 256
 """Masks before `settled` is looked at for the first time; then at each doubling."""
 
 
-def rise(
-    model: Queries,
-    images: Tensor,
-    target: Tensor,
-    *,
-    seeds: Sequence[int],
-    num_masks: int = 4000,
-    num_cells: int = 7,
-    keep_probability: float = 0.5,
-    antithetic: bool = False,
-    centred: bool = False,
-    settled: float = 0.0,
-) -> Tensor:
-    """Weigh random masks by what is left of the target's probability (Petsiuk et al. 2018, eq. 6).
+@takes_options(RiseOptions)
+def rise(model: Queries, images: Tensor, target: Tensor, options: RiseOptions, *, seeds: Sequence[int]) -> Tensor:
+    """Weight random masks by the target's probability on the masked image (Petsiuk et al. 2018, eq. 6).
 
-    With masks m_1 ... m_N and answers p_i = f(image * m_i), the published map is sum_i p_i m_i / (N keep_probability),
-    the centred one sum_i (p_i - mean p) m_i / (N keep_probability), which spends no query on learning the mean.
+    With masks m_1 ... m_N and responses p_i = f(image * m_i), the published map is
+    sum_i p_i m_i / (N keep_probability), and the centred one, which spends no query on learning the mean,
+    sum_i (p_i - mean p) m_i / (N keep_probability).
 
     Args:
         model: The black box.
-        images: (B, 3, H, W), normalised for it: a masked pixel is zero there, the mean colour.
+        images: (B, 3, H, W), normalized for it: a masked pixel is zero there, the mean color.
         target: (B,) class indices.
+        options: Number and kind of masks.
         seeds: One for each image; its masks depend on nothing else.
-        num_masks: N.
-        num_cells: s, cells of a mask along each side.
-        keep_probability: Probability of a cell to be shown.
-        antithetic: Every second mask is its predecessor's complement; for a keep_probability of one half.
-        centred: Take the mean of the answers off.
-        settled: Stop, at 512 masks or a doubling, once the map's rank correlation with the map at half of the masks is
-            at least this; 0 never stops early.
 
     Returns:
         (B, H, W) float32; at least zero where published, of either sign where centred.
 
-    Raises:
-        ValueError: For antithetic masks whose complement has another distribution.
     """
-    if antithetic and keep_probability != 0.5:
-        raise ValueError(
-            f"antithetic masks need keep_probability 0.5, not {keep_probability}: else a complement has another share"
-        )
     size = (images.shape[2], images.shape[3])
     shown = functools.partial(
-        rise_masks, size=size, num_cells=num_cells, keep_probability=keep_probability, antithetic=antithetic
+        rise_masks,
+        size=size,
+        num_cells=options.num_cells,
+        keep_probability=options.keep_probability,
+        antithetic=options.antithetic,
     )
     maps = []
     for i, image in enumerate(images):
         make = functools.partial(shown, seed=seeds[i], device=image.device)
         mean = _Mean(size, image.device)
         before = None
-        for numbers in _chunks(num_masks):
+        for numbers in _chunks(options.num_masks):
             masks = make(numbers)
             frames = functools.partial(_masked, image, masks, numbers.start)
             mean.add(masks, model.query(i, numbers, frames, int(target[i])))
-            if settled and _is_check(numbers.stop):
-                now = mean.map(centred=centred)
-                if before is not None and rank_correlation(before, now) >= settled:
+            if options.settled and _is_check(numbers.stop):
+                now = mean.map(centred=options.centred)
+                if before is not None and rank_correlation(before, now) >= options.settled:
                     break
                 before = now
-        maps.append((mean.map(centred=centred) / keep_probability).float())
+        maps.append((mean.map(centred=options.centred) / options.keep_probability).float())
     return torch.stack(maps)
 
 

@@ -1,27 +1,25 @@
-"""CAM (Zhou et al. 2016): the last feature maps, weighed by the classifier's own weights."""
+"""CAM (Zhou et al. 2016): the last feature maps weighted by the classifier's own weights; no gradient."""
 
 import torch
 from torch import Tensor, nn
 
-from explain.methods.white_box.grad_cam import class_scores
-from explain.methods.white_box.hooks import activations, find_modules, require_eval
+from explain.methods.options import CamOptions, takes_options
+from explain.methods.white_box.hooks import activations, class_scores, find_modules, require_eval
 from explain.methods.white_box.layer_maps import upsample
 
 
-def cam(
-    model: nn.Module, images: Tensor, target: Tensor, *, target_layer: str = "layer4", classifier: str = "fc"
-) -> Tensor:
-    """Weigh the last feature maps A^k by the classifier's weights: sum_k w_k^c A^k (Zhou et al. 2016, eq. 2).
+@takes_options(CamOptions)
+def cam(model: nn.Module, images: Tensor, target: Tensor, options: CamOptions) -> Tensor:
+    """Weight the last feature maps A^k by the classifier's weights: sum_k w_k^c A^k (Zhou et al. 2016, eq. 2).
 
     Signed, as published: what is evidence against the class is below zero. Its positive part is Grad-CAM of that
     layer times the number of its places, h w.
 
     Args:
         model: A classifier in eval mode that pools `target_layer` over space and then applies one linear layer.
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: (B,) class indices.
-        target_layer: Name of the last module with an output (B, K, h, w).
-        classifier: Name of the linear layer behind the pooling.
+        options: Names of the last layer and of the classifier.
 
     Returns:
         (B, H, W) float32, of either sign, in the units of the logits.
@@ -31,6 +29,7 @@ def cam(
             model in training mode.
     """
     require_eval(model)
+    target_layer, classifier = options.target_layer, options.classifier
     (linear,) = find_modules(model, [classifier])
     weight = getattr(linear, "weight", None)  # of nn.Linear, or of what a torch.export archive has in its place
     if not isinstance(weight, Tensor) or weight.ndim != 2:

@@ -1,12 +1,11 @@
-"""Grad-CAM++ (Chattopadhyay et al. 2018): Grad-CAM whose channel weights favour places with a positive gradient."""
+"""Grad-CAM++ (Chattopadhyay et al. 2018): Grad-CAM whose channel weights favor places with a positive gradient."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explain.methods.white_box.grad_cam import ClassScore, class_scores
-from explain.methods.white_box.hooks import activations, gradients, require_eval
-from explain.methods.white_box.layer_maps import upsample
+from explain.methods.options import GradCamOptions, takes_options
+from explain.methods.white_box.hooks import gradient_cam
 
 EPSILON = 1e-6
 """Added to the denominator of alpha, which is zero where the gradient is."""
@@ -28,22 +27,20 @@ def plus_plus_weights(activation: Tensor, gradient: Tensor) -> Tensor:
     return (alpha * F.relu(gradient)).sum(dim=(2, 3))
 
 
-def grad_cam_pp(
-    model: nn.Module,
-    images: Tensor,
-    target: Tensor,
-    *,
-    target_layer: str = "layer4",
-    class_score: ClassScore = "logit",
-) -> Tensor:
+def plus_plus_map(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Compute ReLU(sum_k w_k A^k) of (B, K, h, w): (B, h, w)."""
+    return F.relu(torch.einsum("bkhw,bk->bhw", activation, plus_plus_weights(activation, gradient)))
+
+
+@takes_options(GradCamOptions)
+def grad_cam_pp(model: nn.Module, images: Tensor, target: Tensor, options: GradCamOptions) -> Tensor:
     """Map what raises the class score: ReLU(sum_k w_k A^k) with the weights of `plus_plus_weights`.
 
     Args:
         model: A classifier in eval mode, (B, 3, H, W) -> logits (B, K).
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: (B,) class indices.
-        target_layer: Name of any module with an output (B, K, h, w).
-        class_score: What is differentiated: the target's logit, or its softmax probability.
+        options: Layer and class score.
 
     Returns:
         (B, H, W) float32, at least zero.
@@ -51,11 +48,11 @@ def grad_cam_pp(
     Raises:
         ValueError: For an unknown layer or target, or a model in training mode.
     """
-    require_eval(model)
-    with torch.enable_grad(), activations(model, [target_layer]) as kept:
-        grads = gradients(class_scores(model(images), target, class_score), kept)
-    with torch.no_grad():
-        activation = kept[target_layer]
-        weights = plus_plus_weights(activation, grads[target_layer])
-        weighed = F.relu(torch.einsum("bkhw,bk->bhw", activation, weights))
-        return upsample(weighed.float(), (images.shape[2], images.shape[3]))
+    return gradient_cam(
+        model,
+        images,
+        target,
+        target_layer=options.target_layer,
+        class_score=options.class_score,
+        formula=plus_plus_map,
+    )

@@ -1,30 +1,26 @@
-"""LayerCAM (Jiang et al. 2021): each place of a layer weighed by its own gradient, fit for early, fine layers too."""
+"""LayerCAM (Jiang et al. 2021): each place of a layer weighted by its own gradient; fit for early, fine layers too."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explain.methods.white_box.grad_cam import ClassScore, class_scores
-from explain.methods.white_box.hooks import activations, gradients, require_eval
-from explain.methods.white_box.layer_maps import upsample
+from explain.methods.options import GradCamOptions, takes_options
+from explain.methods.white_box.hooks import gradient_cam
 
 
-def layer_cam(
-    model: nn.Module,
-    images: Tensor,
-    target: Tensor,
-    *,
-    target_layer: str = "layer4",
-    class_score: ClassScore = "logit",
-) -> Tensor:
+def layer_map(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Compute ReLU(sum_k ReLU(g_ij^k) A_ij^k) of (B, K, h, w): (B, h, w)."""
+    return F.relu((F.relu(gradient) * activation).sum(dim=1))
+
+
+@takes_options(GradCamOptions)
+def layer_cam(model: nn.Module, images: Tensor, target: Tensor, options: GradCamOptions) -> Tensor:
     """Map what raises the class score: ReLU(sum_k ReLU(g_ij^k) A_ij^k) (Jiang et al. 2021, eqs. 5 to 7).
 
     Args:
         model: A classifier in eval mode, (B, 3, H, W) -> logits (B, K).
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: (B,) class indices.
-        target_layer: Name of any module with an output (B, K, h, w).
-        class_score: What is differentiated: the target's logit, or its softmax probability.
+        options: Layer and class score.
 
     Returns:
         (B, H, W) float32, at least zero.
@@ -32,9 +28,11 @@ def layer_cam(
     Raises:
         ValueError: For an unknown layer or target, or a model in training mode.
     """
-    require_eval(model)
-    with torch.enable_grad(), activations(model, [target_layer]) as kept:
-        grads = gradients(class_scores(model(images), target, class_score), kept)
-    with torch.no_grad():
-        weighed = F.relu((F.relu(grads[target_layer]) * kept[target_layer]).sum(dim=1))
-        return upsample(weighed.float(), (images.shape[2], images.shape[3]))
+    return gradient_cam(
+        model,
+        images,
+        target,
+        target_layer=options.target_layer,
+        class_score=options.class_score,
+        formula=layer_map,
+    )

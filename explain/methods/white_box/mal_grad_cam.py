@@ -1,18 +1,13 @@
 """MAL-Grad-CAM, the paper's map: where the student attends, times what raises the class score."""
 
-from collections.abc import Sequence
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from explain.methods.white_box.grad_cam import ClassScore
-from explain.methods.white_box.hooks import require_eval
-from explain.methods.white_box.layer_maps import Normalise, sum_over_layers
-from explain.methods.white_box.matt import Collapse, Sign, attention_maps
-from explain.methods.white_box.ml_grad_cam import layer_cams
-
-Normalisation = Literal["softmax", "none"]
+from explain.methods.options import MalGradCamOptions, takes_options
+from explain.methods.white_box.grad_cam import class_activation_map
+from explain.methods.white_box.hooks import gradient_cams
+from explain.methods.white_box.layer_maps import sum_over_layers
+from explain.methods.white_box.matt import attention_maps
 
 
 def softmax_over_pixels(raw: Tensor) -> Tensor:
@@ -30,19 +25,8 @@ def softmax_over_pixels(raw: Tensor) -> Tensor:
     return raw.double().flatten(1).softmax(dim=1).view(raw.shape).float()
 
 
-def mal_grad_cam(
-    model: nn.Module,
-    images: Tensor,
-    target: Tensor,
-    *,
-    target_layers: Sequence[str] = ("layer2", "layer3", "layer4"),
-    class_score: ClassScore = "logit",
-    normalise_cams: Normalise = "min_max",
-    sign: Sign = "absolute",
-    collapse: Collapse = "mean",
-    normalise_attention: Normalise = "min_max",
-    normalisation: Normalisation = "softmax",
-) -> Tensor:
+@takes_options(MalGradCamOptions)
+def mal_grad_cam(model: nn.Module, images: Tensor, target: Tensor, options: MalGradCamOptions) -> Tensor:
     """Multiply attention by what raises the class: softmax(MATT * ML-Grad-CAM) over pixels (eq. 9).
 
     The softmax is monotone: it changes no ranking of pixels, so no game that uses ranks only. Of min-max layers'
@@ -51,15 +35,9 @@ def mal_grad_cam(
 
     Args:
         model: A student in eval mode, (B, 3, H, W) -> logits (B, K), with attention modules named `*.cbam`.
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: (B,) class indices.
-        target_layers: Layers of ML-Grad-CAM.
-        class_score: What is differentiated: the target's logit, or its softmax probability.
-        normalise_cams: "min_max" scales each layer's Grad-CAM to [0, 1] before the sum.
-        sign: Sign of the attention maps, as in `matt`.
-        collapse: How their channels become one, as in `matt`.
-        normalise_attention: "min_max" scales each attention map to [0, 1] before the sum.
-        normalisation: "none" returns the product; "softmax" takes the softmax over pixels, as the paper writes.
+        options: Those of `ml_grad_cam` and `matt`, and whether the softmax over pixels is taken.
 
     Returns:
         (B, H, W) float32; after "softmax" in [0, 1] with sum one, else of either sign.
@@ -67,11 +45,17 @@ def mal_grad_cam(
     Raises:
         ValueError: For an unknown layer or target, a model without CBAM, or a model in training mode.
     """
-    require_eval(model)
     size = (images.shape[2], images.shape[3])
-    with attention_maps(model, sign=sign, collapse=collapse) as attention:
-        cams = layer_cams(model, images, target, target_layers=target_layers, class_score=class_score)
+    with attention_maps(model, sign=options.sign, collapse=options.collapse) as attention:
+        cams = gradient_cams(
+            model,
+            images,
+            target,
+            target_layers=options.target_layers,
+            class_score=options.class_score,
+            formula=class_activation_map,
+        )
     with torch.no_grad():
-        matt = sum_over_layers(list(attention.values()), size, normalise=normalise_attention)
-        raw = matt.double() * sum_over_layers(cams, size, normalise=normalise_cams).double()
-        return softmax_over_pixels(raw) if normalisation == "softmax" else raw.float()
+        matt = sum_over_layers(list(attention.values()), size, normalise=options.normalise_attention)
+        raw = matt.double() * sum_over_layers(cams, size, normalise=options.normalise_cams).double()
+        return softmax_over_pixels(raw) if options.normalisation == "softmax" else raw.float()

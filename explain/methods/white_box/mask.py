@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explain.methods.white_box.grad_cam import class_scores
-from explain.methods.white_box.hooks import require_eval
+from explain.methods.options import MaskOptions, takes_options
+from explain.methods.white_box.hooks import class_scores, require_eval
 from explain.methods.white_box.layer_maps import upsample
 
 Perturbation = Literal["constant", "noise", "blur"]
@@ -16,25 +16,13 @@ Perturbation = Literal["constant", "noise", "blur"]
 BLUR_SIGMA = 10 / 224
 """Standard deviation of the blur as a share of the image's longer side, the authors' 10 px at 224 px."""
 NOISE = 0.2
-"""Standard deviation of the noise around the mean colour, in units of the normalised image."""
+"""Standard deviation of the noise around the mean color, in units of the normalized image."""
 LEARNING_RATE = 0.1
 """Of Adam, as the authors have it."""
 
 
-def mask(
-    model: nn.Module,
-    images: Tensor,
-    target: Tensor,
-    *,
-    seeds: Sequence[int],
-    perturbation: Perturbation = "blur",
-    num_iterations: int = 300,
-    mask_size: int = 28,
-    l1: float = 0.01,
-    total_variation: float = 0.2,
-    beta: float = 3.0,
-    jitter: float = 4 / 224,
-) -> Tensor:
+@takes_options(MaskOptions)
+def mask(model: nn.Module, images: Tensor, target: Tensor, options: MaskOptions, *, seeds: Sequence[int]) -> Tensor:
     """Learn m in [0, 1], one where the image stays, and return what it deletes, 1 - m (Fong and Vedaldi 2017, eq. 6).
 
     Minimises  l1 mean(1 - m) + total_variation sum |grad m|^beta + f_c(m' x + (1 - m') x_0)  by Adam, f_c the target's
@@ -44,16 +32,10 @@ def mask(
 
     Args:
         model: A classifier in eval mode, (B, 3, H, W) -> logits (B, K).
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: (B,) class indices.
         seeds: One for each image: its noise and its jitter.
-        perturbation: What stands in for deleted pixels: zero in normalised space, noise around it, or a blur.
-        num_iterations: Steps; one forward and one backward pass for each.
-        mask_size: Cells of the mask along each side.
-        l1: Weight of the share that is deleted.
-        total_variation: Weight of the mask's unevenness.
-        beta: Power of the differences.
-        jitter: Largest shift, as a share of the image's longer side.
+        options: Baseline, size of the mask, steps of Adam, and the weights of the terms.
 
     Returns:
         (B, H, W) float32 in [0, 1].
@@ -64,16 +46,17 @@ def mask(
     require_eval(model)
     size = (images.shape[2], images.shape[3])
     generators = [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
-    other = perturbed(images, perturbation, generators)
-    cells = torch.ones(len(images), mask_size, mask_size, device=images.device, requires_grad=True)
+    other = perturbed(images, options.perturbation, generators)
+    cells = torch.ones(len(images), options.mask_size, options.mask_size, device=images.device, requires_grad=True)
     adam = torch.optim.Adam([cells], lr=LEARNING_RATE)
-    reach = round(jitter * max(size))
-    for _ in range(num_iterations):
+    reach = round(options.jitter * max(size))
+    for _ in range(options.num_iterations):
         with torch.enable_grad():
             shifted = _shift(torch.stack([images, other]), reach, generators)
             shown = upsample(cells, size)[:, None]
             scores = class_scores(model(shown * shifted[0] + (1 - shown) * shifted[1]), target, "probability")
-            regular = l1 * (1 - cells).mean(dim=(1, 2)) + total_variation * unevenness(cells, beta)
+            uneven = options.total_variation * unevenness(cells, options.beta)
+            regular = options.l1 * (1 - cells).mean(dim=(1, 2)) + uneven
             (gradient,) = torch.autograd.grad((scores + regular).sum(), cells)
         cells.grad = gradient
         adam.step()

@@ -1,14 +1,16 @@
-"""MATT: what the student's attention modules change, summed over all of them. Says nothing of a class."""
+"""MATT: the change that each attention module (CBAM) of the student makes, summed over all of them; class-agnostic."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from explain.methods.white_box.hooks import ForwardHook, PreHook, forward_hooks, pre_hooks, require_eval
-from explain.methods.white_box.layer_maps import Normalise, sum_over_layers
+from explain.methods.options import MattOptions, takes_options
+from explain.methods.white_box.hooks import module_changes, require_eval
+from explain.methods.white_box.layer_maps import sum_over_layers
 
 Sign = Literal["positive", "negative", "absolute"]
 Collapse = Literal["sum", "mean", "abs_mean"]
@@ -33,8 +35,6 @@ def attention_map(f_in: Tensor, f_out: Tensor, *, sign: Sign, collapse: Collapse
 def attention_maps(model: nn.Module, *, sign: Sign, collapse: Collapse) -> Iterator[dict[str, Tensor]]:
     """Collect the attention map of every module called `*.cbam` during a forward pass.
 
-    The difference is taken at once, inside the hook, before what follows can overwrite either tensor.
-
     Yields:
         A dictionary that the forward pass fills: module name -> (B, h, w), without a graph.
 
@@ -44,48 +44,19 @@ def attention_maps(model: nn.Module, *, sign: Sign, collapse: Collapse) -> Itera
     cbams = {name: module for name, module in model.named_modules() if name.rpartition(".")[2] == "cbam"}
     if not cbams:
         raise ValueError("the model has no module named '*.cbam'; MATT needs a ResCBAM student")
-    kept: dict[str, Tensor] = {}
-    versions: dict[str, int] = {}
-
-    def before(name: str) -> PreHook:
-        def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            versions[name] = inputs[0]._version  # counts the writes to a tensor
-
-        return hook
-
-    def after(name: str) -> ForwardHook:
-        def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            if inputs[0]._version != versions[name]:
-                raise ValueError(f"module {name!r} overwrites its input, so F_o - F_i is lost; return a new tensor")
-            with torch.no_grad():
-                kept[name] = attention_map(inputs[0], output, sign=sign, collapse=collapse)
-
-        return hook
-
-    modules = list(cbams.values())
-    looking = pre_hooks(modules, [before(name) for name in cbams])
-    with looking, forward_hooks(modules, [after(name) for name in cbams]):
+    with module_changes(cbams, functools.partial(attention_map, sign=sign, collapse=collapse)) as kept:
         yield kept
 
 
-def matt(
-    model: nn.Module,
-    images: Tensor,
-    target: Tensor,
-    *,
-    sign: Sign = "absolute",
-    collapse: Collapse = "mean",
-    normalise: Normalise = "min_max",
-) -> Tensor:
+@takes_options(MattOptions)
+def matt(model: nn.Module, images: Tensor, target: Tensor, options: MattOptions) -> Tensor:
     """Add what each CBAM changes: MATT = sum_k ATT_k, ATT_k = F_o - F_i, up-sampled (eqs. 7, 8).
 
     Args:
         model: A student in eval mode, (B, 3, H, W) -> logits (B, K), with attention modules named `*.cbam`.
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: Ignored: attention does not depend on the class.
-        sign: F_o - F_i as in the paper, its negative, or its absolute value.
-        collapse: How ATT's channels become one; see `attention_map`.
-        normalise: "min_max" scales each module's map to [0, 1] before the sum.
+        options: Sign, reduction over channels and scaling of the attention maps; see `attention_map`.
 
     The paper leaves these three open; the defaults put important pixels first on training images of Imagenette
     (results/imagenette/attention_options.md).
@@ -97,6 +68,7 @@ def matt(
         ValueError: If the model has no module named `*.cbam`, or is in training mode.
     """
     require_eval(model)
-    with torch.no_grad(), attention_maps(model, sign=sign, collapse=collapse) as kept:
+    with torch.no_grad(), attention_maps(model, sign=options.sign, collapse=options.collapse) as kept:
         model(images)
-        return sum_over_layers(list(kept.values()), (images.shape[2], images.shape[3]), normalise=normalise)
+        size = (images.shape[2], images.shape[3])
+        return sum_over_layers(list(kept.values()), size, normalise=options.normalise)

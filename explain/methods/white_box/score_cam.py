@@ -1,16 +1,17 @@
-"""Score-CAM (Wang et al. 2020): each feature map weighed by the score of the image seen through it; no gradient."""
+"""Score-CAM (Wang et al. 2020): each feature map weighted by the score of the image seen through it; no gradient."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explain.methods.white_box.grad_cam import class_scores
-from explain.methods.white_box.hooks import activations, require_eval
+from explain.methods.options import ScoreCamOptions, takes_options
+from explain.methods.white_box.hooks import activations, class_scores, require_eval
 from explain.methods.white_box.layer_maps import min_max, upsample
 
 
-def score_cam(model: nn.Module, images: Tensor, target: Tensor, *, target_layer: str = "layer4") -> Tensor:
-    """Weigh feature maps by what the model says of the image under each: ReLU(sum_k a_k A^k) (Wang et al. 2020, eq. 8).
+@takes_options(ScoreCamOptions)
+def score_cam(model: nn.Module, images: Tensor, target: Tensor, options: ScoreCamOptions) -> Tensor:
+    """Weight feature maps by the model's score of the image under each: ReLU(sum_k a_k A^k) (Wang et al. 2020, eq. 8).
 
     a = softmax over k of the target's logit for the image times A^k, up-sampled to the image and scaled to [0, 1] by
     its own minimum and maximum (eqs. 5, 6, 9; the score of the baseline is the same for all k and leaves the softmax).
@@ -18,9 +19,9 @@ def score_cam(model: nn.Module, images: Tensor, target: Tensor, *, target_layer:
 
     Args:
         model: A classifier in eval mode, (B, 3, H, W) -> logits (B, K).
-        images: (B, 3, H, W), normalised for the model.
+        images: (B, 3, H, W), normalized for the model.
         target: (B,) class indices.
-        target_layer: Name of any module with an output (B, K, h, w).
+        options: Name of the layer.
 
     Returns:
         (B, H, W) float32, at least zero.
@@ -31,9 +32,9 @@ def score_cam(model: nn.Module, images: Tensor, target: Tensor, *, target_layer:
     require_eval(model)
     size = (images.shape[2], images.shape[3])
     with torch.no_grad():
-        with activations(model, [target_layer]) as kept:
+        with activations(model, [options.target_layer]) as kept:
             class_scores(model(images), target, "logit")
-        maps = kept[target_layer].detach()
+        maps = kept[options.target_layer].detach()
         seen = (images * min_max(upsample(channel.float(), size))[:, None] for channel in maps.unbind(dim=1))
         scores = torch.stack([class_scores(model(frames), target, "logit") for frames in seen], dim=1)
         weighed = F.relu(torch.einsum("bkhw,bk->bhw", maps.float(), scores.float().softmax(dim=1)))

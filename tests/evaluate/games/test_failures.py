@@ -26,11 +26,12 @@ from evaluate.map_sets import Source, map_items
 from evaluate.metrics.job import MetricsWorker, image_items
 from evaluate.metrics.settings import Settings, check_metrics
 from explain.__main__ import main as explain_main
-from explain.job import MapWorker
 from explain.maps import maps_table
 from explain.methods.options import RiseOptions
+from explain.methods.registry import METHODS
 from explain.runners.query_cache import read_responses
-from explain.targets import TargetWorker
+from explain.targets import TargetTask, TargetWorker
+from explain.worker import MapTask, MapWorker
 
 TEACHER = "python:flaky_teacher:make"
 NUM_IMAGES, BRIGHT = 5, 2
@@ -75,15 +76,23 @@ def place(tmp_path: Path) -> SimpleNamespace:
 
 
 def ask_targets(place: SimpleNamespace) -> Callable[[], Any]:
-    worker = TargetWorker({"teacher": TEACHER, "images": place.light})
+    worker = TargetWorker(TargetTask(teacher=TEACHER, images=place.light))
     return lambda: worker([{"image_id": image_id} for image_id in IDS])
 
 
 def make_rise(place: SimpleNamespace, name: str = "answers") -> Callable[[], Any]:
-    options = asdict(RiseOptions(num_masks=70))
-    stored = {"method": "rise", "options": options, "seed": 0, "teacher": TEACHER, "student": None}
-    config = {"stored": stored, "options": options, "images": place.light, "size": (12, 18), "batch_size": 8}
-    worker = MapWorker({**config, "answers": Folder(str(place.root / name))})
+    options = RiseOptions(num_masks=70)
+    stored = {"method": "rise", "options": asdict(options), "seed": 0, "teacher": TEACHER, "student": None}
+    task = MapTask(
+        method=METHODS["rise"],
+        options=options,
+        config=stored,
+        images=place.light,
+        size=(12, 18),
+        batch_size=8,
+        responses=Folder(str(place.root / name)),
+    )
+    worker = MapWorker(task)
     item = {"label": None, "target": 1, "target_prob": 0.5, "error": None}
     return lambda: worker([{**item, "image_id": image_id} for image_id in IDS])
 

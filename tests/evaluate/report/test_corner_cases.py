@@ -24,10 +24,9 @@ from evaluate.map_sets import Source, map_items
 from evaluate.metrics.job import MetricsWorker, image_items
 from evaluate.metrics.settings import Settings, check_metrics
 from evaluate.scored_method import label_methods
-from explain.compiled.select import EAGER
-from explain.job import MapWorker
 from explain.methods.registry import METHODS
-from explain.targets import TargetWorker
+from explain.targets import TargetTask, TargetWorker
+from explain.worker import MapTask, MapWorker
 
 TEACHER = "python:box_teacher:make_single"
 IDS = ["dot.png", "even.png", "photo.png"]
@@ -53,13 +52,27 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def explain(images: Any, root: Path, name: str) -> Source:
     """Make a method's maps, for the only class that the black box has."""
-    options = asdict(METHODS[name].options(**FEW.get(name, {})))
-    stored = {"method": name, "options": options, "seed": 0, "teacher": TEACHER, "student": None, "target": "teacher"}
-    config = {"stored": stored, "options": options, "images": without_image_ids(images), "size": SIZE, "batch_size": 8}
-    worker = MapWorker({**config, "engine": asdict(EAGER), "answers": Folder(str(root / "answers"))})
-    targets = TargetWorker({"teacher": TEACHER, "images": without_image_ids(images)})(
-        [{"image_id": image_id} for image_id in IDS]
+    options = METHODS[name].options(**FEW.get(name, {}))
+    stored = {
+        "method": name,
+        "options": asdict(options),
+        "seed": 0,
+        "teacher": TEACHER,
+        "student": None,
+        "target": "teacher",
+    }
+    light = without_image_ids(images)
+    task = MapTask(
+        method=METHODS[name],
+        options=options,
+        config=stored,
+        images=light,
+        size=SIZE,
+        batch_size=8,
+        responses=Folder(str(root / "answers")),
     )
+    worker = MapWorker(task)
+    targets = TargetWorker(TargetTask(teacher=TEACHER, images=light))([{"image_id": image_id} for image_id in IDS])
     folder = Folder(str(root / name))
     folder.claim(stored, what="maps")
     pq.write_table(worker([{**row, "label": None} for row in targets.to_pylist()]), f"{folder.path}/part-00000.parquet")

@@ -68,7 +68,11 @@ def _own_cache(tmp_path, monkeypatch):
 
 def explainer(student: Student, name: str = "mal_grad_cam", **options) -> Explainer:
     return Explainer(
-        function=METHODS[name].load(), options=options, model=student.model, normalize=student.normalize, num_threads=2
+        function=METHODS[name].load(),
+        options=METHODS[name].options(**options),
+        model=student.model,
+        normalize=student.normalize,
+        num_threads=2,
     )
 
 

@@ -1,16 +1,18 @@
 import inspect
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import pytest
 import torch
 from tiny_nets import noise, tiny_net
 
+from cluster.storage import as_stored
 from distill.student.model import ResCBAM
 from explain.methods.grid import grid_size
 from explain.methods.query.queries import Queries
 from explain.methods.registry import METHODS, find_method
+from explain.methods.white_box.grad_cam import grad_cam
 from explain.readout.checkpoint import new_readout
 
 
@@ -42,17 +44,35 @@ def test_a_map_is_the_same_for_all_classes_where_the_registry_says_so(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_options_and_signature_say_the_same(name):
+def test_a_method_takes_the_options_that_the_registry_names_and_nothing_else(name):
     method = METHODS[name]
+    for function in (method.load(), method.load_with_std()):
+        assert function.options is method.options
     parameters = inspect.signature(method.load_with_std()).parameters
-    assert list(parameters)[:3] == ["model", "images", "target"]
-    keywords = {
-        key: p.default
-        for key, p in parameters.items()
-        if p.kind is p.KEYWORD_ONLY and key not in {"seeds", "student", "start"}
-    }
-    assert keywords == {field.name: field.default for field in fields(method.options)}
+    assert list(parameters)[:4] == ["model", "images", "target", "options"]
     assert ("seeds" in parameters) == method.seeded
+    assert set(parameters) <= {"model", "images", "target", "options", "seeds", "student", "start"}
+    with pytest.raises(TypeError, match="nonsense"):
+        method.load()(None, None, None, nonsense=1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_stored_options_come_back_as_they_were(name):
+    method = METHODS[name]
+    assert method.read_options(as_stored(method.options())) == method.options()
+    with pytest.raises(ValueError, match="unknown options nonsense; options: "):
+        method.read_options({"nonsense": 1})
+
+
+def test_options_are_an_object_or_keywords_but_not_both():
+    options = METHODS["grad_cam"].options(target_layer="layer3", class_score="probability")
+    net, images, target = tiny_net(), noise(2, 32, 64), torch.tensor([0, 4])
+    expected = grad_cam(net, images, target, target_layer="layer3", class_score="probability")
+    assert torch.equal(grad_cam(net, images, target, options), expected)
+    with pytest.raises(TypeError, match="an options object and class_score"):
+        grad_cam(net, images, target, options, class_score="logit")
+    with pytest.raises(ValueError, match="num_steps 0 is too small"):
+        METHODS["integrated_gradients"].load()(net, images, target, num_steps=0)
 
 
 def test_unknown_method_is_told_what_there_is():

@@ -137,10 +137,16 @@ def test_it_comes_back_as_it_was_kept(run):
 def test_one_of_before_version_02_is_read_with_the_description_beside_it(run):
     folder, student = run
     fingerprint = save_readout(folder, new_readout(student.model), student, {})
-    path = Path(folder) / readouts.WEIGHTS_FILE
+    path, beside = Path(folder) / readouts.WEIGHTS_FILE, Path(folder) / readouts.DESCRIPTION_FILE
     save_file(load_file(path), path)
-    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(fingerprint)  # what was stored then
-    assert readout_of(open_reader(folder)).fingerprint == fingerprint
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == fingerprint  # of which 12 digits were stored
+    for stored in (fingerprint[:12], fingerprint):
+        beside.write_text(json.dumps(json.loads(beside.read_text()) | {"fingerprint": stored}))
+        assert readout_of(open_reader(folder)).fingerprint == stored
+    for wrong in ("", fingerprint[:6], "0" * 12):
+        beside.write_text(json.dumps(json.loads(beside.read_text()) | {"fingerprint": wrong}))
+        with pytest.raises(ValueError, match="fit it again"):
+            open_reader(folder)
 
 
 @pytest.mark.parametrize("field", ["width", "fingerprint", "format_version", "student_fingerprint"])

@@ -180,9 +180,8 @@ def test_a_prior_that_says_nothing_is_left_out_to_the_bit_and_one_that_says_the_
     assert np.corrcoef(opposite.mean, alone)[0, 1] > 0.95
 
 
-def views_of(image, **changed):
-    options: dict[str, Any] = {"num_segments": (4, 12), "compactness": 10.0, "substrate": "both", "seed": 3}
-    return Views.of(image, **{**options, **changed})
+def views_of(image, seed=3, **changed):
+    return Views.of(image, GpRegressionOptions(**{"num_segments": (4, 12), **changed}), seed=seed)
 
 
 def test_a_pair_shows_and_hides_the_same_superpixels_and_sizes_are_alike(images):
