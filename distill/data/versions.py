@@ -1,6 +1,6 @@
 """Tell whether images were replaced under their names since results were made of them, and delete such results.
 
-Each folder of results holds `_images.parquet`: size, modification time and, for small local data sets, a hash of each
+Each folder of results holds `_images.pq`: size, modification time and, for small local data sets, a hash of each
 image's content. A file of another size has changed. One of the same size and another time has changed unless its hash
 is the same, as in a copy of the data set on another machine; without a hash it counts as changed. Sizes and times come
 with the listing of the data set, so that no image costs a request of its own.
@@ -22,7 +22,7 @@ from distill.data.root import Stamp
 if TYPE_CHECKING:
     from distill.data.image_set import ImageSet
 
-VERSIONS_FILE = "_images.parquet"
+VERSIONS_FILE = "_images.pq"
 
 HASHED_BYTES = 2**28
 """Largest local data set whose content is hashed, in bytes: about 0.2 s on a core."""

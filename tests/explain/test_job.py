@@ -261,7 +261,7 @@ def test_without_a_student_a_torch_teacher_is_looked_into(serial, job, monkeypat
     net = resnet18(num_classes=10).eval().requires_grad_(False)
     view = {"input_size": (64, 48), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     teacher = EagerTeacher(net, device="cpu", spec=TEACHER, fingerprint="net", output="logits", **view).finish()
-    for module in ("plan", "job", "targets"):
+    for module in ("plan", "worker", "targets"):
         monkeypatch.setattr(f"explain.{module}.load_teacher", lambda *_, **__: teacher)
     asked = job("layer_cam", student=None, limit=5)
     run("layer_cam", asked)
