@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from distill.data.decode import resize
-from distill.perturb.curves import Play, area_over, changed_fractions, play
+from distill.perturb.curves import Perturbation, area_over, changed_fractions, play
 from distill.teachers.base import Teacher
 from evaluate.games.protocol import Protocol
 from evaluate.games.setup import make_plays
@@ -58,7 +58,7 @@ def play_maps(maps: Maps, teacher: str | Teacher, *, protocol: Protocol | None =
     return pd.DataFrame(rows, columns=["image_id", "method", "game", "target", "auc", "curve", "tied_share"])
 
 
-def _plays(maps: Maps, k: int, box: Teacher, protocol: Protocol) -> tuple[list[Play], float]:
+def _plays(maps: Maps, k: int, box: Teacher, protocol: Protocol) -> tuple[list[Perturbation], float]:
     target = int(maps.target[k])
     if not 0 <= target < box.num_classes:
         raise ValueError(
