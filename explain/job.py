@@ -263,7 +263,7 @@ def make_query_runner(method: Method, config: dict[str, Any], device: str) -> Qu
     """Load what a query-based method asks: the black box, or the student in its place; and the student as a prior."""
     stored, student = config["stored"], None
     teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=device)
-    teacher.remembers = False  # thousands for an image: `QueryRunner` keeps the target's probability alone
+    teacher.caches_responses = False  # thousands for an image: `QueryRunner` keeps the target's probability alone
     queries_student, prior = stored.get("explains") == "student", config["options"].get("prior")
     starts, size = None, None
     if queries_student or prior == "student":

@@ -32,7 +32,7 @@ class FakeTeacher(Teacher):
             input_size=SIZE,
             mean=MEAN,
             std=STD,
-            fingerprint="0" * 12,
+            fingerprint="0" * 64,
             engine="fake",
             output=output,
             batch_size=batch_size,
@@ -169,7 +169,7 @@ def test_every_kind_knows_itself(spec: str) -> None:
     teacher = load_teacher(spec, num_threads=1)
     assert (teacher.spec, teacher.input_size, teacher.num_classes) == (spec, SIZE, NUM_CLASSES)
     assert (teacher.mean, teacher.std) == (MEAN, STD)
-    assert len(teacher.fingerprint) == 12
+    assert len(teacher.fingerprint) == 64
     assert teacher.quantized == spec.startswith("python:")
     assert teacher.engine
     assert teacher.probabilities(some_images(0)).shape == (0, NUM_CLASSES)
