@@ -78,6 +78,8 @@ class Teacher(ABC):
         self.class_names = class_names
         self.batch_size = batch_size
         self.num_classes = 0
+        self.num_outputs = 0
+        """Numbers that the model itself returns for an image: 1 for a binary model, else the number of classes."""
         self.num_load_queries = 0
         """Images that were queried to check it when it was loaded."""
 
@@ -112,7 +114,7 @@ class Teacher(ABC):
         scores = class_scores(first, self.output)
         self._check_scores(scores)
         self._check_num_classes(scores.shape[1], num_classes)
-        self.num_classes = int(scores.shape[1])
+        self.num_classes, self.num_outputs = int(scores.shape[1]), int(first.shape[1])
         if self.history is not None:
             self.fingerprint = self.history.fingerprint
         return self

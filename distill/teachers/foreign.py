@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from distill.teachers.errors import NoReplyError, TeacherError
+from distill.teachers.errors import NoReplyError, TeacherError, one_line
 
 FAULTS = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, NameError),
@@ -42,10 +42,6 @@ def call_foreign(function: Callable[[Any], Any], given: Any, *, spec: str) -> An
     except TeacherError:
         raise
     except FAULTS as error:
-        raise TeacherError(f"teacher {spec!r} failed: {_shown(error)}") from error
+        raise TeacherError(f"teacher {spec!r} failed: {one_line(error)}") from error
     except Exception as error:  # an OSError, or a client library's own
-        raise NoReplyError(f"teacher {spec!r} gave no reply: {_shown(error)}") from error
-
-
-def _shown(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        raise NoReplyError(f"teacher {spec!r} gave no reply: {one_line(error)}") from error

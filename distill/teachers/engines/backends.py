@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from distill.teachers.errors import TeacherError
+from distill.teachers.errors import TeacherError, one_line
 from distill.teachers.outputs import only_tensor
 from distill.teachers.teacher_toml import MAX_BATCH_SIZE
 from distill.teachers.tensor_model import Layout, Tensor
@@ -151,7 +151,7 @@ def _session(model: Path | bytes, num_threads: int | None, device: str, *, optim
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only; warnings are about graph clean-up
+    options.log_severity_level = 4  # none: warnings are about graph clean-up, and errors are raised
     options.intra_op_num_threads = num_threads or 0
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -165,7 +165,7 @@ def _session(model: Path | bytes, num_threads: int | None, device: str, *, optim
         return onnxruntime.InferenceSession(found, options, providers=providers)
     except _failures() as error:
         what = "a graph" if isinstance(model, bytes) else model
-        raise ValueError(f"ONNX Runtime cannot load {what}: {error}; give an ONNX model file") from error
+        raise ValueError(f"ONNX Runtime cannot load {what}: {one_line(error)}; give an ONNX model file") from error
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -183,7 +183,7 @@ def _open_onnxruntime(path: Path, num_threads: int | None, device: str, output: 
         try:
             return session.run(outputs, {name: pixels})[0]
         except failures as error:
-            raise TeacherError(f"ONNX Runtime cannot compute {path}: {error}") from error
+            raise TeacherError(f"ONNX Runtime cannot compute {path}: {one_line(error)}") from error
 
     return run
 
@@ -225,7 +225,7 @@ def _convert(program: ExportedProgram) -> Any:
         return front.convert(front.load(decoder))
     except (*failures, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
-            f"OpenVINO cannot convert the program: {error!r}; set another engine in teacher.toml"
+            f"OpenVINO cannot convert the program: {one_line(error)}; set another engine in teacher.toml"
         ) from error
     finally:
         logging.disable(before)
@@ -252,13 +252,15 @@ def _open_openvino(
         model.reshape({model.input(0): [choice.batch_size, *shape]})
         request = core.compile_model(model, "CPU", config).create_infer_request()
     except RuntimeError as error:
-        raise ValueError(f"OpenVINO cannot load {name}: {error}; set another engine in teacher.toml") from error
+        raise ValueError(
+            f"OpenVINO cannot load {name}: {one_line(error)}; set another engine in teacher.toml"
+        ) from error
 
     def run(pixels: np.ndarray) -> np.ndarray:
         try:
             request.infer({0: pixels}, share_inputs=True)
         except RuntimeError as error:
-            raise TeacherError(f"OpenVINO cannot compute {name}: {error}") from error
+            raise TeacherError(f"OpenVINO cannot compute {name}: {one_line(error)}") from error
         tensor = request.get_tensor(output) if output else request.get_output_tensor(0)
         return tensor.data.astype(np.float32)  # a copy: the request reuses its buffer
 
@@ -278,7 +280,7 @@ def _graph_in_openvino(
     try:
         compiled = core.compile_model(core.read_model(content), "CPU", config)
     except RuntimeError as error:
-        raise ValueError(f"OpenVINO cannot load a graph: {error}; give another engine") from error
+        raise ValueError(f"OpenVINO cannot load a graph: {one_line(error)}; give another engine") from error
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(num_streams):
         requests.put(compiled.create_infer_request())

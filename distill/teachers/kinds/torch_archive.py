@@ -51,7 +51,10 @@ class ArchiveTeacher(EagerTeacher):
         """Return its modules, put together again, if it returns logits. Raises: ValueError where that cannot be."""
         if self.output != "logits":
             return None
-        from distill.teachers.archives.unflatten import open_network
+        from distill.teachers.archives.unflatten import open_network, refusal
+
+        if self.num_outputs == 1:
+            raise refusal(self.spec, "it has one output, and a method looks for the logit of one class of two;")
 
         return open_network(self._program, self.spec, self.input_size)
 

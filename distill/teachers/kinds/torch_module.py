@@ -34,7 +34,7 @@ class EagerTeacher(Teacher):
     def module(self) -> torch.nn.Module | None:
         """Return the module, if it is a torch network in eval mode that returns logits."""
         module = self._module
-        if not isinstance(module, torch.nn.Module) or self.output != "logits":
+        if not isinstance(module, torch.nn.Module) or self.output != "logits" or self.num_outputs == 1:
             return None
         return None if any(part.training for part in module.modules()) else module
 

@@ -12,7 +12,6 @@ from teacher_files import FakeTeacher, python_spec, write_onnx, write_toml
 
 from distill.teachers import TeacherError, load_teacher
 from distill.teachers.load_check import probe_images
-from distill.teachers.outputs import Output
 
 
 def slow_sigmoid(values: np.ndarray) -> np.ndarray:
@@ -104,10 +103,8 @@ def test_a_sigmoid_that_is_declared_as_logits_is_doubted(tmp_path: Path, caplog:
 class Mixing(FakeTeacher):
     """Depends on the mean of its batch, by a share."""
 
-    def __init__(
-        self, share: float, output: Output = "logits", batch_size: int | None = 8, *, pads: bool = True
-    ) -> None:
-        super().__init__(torch.zeros(0), output, batch_size)
+    def __init__(self, share: float, *, batch_size: int | None = 8, pads: bool = True) -> None:
+        super().__init__(torch.zeros(0), "logits", batch_size)
         self.share, self.pads, self.num_classes = share, pads, 0
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +83,13 @@ def test_a_missing_file_and_a_missing_description_are_told_apart(kind: str, tmp_
         ({"classes": "cat"}, "classes is"),
         ({"engine": "tensorrt"}, "engine is"),
         ({"precision": "int8"}, "precision is"),
+        ({"batch_size": 0}, "batch_size is"),
+        ({"batch_size": 4097}, "batch_size is"),
+        ({"batch_size": 8.0}, "batch_size is"),
+        ({"input_size": [4096, 4096], "batch_size": 64}, "batch_size is 64; allowed: a batch of at most"),
+        ({"layout": "CHW"}, "layout is"),
+        ({"datatype": "INT8"}, "datatype is"),
+        ({"output_tensor": 3}, "output_tensor is"),
         ({"std": None}, "missing fields"),
         ({"Mean": [0.5, 0.5, 0.5]}, "unknown fields"),
     ],
@@ -110,3 +120,33 @@ def test_the_fingerprint_follows_weights_and_meaning_but_not_the_engine(tmp_path
     assert fingerprint(engine="onnxruntime", precision="float32") == first
     others = [{"mean": [0.5, 0.5, 0.5]}, {"classes": ["a", "b"]}, {"output": "probabilities"}, {"weights": b"other"}]
     assert len({first, *(fingerprint(**change) for change in others)}) == 5
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    write_toml(tmp_path)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"model")
+    plain = read_description(path)
+    described = tmp_path / "teacher.toml"
+    described.write_bytes(b"\xef\xbb\xbf" + described.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_description(path) == plain
+
+
+def test_a_pipe_is_no_description(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    os.mkfifo(tmp_path / "teacher.toml")
+    with pytest.raises(FileNotFoundError, match=r"no .*teacher\.toml"):
+        load_teacher(f"onnx:{tmp_path / 'model.onnx'}")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(FileNotFoundError, match="no model file"):
+        load_teacher(f"onnx:{tmp_path / 'pipe.onnx'}")
+
+
+def test_fingerprints_are_whole_hashes_of_all_content(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"model")
+    write_toml(tmp_path)
+    description = read_description(path)
+    meaning = {name: getattr(description, name) for name in ("input_size", "mean", "std", "output", "classes")}
+    whole = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode() + hashlib.sha256(b"model").digest())
+    assert description.fingerprint(path) == description.fingerprint(b"model") == whole.hexdigest()

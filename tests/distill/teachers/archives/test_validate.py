@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -112,4 +113,47 @@ def test_an_archive_in_training_mode_is_refused(tmp_path: Path) -> None:
     torch.export.save(program, tmp_path / "model.pt2")
     write_toml(tmp_path)
     with pytest.raises(ValueError, match=r"call \.eval\(\)"):
+        load_teacher(f"torch:{tmp_path / 'model.pt2'}")
+
+
+def overlapping(source: Path, target: Path, *, names: int) -> None:
+    """Write an archive whose entries in `extra/` all lie in the same bytes: each header names those of the last."""
+    with zipfile.ZipFile(target, "w") as new, zipfile.ZipFile(source) as old:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        new.writestr("model/extra/bomb", bytes(2**20))
+    with zipfile.ZipFile(target, "a") as new:
+        bomb = new.infolist()[-1]
+        for k in range(names):
+            copy = zipfile.ZipInfo(f"model/extra/bomb{k}")
+            for field in ("header_offset", "file_size", "compress_size", "CRC"):
+                setattr(copy, field, getattr(bomb, field))
+            new.filelist.append(copy)
+            new.NameToInfo[copy.filename] = copy
+        new._didModify = True
+
+
+def test_entries_in_the_bytes_of_others_are_refused(archive: Path, tmp_path: Path) -> None:
+    write_toml(tmp_path)
+    overlapping(archive, tmp_path / "model.pt2", names=0)
+    assert load_teacher(f"torch:{tmp_path / 'model.pt2'}").num_classes == NUM_CLASSES
+    overlapping(archive, tmp_path / "model.pt2", names=50)
+    with pytest.raises(ValueError, match="lies in the bytes of another entry"):
+        load_teacher(f"torch:{tmp_path / 'model.pt2'}")
+
+
+def test_two_entries_of_one_name_are_refused(archive: Path, tmp_path: Path) -> None:
+    write_toml(tmp_path)
+    rewrite(archive, tmp_path / "model.pt2", {})
+    with zipfile.ZipFile(tmp_path / "model.pt2", "a") as new, pytest.warns(UserWarning, match="Duplicate name"):
+        new.writestr("model/models/model.json", b"{}")
+    with pytest.raises(ValueError, match="is refused"):
+        load_teacher(f"torch:{tmp_path / 'model.pt2'}")
+
+
+def test_an_archive_larger_than_any_is_not_read(tmp_path: Path) -> None:
+    write_toml(tmp_path)
+    (tmp_path / "model.pt2").touch()
+    os.truncate(tmp_path / "model.pt2", 2**40)
+    with pytest.raises(ValueError, match="allowed: 8589934592"):
         load_teacher(f"torch:{tmp_path / 'model.pt2'}")

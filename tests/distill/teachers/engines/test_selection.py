@@ -43,18 +43,18 @@ def test_the_engine_is_measured_once(onnx_folder: Path, tmp_path: Path, monkeypa
     decision.write_text(json.dumps({"engine": "onnxruntime", "precision": "float32", "batch_size": 3}))
     obeying = load_teacher(f"onnx:{path}")
     assert (obeying.engine, obeying.batch_size) == ("onnxruntime-float32", 3)
-    decision.write_text("{")
-    with pytest.raises(ValueError, match="delete it"):
-        load_teacher(f"onnx:{path}")
-
-
-def test_the_first_writer_of_a_decision_wins(tmp_path: Path) -> None:
-    from distill.teachers.engines.selection import _write_first
-
-    for text in ("first", "second"):
-        _write_first(tmp_path / "deep" / "decision.json", text)
-    assert (tmp_path / "deep" / "decision.json").read_text() == "first"
-    assert len(list((tmp_path / "deep").iterdir())) == 1
+    good = {"engine": "onnxruntime", "precision": "float32", "batch_size": 3}
+    for change in (
+        *({"engine": "eager"}, {"engine": "evil"}, {"precision": "int8"}, {"batch_size": 0}, {"batch_size": "8"}),
+        *({"batch_size": 10**9}, {"batch_size": True}, {"code": 1}),
+    ):
+        decision.write_text(json.dumps(good | change))
+        with pytest.raises(ValueError, match="delete it"):
+            load_teacher(f"onnx:{path}")
+    for text in ("{", "[]", "[" * 10**5, "null"):
+        decision.write_text(text)
+        with pytest.raises(ValueError, match="delete it"):
+            load_teacher(f"onnx:{path}")
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(
