@@ -17,8 +17,9 @@ from cluster.device import one_thread
 from distill.teachers.errors import RefusedImageError, TeacherError
 from distill.teachers.load_check import check_batches, probe_images
 from distill.teachers.model_history import ModelHistory
-from distill.teachers.outputs import Output, as_rows, class_scores, doubtful_declaration, problem_of, wrong_declaration
+from distill.teachers.outputs import as_rows, class_scores, doubtful_declaration, problem_of, wrong_declaration
 from distill.teachers.retry import retry
+from distill.teachers.teacher_toml import Output
 
 NUM_TOGETHER = 4  # made-up images in a batch where the teacher has no batch size of its own
 RETRY_WAITS_S = (1.0, 4.0)  # where there was no reply: a lost connection passes at once, a busy server in seconds

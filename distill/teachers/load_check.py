@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from distill.teachers.outputs import Output, class_scores
+from distill.teachers.outputs import class_scores
+from distill.teachers.teacher_toml import Output
 
 NUM_IMAGES = 8
 NOISE = 1e-3

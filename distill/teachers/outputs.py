@@ -7,15 +7,13 @@ scores that do not sum to 1; all others' do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Output = Literal["logits", "probabilities", "sigmoid", "sigmoid_logits", "labels", "top_k"]
-MULTI_LABEL: tuple[Output, ...] = ("sigmoid", "sigmoid_logits")
-"""Outputs whose scores are one probability each, not shares of 1."""
+from distill.teachers.teacher_toml import MAX_CLASSES, MULTI_LABEL, Output
+
 SUM_TOLERANCE = 1e-3  # of a row of probabilities: room for float16 outputs, too little for a forgotten softmax
-MAX_CLASSES = 1_000_000
 
 
 def only_tensor(outputs: Any) -> torch.Tensor:

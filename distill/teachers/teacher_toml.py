@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from cluster.storage import split_file
 from distill.teachers.cache import read_small
-from distill.teachers.outputs import Output
 
 NAME = "teacher.toml"
 MAX_SIDE_PX = 4096  # of a model's input: a batch of such images takes 2 GB
+MAX_CLASSES = 1_000_000
 MAX_BATCH_SIZE = 4096  # images
 MAX_BATCH_BYTES = 2**31  # of one batch in float32
 MAX_MODEL_BYTES = 2**35  # of one file of a model
@@ -30,6 +30,9 @@ output = "logits"                  # or "probabilities", or "sigmoid" for severa
 
 Engine = Literal["auto", "eager", "onnxruntime", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Output = Literal["logits", "probabilities", "sigmoid", "sigmoid_logits", "labels", "top_k"]
+MULTI_LABEL: tuple[Output, ...] = ("sigmoid", "sigmoid_logits")
+"""Outputs whose scores are one probability each, not shares of 1."""
 Described = TypeVar("Described", bound="Description")
 
 

@@ -15,8 +15,7 @@ import torch
 
 from distill.teachers.base import Teacher
 from distill.teachers.errors import TeacherError
-from distill.teachers.outputs import MAX_CLASSES, Output
-from distill.teachers.teacher_toml import Description, require
+from distill.teachers.teacher_toml import MAX_CLASSES, Description, Output, require
 from distill.teachers.top_k import fill_remaining, one_hot
 
 Layout = Literal["NCHW", "NHWC"]

@@ -14,7 +14,7 @@ from linear_teacher import MEAN, NUM_CLASSES, SIZE, STD
 from project_paths import HELPERS
 
 from distill.teachers import Teacher
-from distill.teachers.outputs import Output
+from distill.teachers.teacher_toml import Output
 
 
 class FakeTeacher(Teacher):

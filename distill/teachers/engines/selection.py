@@ -26,8 +26,8 @@ from distill.teachers.engines.backends import EngineChoice, Run, has_native_bflo
 from distill.teachers.engines.onnx_description import OnnxDescription
 from distill.teachers.errors import TeacherError
 from distill.teachers.load_check import probe_images
-from distill.teachers.outputs import MULTI_LABEL, Output, as_rows, class_scores
-from distill.teachers.teacher_toml import Description
+from distill.teachers.outputs import as_rows, class_scores
+from distill.teachers.teacher_toml import MULTI_LABEL, Description, Output
 from distill.teachers.tensor_model import as_input
 
 BATCH_SIZES = (8, 16)

@@ -17,7 +17,7 @@ from distill.teachers.errors import TeacherError
 from distill.teachers.foreign import call_foreign
 from distill.teachers.load_options import LoadOptions
 from distill.teachers.model_history import ModelHistory
-from distill.teachers.outputs import Output
+from distill.teachers.teacher_toml import Output
 
 
 class PythonTeacher(Teacher):

@@ -73,7 +73,7 @@ def test_axes_of_length_one_are_dropped(tmp_path: Path, tail: list[str]) -> None
         (["Softmax"], "logits", 'returns probabilities.* Say output = "probabilities"'),
         (["Softmax"], "sigmoid_logits", 'Say output = "probabilities"'),
         (["Sigmoid"], "probabilities", 'If each value is a probability of its own .* output = "sigmoid"'),
-        ([], "probabilities", 'If it returns logits, .* output = "logits"'),
+        ([], "probabilities", 'If it returns logits, .*output = "logits"'),
         ([], "sigmoid", 'allowed: 0 to 1.* output = "sigmoid_logits"'),
         (["BatchSoftmax"], "sigmoid", "depend on the rest of the batch"),
         (["Log"], "logits", "NaN or infinity"),

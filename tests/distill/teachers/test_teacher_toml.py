@@ -86,7 +86,7 @@ def test_a_missing_file_and_a_missing_description_are_told_apart(kind: str, tmp_
         ({"batch_size": 0}, "batch_size is"),
         ({"batch_size": 4097}, "batch_size is"),
         ({"batch_size": 8.0}, "batch_size is"),
-        ({"input_size": [4096, 4096], "batch_size": 64}, "batch_size is 64; allowed: a batch of at most"),
+        ({"input_size": [4096, 4096], "batch_size": 64}, "batch_size is 64"),
         ({"layout": "CHW"}, "layout is"),
         ({"datatype": "INT8"}, "datatype is"),
         ({"output_tensor": 3}, "output_tensor is"),

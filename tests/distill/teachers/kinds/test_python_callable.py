@@ -62,7 +62,7 @@ class Box:
     failing, calls = [], 0
     def __call__(self, images):
         Box.calls += 1
-        if Box.calls in Box.failing or (images.mean() > 250):
+        if Box.calls in Box.failing or images.mean((1, 2, 3)).max() > 250:
             raise LibraryError("timed out")
         level = np.load(__file__.replace(".py", ".npy")) * images.reshape(len(images), -1).mean(1) / 255
         return np.stack([level, 1 - level], 1)
