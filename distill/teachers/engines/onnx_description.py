@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from distill.teachers.engines.backends import inspect
-from distill.teachers.teacher_toml import NAME, Description, read_toml, require, require_files
+from distill.teachers.teacher_toml import NAME, Description, read_toml, require
 from distill.teachers.tensor_model import DTYPES, Datatype, Layout, Tensor, metadata_fields
 
 
@@ -49,18 +49,17 @@ class OnnxDescription(Description):
 PLAIN = {"layout": OnnxDescription.layout, "datatype": OnnxDescription.datatype}
 
 
-def read_onnx_description(path: Path, toml: Path | None = None) -> tuple[OnnxDescription, dict[str, Any]]:
+def read_onnx_description(path: Path, toml: Path) -> tuple[OnnxDescription, dict[str, Any]]:
     """Read an ONNX file's description and what else tells it from other models, as `Description.fingerprint` takes it.
 
     Args:
         path: the ONNX file.
-        toml: its description; None takes the `teacher.toml` beside it.
+        toml: its description.
 
     Raises:
         FileNotFoundError: the model file or its description is missing.
         ValueError: ONNX Runtime cannot load the file, the description is wrong, or contradicts the file.
     """
-    toml = toml or require_files(path)
     inputs, outputs = inspect(path)
     names = [tensor.name for tensor in outputs]
     shown = [(tensor.name, tensor.datatype, tensor.shape) for tensor in (*inputs, *outputs)]

@@ -28,9 +28,11 @@ class PythonTeacher(Teacher):
 
     quantized = True
 
-    def __init__(self, function: Callable[[np.ndarray], Any], **description: Any) -> None:
+    def __init__(
+        self, function: Callable[[np.ndarray], Any], *, output: Output = "probabilities", **description: Any
+    ) -> None:
         """Wrap the callable; the other arguments are `Teacher`'s."""
-        super().__init__(engine="python", **description)
+        super().__init__(engine="python", output=output, **description)
         self._function = function
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
