@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,70 +87,39 @@ def write_onnx(
     *,
     num_outputs: int = NUM_CLASSES,
     layout: str = "NCHW",
-    dtype: type = np.float32,
-    batch: int | str = "N",
-    norm: dict[str, int] | None = None,
-    toml: dict[str, object] | None = None,
+    dtype: Any = np.float32,
+    norm: Mapping[str, int] | None = None,
+    toml: Mapping[str, Any] | None = None,
     **save: Any,
 ) -> str:
     """Write an ONNX file of a convolution and a linear layer with its `teacher.toml`; return the teacher's spec.
 
     Args:
         folder: made here.
-        tail: operators behind the logits, such as "Softmax"; "Squeeze" and "Unsqueeze" act on the axes (2, 3) or 1.
+        tail: operators behind the logits, such as "Softmax"; "Squeeze" acts on axis 1, "Unsqueeze" adds two axes, and
+            "BatchSoftmax" is one over the batch.
         num_outputs: of the linear layer.
         layout: of the input.
         dtype: of the input.
-        batch: size of the first axis.
         norm: attributes of a batch norm behind the convolution; None has none.
         toml: changes of the description.
-        save: options of `onnx.save`.
+        save: options of `onnx.save`; or `batch`, the number of images that the graph computes.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
     from onnx import save as save_onnx
 
-    random, node = np.random.default_rng(0), helper.make_node
-    arrays = {
-        "kernel": random.normal(0, 0.4, (8, 3, 5, 5)),
-        "weight": random.normal(0, 0.9, (8, num_outputs)),
-        "bias": random.normal(0, 0.3, num_outputs),
-        **dict(zip(("scale", "shift", "mean", "var"), (np.full(8, v) for v in (1, 0, 0, 1)), strict=True)),
-    }
-    float_kind = TensorProto.FLOAT16 if dtype == np.float16 else TensorProto.FLOAT
     kinds = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16, np.uint8: TensorProto.UINT8}
-    number = np.float16 if dtype == np.float16 else np.float32
-    nodes = [node("Cast", ["images"], ["cast"], to=float_kind)]
-    if layout == "NHWC":
-        nodes.append(node("Transpose", ["cast"], ["first"], perm=[0, 3, 1, 2]))
-    else:
-        nodes.append(node("Identity", ["cast"], ["first"]))
-    nodes.append(node("Conv", ["first", "kernel"], ["conv"], strides=[2, 2]))
-    if norm is not None:
-        outputs = ["norm", "running_mean", "running_var"] if norm.get("training_mode") else ["norm"]
-        nodes.append(node("BatchNormalization", ["conv", "scale", "shift", "mean", "var"], outputs, **norm))
-    nodes += [
-        node("Relu", ["conv" if norm is None else "norm"], ["relu"]),
-        node("GlobalAveragePool", ["relu"], ["pool"]),
-        node("Reshape", ["pool", "flat"], ["features"]),
-        node("Gemm", ["features", "weight", "bias"], ["out0"]),
-    ]
-    flat = np.array([batch if isinstance(batch, int) else 0, 8], np.int64)  # 0: as it comes
-    axes = {"Squeeze": ["one"], "Unsqueeze": ["last"]}
-    for k, name in enumerate(tail):
-        options = {"axis": 0} if name == "BatchSoftmax" else {"axis": 1} if name == "Softmax" else {}
-        nodes.append(node(name.removeprefix("Batch"), [f"out{k}", *axes.get(name, [])], [f"out{k + 1}"], **options))
-    weights = [numpy_helper.from_array(array.astype(number), name) for name, array in arrays.items()]
-    weights += [
-        numpy_helper.from_array(np.array(value, np.int64), name)
-        for name, value in (("flat", flat), ("one", [1]), ("last", [2, 3]))
-    ]
+    float_kind = TensorProto.FLOAT16 if dtype == np.float16 else TensorProto.FLOAT
     shape = ["N", 3, *SIZE] if layout == "NCHW" else ["N", *SIZE, 3]
+    nodes: list[Any] = [helper.make_node("Cast", ["images"], ["cast"], to=float_kind)]
+    order = [0, 1, 2, 3] if layout == "NCHW" else [0, 3, 1, 2]
+    nodes += [helper.make_node("Transpose", ["cast"], ["first"], perm=order), *_layers(norm), *_tail(tail)]
     graph = helper.make_graph(
         nodes,
         "net",
         [helper.make_tensor_value_info("images", kinds[dtype], shape)],
         [helper.make_tensor_value_info(f"out{len(tail)}", float_kind, None)],
-        weights,
+        _weights(num_outputs, np.float16 if dtype == np.float16 else np.float32, save.pop("batch", 0)),
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
@@ -158,3 +127,50 @@ def write_onnx(
     save_onnx(model, folder / "model.onnx", **save)
     write_toml(folder, **{"engine": "onnxruntime", **(toml or {})})
     return f"onnx:{folder / 'model.onnx'}"
+
+
+def _layers(norm: Mapping[str, int] | None) -> list[Any]:
+    from onnx.helper import make_node
+
+    nodes = [make_node("Conv", ["first", "kernel"], ["conv"], strides=[2, 2])]
+    if norm is not None:
+        outputs = ["norm", "running_mean", "running_var"] if norm.get("training_mode") else ["norm"]
+        attributes: Any = norm
+        nodes.append(make_node("BatchNormalization", ["conv", "scale", "shift", "mean", "var"], outputs, **attributes))
+    return [
+        *nodes,
+        make_node("Relu", ["conv" if norm is None else "norm"], ["relu"]),
+        make_node("GlobalAveragePool", ["relu"], ["pool"]),
+        make_node("Reshape", ["pool", "flat"], ["features"]),
+        make_node("Gemm", ["features", "weight", "bias"], ["out0"]),
+    ]
+
+
+def _tail(names: Sequence[str]) -> list[Any]:
+    from onnx.helper import make_node
+
+    axes, options = {"Squeeze": ["one"], "Unsqueeze": ["last"]}, {"Softmax": {"axis": 1}, "BatchSoftmax": {"axis": 0}}
+    nodes = []
+    for k, name in enumerate(names):
+        attributes: Any = options.get(name, {})
+        inputs = [f"out{k}", *axes.get(name, [])]
+        nodes.append(make_node(name.removeprefix("Batch"), inputs, [f"out{k + 1}"], **attributes))
+    return nodes
+
+
+def _weights(num_outputs: int, number: Any, batch: int) -> list[Any]:
+    """Return the network's weights; `batch` of 0 takes any number of images."""
+    from onnx.numpy_helper import from_array
+
+    random = np.random.default_rng(0)
+    arrays = {
+        "kernel": random.normal(0, 0.4, (8, 3, 5, 5)),
+        "weight": random.normal(0, 0.9, (8, num_outputs)),
+        "bias": random.normal(0, 0.3, num_outputs),
+        **{name: np.full(8, value) for name, value in (("scale", 1), ("shift", 0), ("mean", 0), ("var", 1))},
+    }
+    sizes = {"flat": [batch, 8], "one": [1], "last": [2, 3]}
+    return [
+        *(from_array(array.astype(number), name) for name, array in arrays.items()),
+        *(from_array(np.array(value, np.int64), name) for name, value in sizes.items()),
+    ]

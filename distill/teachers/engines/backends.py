@@ -137,7 +137,7 @@ def inspect(path: Path) -> tuple[list[Tensor], list[Tensor]]:
     """Return the inputs and outputs of an ONNX file. Raises: ValueError where ONNX Runtime cannot load it."""
     session = _session(path, None, "cpu", optimize=False)
     inputs, outputs = (
-        [Tensor(one.name, DATATYPES.get(one.type, one.type), _shape(one.shape)) for one in listed]
+        [Tensor(one.name, DATATYPES.get(one.type) or str(one.type), _shape(one.shape)) for one in listed]
         for listed in (session.get_inputs(), session.get_outputs())
     )
     return inputs, outputs

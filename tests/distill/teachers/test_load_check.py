@@ -25,7 +25,8 @@ def logits_of(folder: Path, images: np.ndarray, num_outputs: int) -> np.ndarray:
     write_onnx(folder, num_outputs=num_outputs)
     pixels = ((images / 255 - MEAN) / STD).astype(np.float32).transpose(0, 3, 1, 2)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": pixels})[0].astype(np.float64)
+    (logits,) = session.run(None, {"images": pixels})
+    return np.asarray(logits, dtype=np.float64)
 
 
 @pytest.mark.parametrize(

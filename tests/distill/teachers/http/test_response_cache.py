@@ -80,7 +80,9 @@ def test_workers_share_one_store(tmp_path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("blob", [b"", b"abc", b"\0" * 12, b"\xff" * 12, np.float32([0.2, 0.3, 0.6]).tobytes()])
+@pytest.mark.parametrize(
+    "blob", [b"", b"abc", b"\0" * 12, b"\xff" * 12, np.array([0.2, 0.3, 0.6], np.float32).tobytes()]
+)
 def test_what_cannot_be_a_response_is_queried_again(server: Server, tmp_path: Path, blob: bytes) -> None:
     spec, images = server.spec(tmp_path), some_images(2)
     teacher = load_teacher(spec)
