@@ -51,7 +51,7 @@ def server(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     running.reset()
     monkeypatch.setenv("MALGRADCAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("distill.teachers.retry.time.sleep", lambda _: None)
-    monkeypatch.setattr("evaluate.games.job.track_outcomes", lambda *_: None)
+    monkeypatch.setattr("evaluate.games.job.track_games", lambda *_: None)
     for module in (explain.job, evaluate.jobs):
         monkeypatch.setattr(module, "run_shards", serial)
         monkeypatch.setattr(module, "ray_session", nullcontext)
