@@ -134,7 +134,7 @@ def open_query_runner(task: MapTask, device: str) -> tuple[QueryRunner, dict[str
         device=device,
         expected_fingerprint=config.get("teacher_fingerprint"),
     )
-    teacher.remembers = False  # thousands for an image: `QueryRunner` keeps the target's probability alone
+    teacher.caches_responses = False  # thousands for an image: `QueryRunner` keeps the target's probability alone
     queried, surrogate, readout = teacher, None, None
     student = _open_student(task, device) if config.get("explains") == "student" or prior != "none" else None
     if student is not None and prior == "readout":

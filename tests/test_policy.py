@@ -72,6 +72,10 @@ UNPICKLERS = {
 """What runs, or can run, what a file says."""
 
 
+FOREIGN_CALLS = "distill/teachers/foreign.py"
+"""Calls a user's own code, which raises what it likes: the one place that catches `Exception`."""
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -244,7 +248,8 @@ def test_errors_are_caught_by_name(path):
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.ExceptHandler):
             caught = "" if node.type is None else ast.unparse(node.type)
-            assert caught not in {"", "Exception", "BaseException"}, f"{name_of(path)}:{node.lineno}"
+            foreign = name_of(path) == FOREIGN_CALLS and caught == "Exception"
+            assert foreign or caught not in {"", "Exception", "BaseException"}, f"{name_of(path)}:{node.lineno}"
 
 
 @every_source

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from benchmarks.speed.world import World
 from distill.teachers.engines.backends import EngineChoice, Run, open_engine
+from distill.teachers.engines.onnx_description import read_onnx_description
 from distill.teachers.engines.selection import choose_engine
-from distill.teachers.teacher_toml import read_description
+from distill.teachers.teacher_toml import require_files
 
 
 class Engines:
@@ -18,7 +19,7 @@ class Engines:
 
     def __init__(self, world: World) -> None:
         self.path = Path(world.spec.removeprefix("onnx:"))
-        self.description = read_description(self.path)
+        self.description, _ = read_onnx_description(self.path, require_files(self.path))
         self.threads = world.threads
         self.choice: EngineChoice = choose_engine(self.path, self.description, world.teacher.fingerprint, device="cpu")
         self.run = self.open(self.choice.batch_size)

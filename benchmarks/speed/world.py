@@ -72,7 +72,7 @@ class World:
     def teacher(self) -> Teacher:
         """Return the black box in the engine that is fastest here, as every command loads it."""
         teacher = load_teacher(self.spec, num_threads=self.threads)
-        teacher.remembers = False
+        teacher.caches_responses = False
         return teacher
 
     @cached_property

@@ -6,10 +6,12 @@ Heavy imports wait until a teacher is loaded, so that a command can check its `-
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import WorkError
 from distill.teachers.errors import RefusedImageError, TeacherError
+from distill.teachers.load_options import LoadOptions
 from distill.teachers.teacher_toml import model_file
 
 if TYPE_CHECKING:
@@ -68,13 +70,13 @@ def load_teacher(
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads is {num_threads}; it must be at least 1, or None for the engine's choice")
     module = importlib.import_module(KINDS[kind])
-    options: Any = {"num_threads": num_threads, "device": device}
+    options = LoadOptions(spec=spec, num_threads=num_threads, device=device, expected_fingerprint=expected_fingerprint)
     if kind not in FILE_KINDS:
-        teacher = module.open_teacher(where, spec=spec, **options)
+        teacher = module.open_teacher(where, options)
     else:
         # Absolute, so that a worker in another folder finds it and a rerun knows it again.
-        with model_file(where) as (uri, path):
-            teacher = module.open_teacher(str(path), spec=f"{kind}:{uri}", **options)
+        with model_file(where, module.list_parts) as (uri, path):
+            teacher = module.open_teacher(str(path), replace(options, spec=f"{kind}:{uri}"))
     check_fingerprint(teacher, expected_fingerprint)
     return teacher
 

@@ -5,6 +5,7 @@ A kind adds `_outputs`; normalizing, batching, the softmax and the checks are he
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -14,27 +15,31 @@ import torch
 
 from cluster.device import one_thread
 from distill.teachers.errors import RefusedImageError, TeacherError
+from distill.teachers.load_check import check_batches, probe_images
+from distill.teachers.model_history import ModelHistory
+from distill.teachers.outputs import as_rows, class_scores, doubtful_declaration, problem_of, wrong_declaration
 from distill.teachers.retry import retry
 from distill.teachers.teacher_toml import Output
 
-SUM_TOLERANCE = 1e-3  # of a row of probabilities: room for float16 outputs, too little for a forgotten softmax
+NUM_TOGETHER = 4  # made-up images in a batch where the teacher has no batch size of its own
 RETRY_WAITS_S = (1.0, 4.0)  # where there was no reply: a lost connection passes at once, a busy server in seconds
 
 
 class Teacher(ABC):
-    """A black box: knows its own input size and normalization, returns checked probabilities.
+    """A black box: knows its own input size and normalization, returns checked class scores.
 
     Every call of `_outputs` gets exactly `batch_size` images (the last ones padded with zeros): kernels, and with
     them the last bits of a result, can change with the size of a batch, and an image must score the same in any.
     """
 
-    quantized = False  # True where the black box takes uint8: float frames are rounded before it sees them
+    quantized = False  # True where the model takes uint8: float frames are rounded before it sees them
     pads = True  # False where a query costs: a batch that is not full stays so
-    num_ranked: int | None = None  # of the top classes, those that an answer tells apart; None: all of them
-    costs_queries = False  # True where it lies elsewhere: what a job asks of it is stated before the work starts
+    num_ranked: int | None = None  # of the top classes, those that a response tells apart; None: all of them
+    costs_queries = False  # True for a remote model: the queries of a job are stated before the work starts
     device = "cpu"  # where pixels are normalized
     own_threads = False  # True where an engine computes, beside whose threads torch's should rest
-    remembers = False  # True where it keeps its answers by content; whoever keeps them better may turn it off
+    caches_responses = False  # True where responses are cached by content; a job with a better cache turns it off
+    history: ModelHistory | None = None  # where the fingerprint is that of a name, not of content
     retry_waits_s: Sequence[float] = RETRY_WAITS_S
 
     def __init__(
@@ -50,14 +55,14 @@ class Teacher(ABC):
         class_names: tuple[str, ...] | None = None,
         batch_size: int | None = 8,
     ) -> None:
-        """Describe the black box; `finish` asks it for its number of classes.
+        """Describe the model; `finish` queries it for its number of classes.
 
         Args:
             spec: the `KIND:WHERE` that it was loaded from.
             input_size: height and width in pixels.
             mean: subtracted per channel from pixels in [0, 1].
             std: divided by per channel afterwards.
-            fingerprint: 12 hex digits that change with the model's weights or description.
+            fingerprint: SHA-256 in hex, which changes with the model's weights or description.
             engine: what computes it and how precisely, such as "openvino-bfloat16".
             output: what the model returns; the softmax is taken here, once, for logits only. Where that is no
                 number for every class, `_outputs` makes probabilities of it.
@@ -74,6 +79,10 @@ class Teacher(ABC):
         self.class_names = class_names
         self.batch_size = batch_size
         self.num_classes = 0
+        self.num_outputs = 0
+        """Numbers that the model itself returns for an image: 1 for a binary model, else the number of classes."""
+        self.num_load_queries = 0
+        """Images that were queried to check it when it was loaded."""
 
     @property
     def module(self) -> torch.nn.Module | None:
@@ -90,22 +99,59 @@ class Teacher(ABC):
         """
 
     def finish(self, num_classes: int | None = None) -> Any:
-        """Count the classes with one image, hold them against what was promised, and return self.
+        """Query a few made-up images, check the responses against the description, and return self.
+
+        A model that is known to this machine, and has been checked here, is queried for one image alone.
 
         Raises:
-            ValueError: the model returns another number of classes than `num_classes` or `class_names` say.
-            TeacherError: the model does not return probabilities for an image of the mean color.
+            ValueError: the outputs are not what the description declares, depend on the rest of their batch, or have
+                another number of classes than `num_classes` or `class_names` say.
+            TeacherError: the model does not return scores for an image.
         """
-        found = self._answer(torch.zeros(1, 3, *self.input_size)).shape[1]
+        images = torch.from_numpy(probe_images(self.input_size, self.mean, self.std)).to(self.device)
+        first = self._rows_at_load(images[: len(images) if self.output == "labels" and self.history else 1])
+        if self.history is None or not self.history.recognize(first.cpu().numpy(), self.batch_size):
+            self._check_at_load(images, first)
+        scores = class_scores(first, self.output)
+        self._check_scores(scores)
+        self._check_num_classes(scores.shape[1], num_classes)
+        self.num_classes, self.num_outputs = int(scores.shape[1]), int(first.shape[1])
+        if self.history is not None:
+            self.fingerprint = self.history.fingerprint
+        return self
+
+    def _check_at_load(self, images: torch.Tensor, first: torch.Tensor) -> None:
+        """Query one batch, and check what no single row shows. Raises: ValueError, TeacherError."""
+        size = self.batch_size or NUM_TOGETHER
+        if size < len(images) or not self.pads:
+            images = images[torch.arange(max(size, 2), device=images.device) % len(images)]
+        together: list[torch.Tensor] = []
+        differs = check_batches(
+            lambda pixels: together.append(self._rows_at_load(pixels)) or together[-1],
+            images,
+            first[:1],
+            self.output,
+            spec=self.spec,
+            both_orders=self.pads,
+        )
+        rows = torch.cat([first, *together])
+        self._check_scores(class_scores(rows, self.output))
+        if problem := wrong_declaration(rows, self.output):
+            raise ValueError(f"teacher {self.spec!r} {problem}")
+        if doubt := doubtful_declaration(rows, self.output):
+            logging.getLogger(__name__).warning("teacher %r %s", self.spec, doubt)
+        if self.history is not None:
+            self.history.record(first.cpu().numpy(), self.batch_size, noise=differs)
+
+    def _check_num_classes(self, found: int, num_classes: int | None) -> None:
         names = None if self.class_names is None else len(self.class_names)
         for what, promised in (("num_classes", num_classes), ("classes", names)):
             if promised is not None and promised != found:
+                binary = ": a model with one output has two, [negative, positive]" if promised == 1 else ""
                 raise ValueError(
-                    f"teacher {self.spec!r} returns {found} classes, but its {what} says {promised}; "
+                    f"teacher {self.spec!r} returns {found} classes, but its {what} says {promised}{binary}; "
                     "correct the description, or give the model that it describes"
                 )
-        self.num_classes = int(found)
-        return self
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         """Turn uint8 images (B, H, W, 3) into (x / 255 - mean) / std, float32 pixels (B, 3, H, W) on `device`."""
@@ -147,7 +193,7 @@ class Teacher(ABC):
         if len(pixels) == 0:
             return torch.zeros(0, self.num_classes, device=pixels.device)
         try:
-            return self._answer(pixels)
+            return self._respond(pixels)
         except TeacherError as error:
             if self._still_answers():
                 raise RefusedImageError(str(error)) from error
@@ -155,57 +201,58 @@ class Teacher(ABC):
 
     def _still_answers(self) -> bool:
         try:
-            self._ask(torch.zeros(1, 3, *self.input_size))
+            self._query(torch.zeros(1, 3, *self.input_size, device=self.device))
         except TeacherError:
             return False
         return True
 
-    def _answer(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return checked probabilities, asked for now or known from before. Raises: TeacherError."""
-        return self._ask(pixels)
+    def _respond(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return checked scores, queried now or known from before. Raises: TeacherError."""
+        return self._query(pixels)
 
-    def _ask(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Ask for checked probabilities. Raises: TeacherError."""
-        outputs = self._batches(pixels)
+    def _query(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Query the model for checked scores. Raises: TeacherError."""
+        rows = self._rows(pixels)
         with one_thread():
-            self._check(outputs, len(pixels))
-            if self.output == "logits":
-                return torch.softmax(outputs, dim=1)
-            self._check_probabilities(outputs)
-            return outputs
+            self._check_finite(rows)
+            scores = class_scores(rows, self.output)
+            if self.num_classes and scores.shape[1] != self.num_classes:
+                raise TeacherError(
+                    f"teacher {self.spec!r} returned shape {tuple(rows.shape)}; "
+                    f"allowed: {(len(pixels), self.num_classes)}"
+                )
+            self._check_scores(scores)
+            return scores
 
-    def _batches(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _rows(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Query the model for its own outputs, rows (B, K) float32. Raises: TeacherError."""
         size = self.batch_size or len(pixels)
         with torch.inference_mode():
             return torch.cat([self._chunk(chunk, size) for chunk in pixels.split(size)])
+
+    def _rows_at_load(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.num_load_queries += len(pixels)
+        rows = self._rows(pixels)
+        self._check_finite(rows)
+        return rows
 
     def _chunk(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
         missing = size - len(pixels) if self.pads else 0
         padded = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
         outputs = retry(lambda: self._outputs(padded), self.retry_waits_s)
-        if outputs.ndim != 2 or len(outputs) != len(padded):
-            raise TeacherError(
-                f"teacher {self.spec!r} returned shape {tuple(outputs.shape)} for {len(padded)} images; "
-                f"allowed: ({len(padded)}, number of classes)"
-            )
-        return outputs[: len(pixels)].to(pixels.device, torch.float32)
+        try:
+            rows = as_rows(outputs, len(padded))
+        except ValueError as error:
+            raise TeacherError(f"teacher {self.spec!r} {error}") from error
+        return rows[: len(pixels)].to(pixels.device, torch.float32)
 
-    def _check(self, outputs: torch.Tensor, num_images: int) -> None:
-        if self.num_classes and outputs.shape != (num_images, self.num_classes):  # none known while it is loaded
-            raise TeacherError(
-                f"teacher {self.spec!r} returned shape {tuple(outputs.shape)}; "
-                f"allowed: {(num_images, self.num_classes)}"
-            )
-        if not torch.isfinite(outputs).all():
-            bad = int((~torch.isfinite(outputs)).any(dim=1).sum())
-            raise TeacherError(f"teacher {self.spec!r} returned NaN or infinity for {bad} of {num_images} images")
+    def _check_finite(self, rows: torch.Tensor) -> None:
+        if not torch.isfinite(rows).all():
+            bad = int((~torch.isfinite(rows)).any(dim=1).sum())
+            raise TeacherError(f"teacher {self.spec!r} returned NaN or infinity for {bad} of {len(rows)} images")
 
-    def _check_probabilities(self, outputs: torch.Tensor) -> None:
-        lowest, sums = float(outputs.min()), outputs.double().sum(dim=1)
-        worst = float(sums[(sums - 1).abs().argmax()])
-        if lowest < 0 or abs(worst - 1) > SUM_TOLERANCE:
-            raise TeacherError(
-                f"teacher {self.spec!r} says that it returns probabilities, but its lowest value is {lowest:.4g} "
-                f"and a row sums to {worst:.6g}; allowed: at least 0, sum 1 within {SUM_TOLERANCE}. "
-                'If it returns logits, say so in its description (output = "logits")'
-            )
+    def _check_scores(self, scores: torch.Tensor) -> None:
+        if self.output in ("logits", "sigmoid_logits"):  # a softmax of finite rows is what it should be
+            return
+        if problem := problem_of(scores, self.output):
+            raise TeacherError(f"teacher {self.spec!r} {problem}")

@@ -2,6 +2,13 @@
 
 from cluster.errors import WorkError
 
+MAX_SHOWN = 500  # characters of what another library says
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says on one line, the name of its class before it."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_SHOWN]}"
+
 
 class TeacherError(WorkError):
     """The black box gives no class probabilities, whatever it is shown; a job that it belongs to stops."""

@@ -1,7 +1,8 @@
-"""What a job will ask of a black box: stated before the work starts, and refused where it is more than allowed.
+"""Queries that a job will send to a teacher: stated before it starts, and refused where they are more than allowed.
 
-Counted is the whole job, whatever an earlier start has asked already, but neither questions that are asked again for
-want of a reply nor the one with which a black box is loaded.
+Counted is the whole job, whatever an earlier start has sent already, but neither queries that are sent again for
+want of a reply nor those that check the teacher when it is loaded: one image in each process, and one batch more where
+a machine sees the model for the first time.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def check_budget(teacher: Teacher, shares: Sequence[Share], max_queries: int | N
             "(--limit) or a smaller budget of the method"
         )
     if teacher.costs_queries or max_queries is not None:
-        print(cost, file=sys.stderr)
+        print(f"{cost}; beside them, each process that loads it sends one to check it", file=sys.stderr)
     if teacher.num_ranked is not None:
         print(_partly(teacher), file=sys.stderr)
 

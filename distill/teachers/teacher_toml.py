@@ -5,27 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from cluster.storage import split_file
+from distill.teachers.cache import read_small
 
 NAME = "teacher.toml"
 MAX_SIDE_PX = 4096  # of a model's input: a batch of such images takes 2 GB
+MAX_CLASSES = 1_000_000
+MAX_BATCH_SIZE = 4096  # images
+MAX_BATCH_BYTES = 2**31  # of one batch in float32
+MAX_MODEL_BYTES = 2**35  # of one file of a model
 MAX_BYTES = 10_000_000  # a hundred thousand class names
 EXAMPLE = """\
 input_size = [224, 224]            # height, width in pixels
 mean = [0.485, 0.456, 0.406]       # of pixels in [0, 1], red green blue
 std = [0.229, 0.224, 0.225]
-output = "logits"                  # or "probabilities"
+output = "logits"                  # or "probabilities", or "sigmoid" for several labels an image
 """
 
 Engine = Literal["auto", "eager", "onnxruntime", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Output = Literal["logits", "probabilities", "labels", "top_k"]
+Output = Literal["logits", "probabilities", "sigmoid", "sigmoid_logits", "labels", "top_k"]
+MULTI_LABEL: tuple[Output, ...] = ("sigmoid", "sigmoid_logits")
+"""Outputs whose scores are one probability each, not shares of 1."""
 Described = TypeVar("Described", bound="Description")
 
 
@@ -40,17 +47,22 @@ class Description:
     std: tuple[float, float, float]
     """divided by per channel afterwards, above 0"""
     output: Output
-    """what the model returns; logits go through one softmax; labels and top_k belong to served models"""
+    """what the model returns: logits, which go through one softmax; probabilities, which sum to 1; sigmoid, one
+    probability for each class, or sigmoid_logits, of which the sigmoid is taken here, where an image may have several
+    labels; labels and top_k belong to served models. One output alone is a model of two classes: sigmoid and its
+    complement"""
     classes: tuple[str, ...] | None = None
     """one name per class, in the order of the model's outputs"""
     engine: Engine = "auto"
     """what computes an ONNX file (not eager), or an archive on a CPU (eager, which is torch itself, or openvino);
     auto measures once per machine and model file"""
+    batch_size: int | None = None
+    """images per call; None measures it, or takes as many as the model prescribes"""
     precision: Precision = "auto"
     """number format; on a CPU, auto takes bfloat16 where it is native, faster and close to float32; on a GPU, where an
     archive alone can have another one, auto is float32, and float16 counts there alone"""
 
-    outputs: ClassVar[tuple[Output, ...]] = ("logits", "probabilities")
+    outputs: ClassVar[tuple[Output, ...]] = ("logits", "probabilities", "sigmoid", "sigmoid_logits")
     """What such a model may return."""
     meaning: ClassVar[tuple[str, ...]] = ("input_size", "mean", "std", "output", "classes")
     """The fields that say which black box it is; the others say how it is computed."""
@@ -70,15 +82,23 @@ class Description:
         require(named, "classes", self, "a list of class names")
         for name, kind in (("engine", Engine), ("precision", Precision)):
             require(getattr(self, name) in get_args(kind), name, self, " or ".join(get_args(kind)))
+        self._check_batch_size()
 
-    def fingerprint(self, *files: Path, **identity: Any) -> str:
-        """Hash the model's files, and what else says which model it is, as JSON values: 12 hex digits of SHA-256."""
+    def _check_batch_size(self) -> None:
+        if self.batch_size is None:
+            return
+        whole = type(self.batch_size) is int and 0 < self.batch_size <= MAX_BATCH_SIZE
+        require(whole, "batch_size", self, f"1 to {MAX_BATCH_SIZE}")
+        num_bytes = 12 * self.batch_size * self.input_size[0] * self.input_size[1]  # 3 channels of float32
+        require(num_bytes <= MAX_BATCH_BYTES, "batch_size", self, f"a batch of at most {MAX_BATCH_BYTES} bytes")
+
+    def fingerprint(self, *files: Path | bytes, **identity: Any) -> str:
+        """Hash the model's files, or their content, and what else tells it from others: SHA-256 in hex."""
         meaning = {name: getattr(self, name) for name in self.meaning} | identity
         digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
         for path in files:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()[:12]
+            digest.update(hashlib.sha256(path).digest() if isinstance(path, bytes) else _file_digest(path))
+        return digest.hexdigest()
 
     def to_toml(self) -> str:
         """Write the description as TOML (JSON's strings, numbers and lists are TOML's)."""
@@ -86,22 +106,53 @@ class Description:
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in set_fields if value is not None)
 
 
+def _file_digest(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; it belongs to the model")
+    if path.stat().st_size > MAX_MODEL_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; allowed: {MAX_MODEL_BYTES}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
 @contextmanager
-def model_file(where: str) -> Iterator[tuple[str, Path]]:
+def model_file(where: str, list_parts: Callable[[Path], Sequence[str]] | None = None) -> Iterator[tuple[str, Path]]:
     """Give a model file's absolute path or URI, and its path on this machine.
 
-    Where it lies elsewhere, it is copied with its `teacher.toml` and the files whose names begin with its own, for as
-    long as the block runs.
+    Where it lies elsewhere, it is copied with its `teacher.toml` for as long as the block runs.
+
+    Args:
+        where: path or URI.
+        list_parts: lists the other files that a model file needs, relative to its folder; they are copied too.
 
     Raises:
         FileNotFoundError: it lies elsewhere, and is not there.
     """
     folder, name = split_file(where)
-    uri, names = folder.child(name).uri, [found for found in folder.names() if found == NAME or found.startswith(name)]
-    if folder.local_path() is None and name not in names:
+    uri = folder.child(name).uri
+    if folder.local_path() is not None:
+        yield uri, Path(uri)
+        return
+    names = [found for found in folder.names() if found in (NAME, name)]
+    if name not in names:
         raise FileNotFoundError(f"no model file {uri}; give the URI of an existing file")
     with folder.on_this_machine(names) as here:
+        for part in list_parts(here / name) if list_parts else ():
+            (here / part).parent.mkdir(parents=True, exist_ok=True)
+            (here / part).write_bytes(folder.read_bytes(part))
         yield uri, here / name
+
+
+def require_files(model_file: Path) -> Path:
+    """Return the path of the `teacher.toml` beside a model file. Raises: FileNotFoundError where one is missing."""
+    if not model_file.is_file():
+        raise FileNotFoundError(f"no model file {model_file}; give the path of an existing file")
+    path = model_file.parent / NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {path}: it says how {model_file.name} takes its images and what it returns. For example:\n\n{EXAMPLE}"
+        )
+    return path
 
 
 def read_description(model_file: Path) -> Description:
@@ -111,23 +162,23 @@ def read_description(model_file: Path) -> Description:
         FileNotFoundError: the model file or the `teacher.toml` is missing.
         ValueError: the file is not TOML, a field is missing, unknown or has a wrong value.
     """
-    if not model_file.is_file():
-        raise FileNotFoundError(f"no model file {model_file}; give the path of an existing file")
-    path = model_file.parent / NAME
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no {path}: it says how {model_file.name} takes its images and what it returns. For example:\n\n{EXAMPLE}"
-        )
-    return read_toml(path, Description)
+    return read_toml(require_files(model_file), Description)
 
 
-def read_toml(path: Path, kind: type[Described], known: Mapping[str, Any] | None = None) -> Described:
+def read_toml(
+    path: Path,
+    kind: type[Described],
+    known: Mapping[str, Any] | None = None,
+    *,
+    assumed: Mapping[str, Any] | None = None,
+) -> Described:
     """Read a `teacher.toml` as a description of some kind.
 
     Args:
         path: the file.
         kind: what it describes.
         known: fields that the model has said itself; the file need not repeat them.
+        assumed: fields that are taken so where the file leaves them out.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -135,16 +186,18 @@ def read_toml(path: Path, kind: type[Described], known: Mapping[str, Any] | None
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; it says how a model takes its images. For example:\n\n{EXAMPLE}")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; allowed: {MAX_BYTES}")
+    raw = read_small(path, MAX_BYTES)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(raw.decode("utf-8-sig"))  # some editors put a byte order mark first
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}. For example:\n\n{EXAMPLE}") from error
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    values = {**(assumed or {}), **values}
     for name, said in (known or {}).items():
         if values.setdefault(name, said) != said:
-            raise ValueError(f"{path} says {name} = {values[name]!r}, the model itself {said!r}; correct the file")
+            raise ValueError(
+                f"{path} says {name} = {values[name]!r}, the model itself {said!r}. Correct {name} in the file"
+            )
     return _describe(values, kind, path)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from distill.teachers.base import Teacher
 from distill.teachers.errors import TeacherError
-from distill.teachers.teacher_toml import Description, Output, require
+from distill.teachers.teacher_toml import MAX_CLASSES, Description, Output, require
 from distill.teachers.top_k import fill_remaining, one_hot
 
 Layout = Literal["NCHW", "NHWC"]
@@ -53,8 +53,8 @@ class TensorDescription(Description):
     """how many classes a top_k answer names"""
     num_classes: int | None = None
     """where neither the output nor `classes` says it"""
-    batch_size: int = 8
-    """images asked for at once"""
+    batch_size: int | None = 8
+    """images queried at once"""
     pad: bool = False
     """whether the model takes no fewer"""
 
@@ -71,9 +71,10 @@ class TensorDescription(Description):
             require(getattr(self, name) in get_args(kind), name, self, " or ".join(get_args(kind)))
         for name in ("input_tensor", "output_tensor"):
             require(isinstance(getattr(self, name), str), name, self, "a name")
-        for name in ("k", "num_classes", "batch_size"):
+        for name in ("k", "num_classes"):
             number = getattr(self, name)
-            require(number is None or (type(number) is int and number > 0), name, self, "1 or more")
+            fits = number is None or (type(number) is int and 0 < number <= MAX_CLASSES)
+            require(fits, name, self, f"1 to {MAX_CLASSES}")
         require(isinstance(self.pad, bool), "pad", self, "true or false")
         top = self.output == "top_k"
         require(isinstance(self.class_tensor, str) == top, "class_tensor", self, 'a name, with output = "top_k" only')
@@ -123,6 +124,12 @@ def _image(shape: tuple[int, ...]) -> dict[str, Any]:
     return {"layout": "NCHW" if shape[1] == 3 else "NHWC", **size, **fixed}
 
 
+def as_input(pixels: np.ndarray, layout: Layout, datatype: Datatype) -> np.ndarray:
+    """Arrange images (B, 3, H, W) in a model's own layout and number format."""
+    arranged = pixels if layout == "NCHW" else pixels.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(arranged, dtype=DTYPES[datatype])
+
+
 class TensorTeacher(Teacher):
     """A model that is asked by tensors; a kind adds `_predict`."""
 
@@ -153,23 +160,19 @@ class TensorTeacher(Teacher):
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
         found = self._predict(self._images(pixels))
         try:
-            return torch.from_numpy(self._rows(found, len(pixels)))
+            return torch.from_numpy(self._read_rows(found, len(pixels)))
         except ValueError as error:
             raise TeacherError(f"teacher {self.spec!r} cannot be read: {error}") from error
 
     def _images(self, pixels: torch.Tensor) -> np.ndarray:
-        if self.quantized:
-            images = self.levels(pixels)  # (B, H, W, 3)
-            arranged = images.permute(0, 3, 1, 2) if self.described.layout == "NCHW" else images
-        else:
-            arranged = pixels if self.described.layout == "NCHW" else pixels.permute(0, 2, 3, 1)
-        return np.ascontiguousarray(arranged.cpu().numpy(), dtype=DTYPES[self.described.datatype])
+        images = self.levels(pixels).permute(0, 3, 1, 2) if self.quantized else pixels
+        return as_input(images.cpu().numpy(), self.described.layout, self.described.datatype)
 
-    def _rows(self, found: Mapping[str, np.ndarray], num_images: int) -> np.ndarray:
+    def _read_rows(self, found: Mapping[str, np.ndarray], num_images: int) -> np.ndarray:
         """Return logits or probabilities (B, K), float32. Raises: ValueError."""
         described = self.described
         values = _column(found, described.output_tensor, num_images)
-        if described.output in ("logits", "probabilities"):
+        if described.output not in ("labels", "top_k"):
             return np.array(_numbers(values, "fiu"), dtype=np.float32)
         num_classes = described.num_known
         assert num_classes is not None, "TensorDescription lets no such description through"

@@ -19,7 +19,9 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
         ValueError: an index is no class.
     """
     _check_classes(labels, num_classes)
-    return np.eye(num_classes, dtype=np.float32)[labels]
+    rows = np.zeros((len(labels), num_classes), dtype=np.float32)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
 
 
 def fill_remaining(probs: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:

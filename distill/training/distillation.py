@@ -32,7 +32,7 @@ class DistillationTrainer(Trainer):
     def __init__(self, recipe: Recipe, teacher: Teacher, train: ImageSet, val: ImageSet, soft_labels: Folder) -> None:
         """Build everything at step 0; every worker draws the same weights from the recipe's seed."""
         self.teacher = teacher
-        teacher.remembers = False  # `SoftLabels` keeps what is seen again
+        teacher.caches_responses = False  # `SoftLabels` keeps what is seen again
         self.sim_ns = [n for n in SIM_NS if n <= (teacher.num_ranked or teacher.num_classes)]
         self.figures = ("kl", "accuracy", *(f"sim{n}" for n in self.sim_ns))
         self.soft_labels = soft_labels_folder(soft_labels, teacher.fingerprint, recipe)

@@ -25,6 +25,7 @@ from distill.data import ImageSet, open_images
 from distill.student.checkpoint import load_student
 from distill.student.model import take_weights
 from distill.teachers import load_teacher
+from distill.teachers.teacher_toml import MULTI_LABEL
 from distill.teachers.tools.export import require_exporter
 from distill.training.backbones import load_network
 from distill.training.checkpoints import committed_checkpoints, delete_uncommitted
@@ -75,6 +76,11 @@ def distill(
     data = recipe_data(name, data)
     train, val = open_images(data, split="train"), open_images(data, split="val")
     black_box = load_teacher(teacher)
+    if black_box.output in MULTI_LABEL and black_box.num_outputs > 1:
+        raise ValueError(
+            f"teacher {black_box.spec} gives an image several labels (output = {black_box.output!r}): a student learns "
+            "probabilities that sum to 1. Explain it without a student, by a query-based method"
+        )
     train.labels(black_box.num_classes)  # raises where the classes do not fit
     teacher_permutation(len(train.image_ids), recipe)  # raises where there is no other image
     source = {"teacher": black_box.spec, "teacher_fingerprint": black_box.fingerprint, **_started_from(init, recipe)}

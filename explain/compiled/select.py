@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from cluster.storage import as_stored
 from distill.teachers.engines.backends import EngineChoice, has_openvino, open_graph
-from distill.teachers.engines.selection import cached_choice, fastest, probe
+from distill.teachers.engines.selection import cached_choice, fastest
+from distill.teachers.load_check import probe_images
 from explain.compiled.onnx_graph import write_onnx
 from explain.compiled.trace import trace
 from explain.methods.white_box.hooks import check_target
@@ -155,7 +156,7 @@ def select_engine(
 
 def _measure(explainer: Explainer, explained: "Student | Teacher", engine_option: EngineOption) -> EngineChoice:
     """Time one pass on one thread in torch and in each engine whose maps are torch's."""
-    images = probe(explained.input_size, explained.mean, explained.std)[:PASS_IMAGES]
+    images = probe_images(explained.input_size, explained.mean, explained.std, PASS_IMAGES)
     target = torch.arange(PASS_IMAGES) % explained.num_classes
     engines = (
         ("onnxruntime", *(["openvino"] if has_openvino() else [])) if engine_option == "auto" else (engine_option,)

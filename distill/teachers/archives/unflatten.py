@@ -34,27 +34,27 @@ def open_network(program: ExportedProgram, spec: str, input_size: tuple[int, int
     """
     num_images = _example(program).shape[0]
     if isinstance(num_images, int):
-        raise _refusal(
+        raise refusal(
             spec,
             f"it takes {num_images} images at a time, no more and no fewer; export it for any number "
             "(dynamic_shapes), or",
         )
     cut = _cut(program)
     if cut:
-        raise _refusal(spec, f"its graph cuts the gradient off at {cut!r} (detach);")
+        raise refusal(spec, f"its graph cuts the gradient off at {cut!r} (detach);")
     private = [name for name in _names(program) if any(part.startswith("__") for part in name.split("."))]
     if private:
-        raise _refusal(spec, f"it has a module or weight named {private[0]!r}, which no network has;")
+        raise refusal(spec, f"it has a module or weight named {private[0]!r}, which no network has;")
     try:
         network = unflatten(program).eval().requires_grad_(False)
     except (RuntimeError, AssertionError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise _refusal(spec, f"torch cannot put its modules together again ({error});") from error
+        raise refusal(spec, f"torch cannot put its modules together again ({error});") from error
     _forget_shapes(network)
     _check_same(program, network, spec, input_size)
     return network
 
 
-def _refusal(spec: str, why: str) -> ValueError:
+def refusal(spec: str, why: str) -> ValueError:
     return ValueError(f"teacher {spec!r} cannot be looked into: {why} give --student RUN (python -m distill)")
 
 
@@ -99,4 +99,4 @@ def _check_same(program: ExportedProgram, network: nn.Module, spec: str, size: t
         expected, found = program.module()(image.clone()), network(image.clone())
     far = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
     if not far <= TOLERANCE:
-        raise _refusal(spec, f"put together again, its modules return other logits, by {far:.2g} of the largest;")
+        raise refusal(spec, f"put together again, its modules return other logits, by {far:.2g} of the largest;")

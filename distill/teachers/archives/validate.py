@@ -23,6 +23,7 @@ RECORDS = re.compile(
     r"|data/(weights|constants|sample_inputs)/model\.pt|models/model\.json|extra/[\w./-]+"
     r"|archive_format|archive_version|byteorder|\.data/\w+|\.format_version|\.storage_alignment"
 )
+LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name
 TARGETS = re.compile(
     r"torch\.ops\.aten\.(?!from_file|save|load)\w+\.\w+|_operator\.(getitem|add|sub|mul|floordiv|mod|neg|eq|ne|[lg][te])",
     re.ASCII,
@@ -31,6 +32,7 @@ NAMES = re.compile(r"[\w.:]*", re.ASCII)
 EXPRESSION = re.compile(
     r"(Symbol\('\w+'|\b(positive|nonnegative|integer)=True|\b[A-Z][A-Za-z]*(?=\()|[-+\d(), ])*", re.ASCII
 )
+KEYS = re.compile(r'\["\w+"(, ?"\w+")*\]', re.ASCII)
 TREE_TYPES = ("builtins.tuple", "builtins.list", "builtins.dict", None)
 OPTIONS = ("same", "valid", "none", "tanh", "constant", "reflect", "replicate", "circular", "floor", "trunc")
 # Never evaluated; source_fn_stack is looked up by name and not called.
@@ -55,6 +57,7 @@ def check_archive(content: bytes, name: str) -> None:
         raise _refusal(name, "it is not a torch.export archive (a pickled model is not one)") from error
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise _refusal(name, "it is packed, so that nobody knows how large it is")
+    _check_places(entries, len(content), name)
     unknown = [record for record in records if not RECORDS.fullmatch(record)]
     # torch falls back to the layout of torch 2.7, which it reads with Python's own zip reader
     unknown += [entry.filename for entry in entries if entry.filename.startswith(("version", "serialized_"))]
@@ -68,6 +71,19 @@ def check_archive(content: bytes, name: str) -> None:
         elif record.endswith("_config.json"):
             _check_payloads(_parse(reader.get_record(record), name), name)
     _check_graph(_parse(reader.get_record("models/model.json"), name), name)
+
+
+def _check_places(entries: list[zipfile.ZipInfo], num_bytes: int, name: str) -> None:
+    """Refuse entries that share bytes, of which a small file could hold any number, or a name."""
+    end = 0
+    for entry in sorted(entries, key=lambda one: one.header_offset):
+        if entry.header_offset < end or entry.file_size != entry.compress_size:
+            raise _refusal(name, f"its {entry.filename[:80]!r} lies in the bytes of another entry")
+        end = entry.header_offset + LOCAL_HEADER_BYTES + len(entry.orig_filename.encode()) + entry.file_size
+    if end > num_bytes:
+        raise _refusal(name, "its entries are larger than the file")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise _refusal(name, "it holds two entries of one name")
 
 
 def _check_pickle(content: bytes, record: str, name: str) -> None:
@@ -138,8 +154,15 @@ def _is_plain_tree(tree: Any) -> bool:
         return all(_is_plain_tree(item) for item in tree)
     if not isinstance(tree, dict):
         return isinstance(tree, int)
-    plain = tree.get("type") in TREE_TYPES and tree.get("context") in (None, "null", "[]")
+    plain = tree.get("type") in TREE_TYPES and (
+        tree.get("context") in (None, "null", "[]") or (tree["type"] == "builtins.dict" and _is_keys(tree["context"]))
+    )
     return plain and _is_plain_tree(tree.get("children_spec", []))
+
+
+def _is_keys(context: Any) -> bool:
+    """Say whether a dictionary's serialized keys are plain names."""
+    return isinstance(context, str) and KEYS.fullmatch(context) is not None
 
 
 def _parse(text: bytes | str, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Two ways to compute an ONNX model, behind one call: float32 arrays (batch, 3, H, W) in, (batch, K) out.
+"""Two ways to compute an ONNX model, behind one call: images in the model's own layout in, its outputs (batch, K) out.
 
 The batch is static: the engines are fastest so, and a result cannot depend on how many images a caller has.
 """
@@ -18,12 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from distill.teachers.errors import TeacherError
+from distill.teachers.errors import TeacherError, one_line
+from distill.teachers.outputs import only_tensor
+from distill.teachers.teacher_toml import MAX_BATCH_SIZE
+from distill.teachers.tensor_model import Layout, Tensor
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 Run = Callable[[np.ndarray], np.ndarray]
+DATATYPES = {"tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(float16)": "FP16", "tensor(uint8)": "UINT8"}
+"""ONNX Runtime's names of number formats that images come in, and those of the Open Inference Protocol."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of them."""
 WITHOUT_CUDA = "this ONNX Runtime does not run on GPUs; pip install onnxruntime-gpu in its place"
@@ -43,6 +48,12 @@ class EngineChoice:
     """number format of its kernels"""
     batch_size: int
     """images per call; shorter batches are padded"""
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine is. Raises: ValueError."""
+        known = self.engine in ("eager", "onnxruntime", "openvino") and self.precision in PRECISIONS
+        if not known or type(self.batch_size) is not int or not 0 < self.batch_size <= MAX_BATCH_SIZE:
+            raise ValueError(f"no engine computes {self.engine!r}, {self.precision!r}, {self.batch_size!r} images")
 
     def __str__(self) -> str:
         """Name engine and precision, as scores record them."""
@@ -69,16 +80,33 @@ def has_native_bfloat16() -> bool:
 
 
 def open_engine(
-    path: Path, size: tuple[int, int], choice: EngineChoice, *, num_threads: int | None, device: str
+    path: Path,
+    size: tuple[int, int],
+    choice: EngineChoice,
+    *,
+    num_threads: int | None,
+    device: str,
+    layout: Layout = "NCHW",
+    output: str = "",
 ) -> Run:
     """Load a model file into an engine.
 
+    Args:
+        path: an ONNX file with one image input.
+        size: height and width of its images.
+        choice: engine, precision and batch size.
+        num_threads: CPU threads; None leaves the engine's own choice.
+        device: "cpu" or "cuda".
+        layout: order of the input's axes.
+        output: name of the output that is returned; empty for the first.
+
     Raises:
-        ValueError: the file is no ONNX model with one image input (B, 3, H, W) of this size and one output.
+        ValueError: the engine cannot load it.
     """
     if choice.engine == "openvino":
-        return _open_openvino(path, str(path), size, choice, num_threads)
-    return _open_onnxruntime(path, num_threads, device)
+        shape = (3, *size) if layout == "NCHW" else (*size, 3)
+        return _open_openvino(path, str(path), shape, choice, num_threads=num_threads, output=output)
+    return _open_onnxruntime(path, num_threads, device, output)
 
 
 def open_graph(
@@ -105,31 +133,25 @@ def open_graph(
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=False)))[0]
 
 
-def inspect(path: Path, size: tuple[int, int]) -> int | None:
-    """Check a file's inputs and outputs; return the batch size that it prescribes, None where any goes.
-
-    Raises:
-        ValueError: as `open_engine`.
-    """
+def inspect(path: Path) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the inputs and outputs of an ONNX file. Raises: ValueError where ONNX Runtime cannot load it."""
     session = _session(path, None, "cpu", optimize=False)
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    shape = inputs[0].shape if inputs else []
-    pairs = list(zip(shape[1:], (3, *size), strict=False))
-    fits = len(shape) == 4 and all(not isinstance(got, int) or got == wanted for got, wanted in pairs)
-    if len(inputs) != 1 or len(outputs) != 1 or not fits or inputs[0].type != "tensor(float)":
-        found = [(item.name, item.type, item.shape) for item in (*inputs, *outputs)]
-        raise ValueError(
-            f"{path} has inputs and outputs {found}; allowed: one float32 input {('B', 3, *size)} and one output "
-            "(B, K). Correct input_size in its teacher.toml (height, width), or export the model so"
-        )
-    return shape[0] if isinstance(shape[0], int) else None
+    inputs, outputs = (
+        [Tensor(one.name, DATATYPES.get(one.type) or str(one.type), _shape(one.shape)) for one in listed]
+        for listed in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
+
+
+def _shape(shape: list[Any]) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else -1 for size in shape)
 
 
 def _session(model: Path | bytes, num_threads: int | None, device: str, *, optimize: bool = True) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only; warnings are about graph clean-up
+    options.log_severity_level = 4  # none: warnings are about graph clean-up, and errors are raised
     options.intra_op_num_threads = num_threads or 0
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -143,7 +165,7 @@ def _session(model: Path | bytes, num_threads: int | None, device: str, *, optim
         return onnxruntime.InferenceSession(found, options, providers=providers)
     except _failures() as error:
         what = "a graph" if isinstance(model, bytes) else model
-        raise ValueError(f"ONNX Runtime cannot load {what}: {error}; give an ONNX model file") from error
+        raise ValueError(f"ONNX Runtime cannot load {what}: {one_line(error)}; give an ONNX model file") from error
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -152,15 +174,16 @@ def _failures() -> tuple[type[Exception], ...]:
     return tuple(kind for kind in state.values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
-def _open_onnxruntime(path: Path, num_threads: int | None, device: str) -> Run:
+def _open_onnxruntime(path: Path, num_threads: int | None, device: str, output: str) -> Run:
     session = _session(path, num_threads, device)
     name, failures = session.get_inputs()[0].name, _failures()
+    outputs = [output or session.get_outputs()[0].name]
 
     def run(pixels: np.ndarray) -> np.ndarray:
         try:
-            return session.run(None, {name: pixels})[0]
+            return session.run(outputs, {name: pixels})[0]
         except failures as error:
-            raise TeacherError(f"ONNX Runtime cannot compute {path}: {error}") from error
+            raise TeacherError(f"ONNX Runtime cannot compute {path}: {one_line(error)}") from error
 
     return run
 
@@ -181,11 +204,11 @@ def open_program(
         ValueError: OpenVINO lacks an operation of it.
     """
     if choice.engine == "openvino":
-        return _open_openvino(program, name, size, choice, num_threads)
+        return _open_openvino(program, name, (3, *size), choice, num_threads=num_threads)
     import torch
 
     module = program.module()
-    return torch.inference_mode()(lambda pixels: module(torch.from_numpy(pixels)).numpy())
+    return torch.inference_mode()(lambda pixels: only_tensor(module(torch.from_numpy(pixels))).numpy())
 
 
 def _convert(program: ExportedProgram) -> Any:
@@ -202,14 +225,20 @@ def _convert(program: ExportedProgram) -> Any:
         return front.convert(front.load(decoder))
     except (*failures, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
-            f"OpenVINO cannot convert the program: {error!r}; set another engine in teacher.toml"
+            f"OpenVINO cannot convert the program: {one_line(error)}; set another engine in teacher.toml"
         ) from error
     finally:
         logging.disable(before)
 
 
 def _open_openvino(
-    what: Path | ExportedProgram, name: str, size: tuple[int, int], choice: EngineChoice, num_threads: int | None
+    source: Path | ExportedProgram,
+    name: str,
+    shape: tuple[int, int, int],
+    choice: EngineChoice,
+    *,
+    num_threads: int | None,
+    output: str = "",
 ) -> Run:
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",  # measured 2.5 times the throughput hint's rate on 2 cores
@@ -219,18 +248,21 @@ def _open_openvino(
         config |= {"INFERENCE_NUM_THREADS": num_threads, **UNPINNED}
     core = _core()
     try:
-        model = core.read_model(what) if isinstance(what, Path) else _convert(what)
-        model.reshape({model.input(0): [choice.batch_size, 3, *size]})
+        model = core.read_model(source) if isinstance(source, Path) else _convert(source)
+        model.reshape({model.input(0): [choice.batch_size, *shape]})
         request = core.compile_model(model, "CPU", config).create_infer_request()
     except RuntimeError as error:
-        raise ValueError(f"OpenVINO cannot load {name}: {error}; set another engine in teacher.toml") from error
+        raise ValueError(
+            f"OpenVINO cannot load {name}: {one_line(error)}; set another engine in teacher.toml"
+        ) from error
 
     def run(pixels: np.ndarray) -> np.ndarray:
         try:
             request.infer({0: pixels}, share_inputs=True)
         except RuntimeError as error:
-            raise TeacherError(f"OpenVINO cannot compute {name}: {error}") from error
-        return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request reuses its buffer
+            raise TeacherError(f"OpenVINO cannot compute {name}: {one_line(error)}") from error
+        tensor = request.get_tensor(output) if output else request.get_output_tensor(0)
+        return tensor.data.astype(np.float32)  # a copy: the request reuses its buffer
 
     return run
 
@@ -248,7 +280,7 @@ def _graph_in_openvino(
     try:
         compiled = core.compile_model(core.read_model(content), "CPU", config)
     except RuntimeError as error:
-        raise ValueError(f"OpenVINO cannot load a graph: {error}; give another engine") from error
+        raise ValueError(f"OpenVINO cannot load a graph: {one_line(error)}; give another engine") from error
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(num_streams):
         requests.put(compiled.create_infer_request())

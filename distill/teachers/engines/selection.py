@@ -7,7 +7,6 @@ the model's `teacher.toml` settle it for all of them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -22,9 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distill.teachers.cache import CACHE_VARIABLE, cache_folder
-from distill.teachers.engines.backends import EngineChoice, Run, has_native_bfloat16, has_openvino, inspect, open_engine
-from distill.teachers.teacher_toml import Description
+from distill.teachers.cache import CACHE_VARIABLE, private_folder, read_small, write_entry
+from distill.teachers.engines.backends import EngineChoice, Run, has_native_bfloat16, has_openvino, open_engine
+from distill.teachers.engines.onnx_description import OnnxDescription
+from distill.teachers.errors import TeacherError
+from distill.teachers.load_check import probe_images
+from distill.teachers.outputs import as_rows, class_scores
+from distill.teachers.teacher_toml import MULTI_LABEL, Description, Output
+from distill.teachers.tensor_model import as_input
 
 BATCH_SIZES = (8, 16)
 NUM_PROBES = 32
@@ -38,18 +42,36 @@ NUM_TIMED = 5  # calls; the fastest counts, since others may be using the machin
 GAIN = 1.05  # a candidate must be this much faster than the simpler one before it
 
 
-def choose_engine(path: Path, description: Description, fingerprint: str, *, device: str) -> EngineChoice:
+def choose_engine(path: Path, description: OnnxDescription, fingerprint: str, *, device: str) -> EngineChoice:
     """Return the engine, precision and batch size for a model file here, measuring them the first time.
 
     Raises:
-        ValueError: `teacher.toml` demands what is not installed or does not go together.
+        ValueError: `teacher.toml` demands what is not installed or does not go together, or the model computes only
+            one image at once and does not say so.
     """
     candidates = _candidates(description, device)
-    batch = inspect(path, description.input_size)
-    sizes = (batch,) if batch else BATCH_SIZES
-    about = (fingerprint, description.engine, description.precision, device)
-    opened = partial(open_engine, path, description.input_size, num_threads=None, device=device)
-    return cached_choice(about, lambda: _measure(description, candidates, sizes, opened))
+    sizes = (description.batch_size,) if description.batch_size else BATCH_SIZES
+    images = _model_inputs(description)
+
+    def opened(choice: EngineChoice) -> Run:
+        layout, output = description.layout, description.output_tensor
+        return open_engine(
+            path, description.input_size, choice, num_threads=None, device=device, layout=layout, output=output
+        )
+
+    def measure() -> EngineChoice:
+        try:
+            return _measure(images, description.output, candidates, sizes, opened)
+        except (TeacherError, ValueError) as error:
+            if sizes[0] > 1 and _computes_one(images, candidates, opened):
+                raise ValueError(
+                    f"{path} computes one image at a time: its graph holds a batch of 1 ({error}). Set batch_size = 1 "
+                    "in its teacher.toml, or export it for any number of images (dynamic axes), which is faster"
+                ) from error
+            raise
+
+    wishes = (description.engine, description.precision, str(description.batch_size), device)
+    return cached_choice((fingerprint, *wishes), measure, candidates)
 
 
 def choose_archive_engine(
@@ -70,31 +92,69 @@ def choose_archive_engine(
     eager = EngineChoice(engine="eager", precision="float32", batch_size=batch_size)
     candidates = _allowed([eager, *_openvino_choices(wished, "cpu")], wished, "cpu")
     about = (fingerprint, wished.engine, wished.precision, str(batch_size), f"torch {torch.__version__}")
-    return cached_choice(about, lambda: _measure(wished, candidates, (batch_size,), opened))
+    images = probe_images(description.input_size, description.mean, description.std, NUM_PROBES)
+    measure = partial(_measure, images, description.output, candidates, (batch_size,), opened)
+    return cached_choice(about, measure, candidates)
 
 
-def cached_choice(about: Sequence[str], measure: Callable[[], EngineChoice]) -> EngineChoice:
-    """Return what was decided here about a model and the wishes for it; measure and keep it the first time."""
-    file = cache_folder("engines") / f"{_key(about)}.json"
+def cached_choice(
+    about: Sequence[str], measure: Callable[[], EngineChoice], candidates: Sequence[EngineChoice] | None = None
+) -> EngineChoice:
+    """Return what was decided here about a model and the wishes for it; measure and keep it the first time.
+
+    Args:
+        about: what the decision depends on.
+        measure: decides.
+        candidates: engines and precisions that are possible; None: any.
+
+    Raises:
+        ValueError: what is kept is no choice among the candidates, or nothing can be kept.
+    """
+    file = private_folder("engines") / f"{_key(about)}.json"
     if not file.exists():
-        _write_first(file, json.dumps(asdict(measure())))
-    return _read(file)
+        try:
+            write_entry(file, json.dumps(asdict(measure())), replace=False)
+        except OSError as error:
+            raise ValueError(
+                f"the choice of engine cannot be kept in {file.parent}: {error}; set {CACHE_VARIABLE} to a writable "
+                "folder"
+            ) from error
+    choice = _read(file)
+    if candidates is not None and all(
+        (choice.engine, choice.precision) != (one.engine, one.precision) for one in candidates
+    ):
+        raise ValueError(f"{file} holds {choice}, which cannot compute this model; delete it, and it is measured again")
+    return choice
 
 
-def probe(size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Make normalized images (32, 3, H, W): colored squares with a little noise, the same every time."""
-    random = np.random.default_rng(0)
-    coarse = random.random((NUM_PROBES, 3, 8, 8), dtype=np.float32)
-    rows, columns = (np.arange(length) * 8 // length for length in size)
-    images = coarse[:, :, rows][:, :, :, columns] + random.normal(0, 0.05, (NUM_PROBES, 3, *size))
-    centre, width = (np.reshape(values, (1, 3, 1, 1)) for values in (mean, std))
-    return ((np.clip(images, 0, 1) - centre) / width).astype(np.float32)
+def _model_inputs(description: OnnxDescription) -> np.ndarray:
+    """Make images in a model's own layout and number format."""
+    images = probe_images(description.input_size, description.mean, description.std, NUM_PROBES)
+    if description.datatype == "UINT8":
+        center, width = (np.reshape(values, (1, 3, 1, 1)) for values in (description.mean, description.std))
+        images = np.rint((images * width + center) * 255).clip(0, 255)
+    return as_input(images, description.layout, description.datatype)
 
 
-def is_close(reference: np.ndarray, other: np.ndarray, output: str) -> bool:
-    """Say whether the probabilities of two engines' outputs (N, K) agree within the tolerances above."""
-    expected, found = (_probabilities(rows, output) for rows in (reference, other))
-    if not np.isfinite(found).all() or np.abs(found.sum(axis=1) - 1).max() > 1e-3:
+def _computes_one(
+    images: np.ndarray, candidates: Sequence[EngineChoice], opened: Callable[[EngineChoice], Run]
+) -> bool:
+    try:
+        _run(opened(replace(candidates[0], batch_size=1)), images[:2], 1)
+    except (TeacherError, ValueError):
+        return False
+    return True
+
+
+def is_close(reference: np.ndarray, other: np.ndarray, output: Output) -> bool:
+    """Say whether the scores of two engines' outputs (N, K) agree within the tolerances above."""
+    expected, found = (
+        class_scores(as_rows(torch.from_numpy(outputs.astype(np.float64)), len(outputs)), output).numpy()
+        for outputs in (reference, other)
+    )
+    if not np.isfinite(found).all():
+        return False
+    if output not in MULTI_LABEL and np.abs(found.sum(axis=1) - 1).max() > 1e-3:
         return False
     same_top = (expected.argmax(axis=1) == found.argmax(axis=1)).mean()
     largest = np.abs(expected - found).max(axis=1)
@@ -131,13 +191,13 @@ def _allowed(choices: list[EngineChoice], description: Description, device: str)
 
 
 def _measure(
-    description: Description,
+    images: np.ndarray,
+    output: Output,
     candidates: list[EngineChoice],
     sizes: tuple[int, ...],
     opened: Callable[[EngineChoice], Run],
 ) -> EngineChoice:
     """Time every usable candidate at the first batch size, then the winner at all of them."""
-    images = probe(description.input_size, description.mean, description.std)
     usable: dict[EngineChoice, Run] = {}
     failures: list[ValueError] = []
     reference: np.ndarray | None = None
@@ -151,7 +211,7 @@ def _measure(
             failures.append(error)
             continue
         outputs = _run(run, images, candidate.batch_size)
-        if reference is None or is_close(reference, outputs, description.output):
+        if reference is None or is_close(reference, outputs, output):
             usable[candidate] = run
         reference = outputs if reference is None else reference
     if not usable:
@@ -182,15 +242,13 @@ def _run(run: Run, images: np.ndarray, batch_size: int) -> np.ndarray:
     padding = np.zeros((-len(images) % batch_size, *images.shape[1:]), images.dtype)
     padded = np.concatenate([images, padding])
     chunks = (padded[start : start + batch_size] for start in range(0, len(padded), batch_size))
-    return np.concatenate([run(chunk) for chunk in chunks])[: len(images)]
-
-
-def _probabilities(rows: np.ndarray, output: str) -> np.ndarray:
-    rows = rows.astype(np.float64)
-    if output == "probabilities":
-        return rows
-    powers = np.exp(rows - rows.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    outputs = [run(chunk) for chunk in chunks]
+    try:
+        return np.concatenate([as_rows(torch.from_numpy(np.asarray(rows)), batch_size) for rows in outputs])[
+            : len(images)
+        ]
+    except ValueError as error:
+        raise TeacherError(f"the model {error}") from error
 
 
 def _key(about: Sequence[str]) -> str:
@@ -202,27 +260,12 @@ def _key(about: Sequence[str]) -> str:
     lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.exists() else [platform.processor()]
     processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or lines[:1])
     parts = [*about, *versions, platform.machine(), str(os.cpu_count()), *processor]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _write_first(file: Path, text: str) -> None:
-    """Write a file unless somebody else has just written it: theirs stays."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{file.name}.{platform.node()}.{os.getpid()}.aside")
-        aside.write_text(text, encoding="utf-8")
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, file)  # a rename would overwrite the first writer's decision
-        aside.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"the choice of engine cannot be kept in {file.parent}: {error}; set {CACHE_VARIABLE} to a writable folder"
-        ) from error
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _read(file: Path) -> EngineChoice:
     try:
-        choice = EngineChoice(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        choice = EngineChoice(**json.loads(read_small(file)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} holds no choice of engine: {error}; delete it, and it is measured again") from error
     return choice

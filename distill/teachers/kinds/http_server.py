@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from distill.teachers.http.client import TOKEN_VARIABLE, Client
 from distill.teachers.http.protocol import EXTENSION, read_json, read_reply, read_tensors, write_request
 from distill.teachers.http.rate_limit import RateLimit
 from distill.teachers.http.response_cache import ResponseCache
+from distill.teachers.load_options import LoadOptions
+from distill.teachers.model_history import ModelHistory
+from distill.teachers.outputs import problem_of
 from distill.teachers.retry import retry
 from distill.teachers.teacher_toml import EXAMPLE, read_toml, require
 from distill.teachers.tensor_model import Tensor, TensorDescription, TensorTeacher, metadata_fields
@@ -68,14 +72,32 @@ class OpenInferenceTeacher(TensorTeacher):
         self._rate_limit = (
             None if described.queries_per_second is None else RateLimit(url, described.queries_per_second)
         )
-        self._cache = ResponseCache(self.fingerprint) if described.keep_answers else None
-        self.remembers = described.keep_answers
+        self.caches_responses = described.keep_answers
 
-    def _answer(self, pixels: torch.Tensor) -> torch.Tensor:
-        if self._cache is None or not self.remembers:
-            return self._ask(pixels)
-        found = self._cache.get_or_query(pixels.cpu().numpy(), lambda places: self._ask(pixels[places]).cpu().numpy())
-        return torch.from_numpy(found).to(pixels.device)
+    def finish(self, num_classes: int | None = None) -> Any:
+        """Check the model as every teacher, then open its cache. Raises: as `Teacher.finish`, and WorkError."""
+        super().finish(num_classes)
+        if self.caches_responses:
+            _ = self._cache
+        return self
+
+    @functools.cached_property
+    def _cache(self) -> ResponseCache:
+        """Return the responses of the model that was found when this one was loaded."""
+        return ResponseCache(self.fingerprint, self._is_valid)
+
+    def _is_valid(self, scores: np.ndarray) -> bool:
+        finite = scores.shape == (self.num_classes,) and bool(np.isfinite(scores).all())
+        return finite and problem_of(torch.from_numpy(scores.copy())[None], self.output) is None
+
+    def _respond(self, pixels: torch.Tensor) -> torch.Tensor:
+        if not self.caches_responses:
+            return self._query(pixels)
+
+        def query(places: list[int]) -> np.ndarray:
+            return self._query(pixels[places]).cpu().numpy()
+
+        return torch.from_numpy(self._cache.get_or_query(pixels.cpu().numpy(), query)).to(pixels.device)
 
     def _predict(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         described = self.described
@@ -92,10 +114,10 @@ class OpenInferenceTeacher(TensorTeacher):
             raise TeacherError(f"teacher {self.spec!r} cannot be read: {error}") from error
 
 
-def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:
+def open_teacher(where: str, options: LoadOptions) -> Teacher:
     """Ask the server what it serves, read the `teacher.toml` behind `#`; `load_teacher` says how."""
-    del where, num_threads, device
-    url, _, toml = spec.partition("#")
+    del where
+    url, _, toml = options.spec.partition("#")
     matched = URL.fullmatch(url)
     if matched is None:  # it is not repeated: it may hold a password
         raise ValueError(
@@ -123,6 +145,7 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
         fingerprint=described.fingerprint(model=described.identity or [url, *served]),
         engine=f"open-inference{described.precision_note}",
     )
+    teacher.history = ModelHistory(teacher.fingerprint, name=teacher.spec, expected=options.expected_fingerprint)
     return teacher.finish(described.num_known)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +20,11 @@ import numpy as np
 
 from cluster.tracking.registry import FetchedModel, fetch_model, load_function
 from distill.teachers.base import Teacher
+from distill.teachers.foreign import call_foreign
 from distill.teachers.kinds import onnx_file as onnx
 from distill.teachers.kinds import torch_archive as torch_export
-from distill.teachers.kinds.python_callable import call
-from distill.teachers.teacher_toml import EXAMPLE, NAME, Description, read_toml
+from distill.teachers.load_options import LoadOptions
+from distill.teachers.teacher_toml import EXAMPLE, NAME, read_toml
 from distill.teachers.tensor_model import DTYPES, Tensor, TensorDescription, TensorTeacher, metadata_fields
 
 UNPICKLE = "mlflow-unpickle"
@@ -51,15 +52,18 @@ class PyfuncTeacher(TensorTeacher):
 
     def _predict(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         given = {self.described.input_tensor: images} if self._named else images
-        found = call(self._predict_function, given, spec=self.spec)
+        return call_foreign(self._arrays, given, spec=self.spec)
+
+    def _arrays(self, given: Any) -> Mapping[str, np.ndarray]:
+        found = self._predict_function(given)
         if isinstance(found, Mapping):
             return {str(name): np.asarray(values) for name, values in found.items()}
         return {self.described.output_tensor: np.asarray(found)}  # an array, a list or a data frame
 
 
-def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:
+def open_teacher(where: str, options: LoadOptions) -> Teacher:
     """Fetch the model and open it by what it is; `load_teacher` says how."""
-    kind = spec.partition(":")[0]
+    kind = options.spec.partition(":")[0]
     uri, _, toml = where.partition("#")
     if ":" not in uri:  # a path; absolute, so that a worker in another folder finds it
         uri = str(Path(uri).expanduser().absolute())
@@ -74,7 +78,7 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
         described = own or model.folder / NAME
         opener = _opener(model)
         if opener is not None:
-            return opener(read_toml(described, Description), spec=spec, num_threads=num_threads, device=device)
+            return opener(described, replace(options, spec=spec))
         if kind != UNPICKLE:
             raise ValueError(
                 f"the model {uri!r} ({', '.join(model.flavours)}) is neither an ONNX file nor a torch.export archive: "
@@ -86,7 +90,7 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
     return teacher
 
 
-def _opener(model: FetchedModel) -> Callable[..., Teacher] | None:
+def _opener(model: FetchedModel) -> Callable[[Path, LoadOptions], Teacher] | None:
     """Return what opens the model's own file without running anything else of it; None where there is no such file."""
     flavours = model.flavours
     if "onnx" in flavours and (path := model.inside(flavours["onnx"].get("data"))):

@@ -13,7 +13,11 @@ import numpy as np
 import torch
 
 from distill.teachers.base import Teacher
-from distill.teachers.errors import NoReplyError, TeacherError
+from distill.teachers.errors import TeacherError
+from distill.teachers.foreign import call_foreign
+from distill.teachers.load_options import LoadOptions
+from distill.teachers.model_history import ModelHistory
+from distill.teachers.teacher_toml import Output
 
 
 class PythonTeacher(Teacher):
@@ -24,27 +28,31 @@ class PythonTeacher(Teacher):
 
     quantized = True
 
-    def __init__(self, function: Callable[[np.ndarray], Any], **description: Any) -> None:
+    def __init__(
+        self, function: Callable[[np.ndarray], Any], *, output: Output = "probabilities", **description: Any
+    ) -> None:
         """Wrap the callable; the other arguments are `Teacher`'s."""
-        super().__init__(engine="python", output="probabilities", **description)
+        super().__init__(engine="python", output=output, **description)
         self._function = function
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        found = call(self._function, self.levels(pixels).cpu().numpy(), spec=self.spec)
-        outputs = np.asarray(found)
+        outputs = call_foreign(self._array, self.levels(pixels).cpu().numpy(), spec=self.spec)
         if outputs.dtype.kind not in "fiu":
             raise TeacherError(f"teacher {self.spec!r} returned {outputs.dtype}; allowed: an array of numbers (B, K)")
         return torch.from_numpy(np.array(outputs, dtype=np.float32))
 
+    def _array(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self._function(images))
 
-def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:
+
+def open_teacher(where: str, options: LoadOptions) -> Teacher:
     """Import the module, call the factory, look at what it returned; `load_teacher` says how.
 
     The callable has `input_size` (height, width). It may have `mean` and `std` (of pixels in [0, 1]; they only say
-    what "zero in normalized space" is), `classes`, `num_classes`, `batch_size`, and a string `fingerprint` that
-    changes with its weights; without it the module's source stands for them.
+    what "zero in normalized space" is), `classes`, `num_classes`, `batch_size`, `output` ("probabilities", or "sigmoid"
+    for several labels an image), and a string `fingerprint` that changes with its weights; without it the module's
+    source and its responses to made-up images stand for them.
     """
-    del num_threads, device
     factory = find_factory(where)
     function = factory()
     size = getattr(function, "input_size", None)
@@ -53,33 +61,29 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
             f"{where} returned {type(function).__name__} with input_size {size!r}; allowed: a callable from uint8 "
             "(B, H, W, 3) to probabilities (B, K) with an attribute input_size = (height, width)"
         )
+    fingerprint = _fingerprint(factory, function, where)
     names = getattr(function, "classes", None)
     teacher = PythonTeacher(
         function,
-        spec=spec,
+        spec=options.spec,
         input_size=(int(size[0]), int(size[1])),
         mean=tuple(getattr(function, "mean", (0.485, 0.456, 0.406))),  # ImageNet's, as most classifiers have
         std=tuple(getattr(function, "std", (0.229, 0.224, 0.225))),
-        fingerprint=_fingerprint(factory, function, where),
+        fingerprint=fingerprint,
+        output=_output(function, where),
         class_names=None if names is None else tuple(names),
         batch_size=getattr(function, "batch_size", None),
     )
+    if getattr(function, "fingerprint", None) is None:
+        teacher.history = ModelHistory(fingerprint, name=options.spec, expected=options.expected_fingerprint)
     return teacher.finish(getattr(function, "num_classes", None))
 
 
-def call(function: Callable[[Any], Any], given: Any, *, spec: str) -> Any:
-    """Return what a teacher's function returns.
-
-    Raises:
-        NoReplyError: it timed out, or lost a connection.
-        TeacherError: it failed otherwise.
-    """
-    try:
-        return function(given)
-    except OSError as error:  # timeouts and lost connections are among them
-        raise NoReplyError(f"teacher {spec!r} gave no reply: {type(error).__name__}: {error}") from error
-    except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
-        raise TeacherError(f"teacher {spec!r} failed: {type(error).__name__}: {error}") from error
+def _output(function: Any, where: str) -> Output:
+    output = getattr(function, "output", "probabilities")
+    if output not in ("probabilities", "sigmoid"):
+        raise ValueError(f'{where} returned a callable with output {output!r}; allowed: "probabilities" or "sigmoid"')
+    return output
 
 
 def find_factory(where: str) -> Callable[[], Any]:
@@ -107,4 +111,4 @@ def _fingerprint(factory: Callable[[], Any], function: Any, where: str) -> str:
     if own is None:
         source = inspect.getsourcefile(inspect.unwrap(factory))
         own = Path(source).read_text(encoding="utf-8") if source else where
-    return hashlib.sha256(f"{where}\n{own}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{where}\n{own}".encode()).hexdigest()

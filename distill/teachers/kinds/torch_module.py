@@ -12,6 +12,8 @@ import torch
 
 from distill.teachers.base import Teacher
 from distill.teachers.errors import TeacherError
+from distill.teachers.foreign import call_foreign
+from distill.teachers.outputs import only_tensor
 from distill.teachers.teacher_toml import Precision
 
 
@@ -32,20 +34,23 @@ class EagerTeacher(Teacher):
     def module(self) -> torch.nn.Module | None:
         """Return the module, if it is a torch network in eval mode that returns logits."""
         module = self._module
-        if not isinstance(module, torch.nn.Module) or self.output != "logits":
+        if not isinstance(module, torch.nn.Module) or self.output != "logits" or self.num_outputs == 1:
             return None
         return None if any(part.training for part in module.modules()) else module
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
         moved = pixels.to(self.device, copy=True)  # a copy: the module may work in place
         if self._dtype == torch.float32:
-            outputs = self._module(moved)
+            outputs = call_foreign(self._module, moved, spec=self.spec)
         else:
             with torch.autocast("cuda", self._dtype):
-                outputs = self._module(moved.contiguous(memory_format=torch.channels_last))
-        if not isinstance(outputs, torch.Tensor):
-            raise TeacherError(f"teacher {self.spec!r} returned {type(outputs).__name__}; allowed: one tensor (B, K)")
-        return outputs
+                outputs = call_foreign(
+                    self._module, moved.contiguous(memory_format=torch.channels_last), spec=self.spec
+                )
+        try:
+            return only_tensor(outputs)
+        except ValueError as error:
+            raise TeacherError(f"teacher {self.spec!r} {error}") from error
 
 
 def batch_images(device: str) -> int:

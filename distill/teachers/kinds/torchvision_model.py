@@ -11,11 +11,12 @@ import torch
 
 from distill.teachers.base import Teacher
 from distill.teachers.kinds.torch_module import EagerTeacher, check_device
+from distill.teachers.load_options import LoadOptions
 
 
-def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str) -> Teacher:
+def open_teacher(where: str, options: LoadOptions) -> Teacher:
     """Build the model, load its weights (downloaded once by torch); `load_teacher` says how."""
-    del num_threads
+    device = options.device
     check_device(device)
     model, weights, state = published_model(where)
     transforms = weights.transforms()
@@ -23,7 +24,7 @@ def open_teacher(where: str, *, spec: str, num_threads: int | None, device: str)
     teacher = EagerTeacher(
         model.eval().requires_grad_(False).to(device),
         device=device,
-        spec=spec,
+        spec=options.spec,
         input_size=(height, width),
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
@@ -78,9 +79,9 @@ def _load_state(weights: Any) -> Mapping[str, torch.Tensor]:
 
 
 def state_fingerprint(state: Mapping[str, torch.Tensor], view: tuple[float, ...]) -> str:
-    """Hash a model's tensors and how it takes its images (sizes, mean, std): 12 hex digits."""
+    """Hash a model's tensors and how it takes its images (sizes, mean, std): SHA-256 in hex."""
     digest = hashlib.sha256(repr(view).encode())
     for key, tensor in sorted(state.items()):
         digest.update(key.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()

@@ -10,10 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from box_teacher import SIZE, Box
 from project_paths import HELPERS
 
 MEAN, STD = Box.mean, Box.std
+LOAD_QUERIES = 1 + 8
+"""Queries that check a model when a machine loads it first: one image alone, and a batch."""
+
+
+def some_images(count: int = 19, seed: int = 3) -> np.ndarray:
+    """Draw images for the server's black box."""
+    return np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
 
 
 class Server:
@@ -27,7 +35,18 @@ class Server:
         urllib.request.urlopen(request).close()  # noqa: S310
 
     def reset(self) -> None:
-        self.set(fault="", healthy=0, times=0, requests=0, queries=0, connections=0, binary=0, largest=0, started=[])
+        self.set(
+            scale=6.0,
+            fault="",
+            healthy=0,
+            times=0,
+            requests=0,
+            queries=0,
+            connections=0,
+            binary=0,
+            largest=0,
+            started=[],
+        )
 
     def get(self, name: str) -> Any:
         with urllib.request.urlopen(f"{self.root}/control") as reply:  # noqa: S310 - our own
