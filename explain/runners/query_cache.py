@@ -15,7 +15,7 @@ import numpy as np
 from cluster.parquet import read_parquet
 from cluster.storage import Folder, config_hash
 from distill.data.versions import update_versions
-from distill.teachers.base import SUM_TOLERANCE
+from distill.teachers.outputs import SUM_TOLERANCE
 from explain.methods.registry import Method
 
 if TYPE_CHECKING:
