@@ -6,9 +6,11 @@ operating system sets to the process catches.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from cluster.storage import config_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from cluster.storage import Folder
 
+COMPUTED_BY = "computed_by"  # key in a part's metadata
 MAX_VALUES = 300_000_000
 """Most values in a file's columns: more than a shard of 64 maps of 2,000 x 2,000, a gigabyte as float32."""
 MAX_BYTES = 2_000_000_000
@@ -104,9 +107,12 @@ def check_types(table: "pa.Table", schema: "pa.Schema", where: str) -> None:
             raise ValueError(f"{where} has {field.name} as {stored}; allowed: {wanted or 'no such column'}")
 
 
-def parts_schema(columns: "pa.Schema", version: str, config: dict[str, Any], config_hash: str) -> "pa.Schema":
-    """Return the columns with schema version and configuration as metadata."""
-    return columns.with_metadata({"schema_version": version, "config": json.dumps(config), "config_hash": config_hash})
+def parts_schema(
+    columns: "pa.Schema", version: str, config: Mapping[str, Any], computed_by: Mapping[str, str] | None = None
+) -> "pa.Schema":
+    """Return the columns with metadata: schema version, configuration, and what computed the rows, where known."""
+    metadata = {"schema_version": version, "config": json.dumps(config), "config_hash": config_hash(config)}
+    return columns.with_metadata(metadata | ({COMPUTED_BY: json.dumps(computed_by)} if computed_by else {}))
 
 
 def read_parts(

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from cluster import command_line
 from cluster.filesystems import ASIDE_SUFFIX, OF_A_FILE, create_file, is_regular, open_filesystem, store_errors
 from cluster.locations import check_uri, local_path
 
@@ -237,6 +238,7 @@ class Folder:
                     f"{self.uri} holds Parquet files but no {CONFIG}; give an empty folder for the {what} (--out)"
                 )
             self._create_config(wanted, what)
+            command_line.store(self)
         self._require_config(wanted, what)
 
     def _create_config(self, wanted: dict[str, Any], what: str) -> None:

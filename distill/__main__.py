@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from cluster import cli
+from cluster import cli, command_line
 from cluster.errors import visible
 from distill.training.recipes import FINE_TUNING_RECIPES, RECIPES, Recipe, TrainingRecipe
 
@@ -99,7 +99,9 @@ def _run(recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, pr
         print(f"error: unknown recipe {visible(name)!r}; recipes: {', '.join(recipes)}", file=sys.stderr)
         return 2
     command = tyro.extras.overridable_config_cli(recipes, args=arguments, prog=prog, description=description)
-    return cli.run(lambda: command.run(name))
+    given = ["finetune", *arguments] if prog.endswith("finetune") else arguments
+    with command_line.running("distill", given):
+        return cli.run(lambda: command.run(name))
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

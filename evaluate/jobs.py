@@ -1,30 +1,71 @@
-"""What the Ray Data jobs of this package share: what they are about, the run to the manifest, MLflow runs made once."""
+"""What the Ray Data jobs of this package share: provenance, the run up to the manifest, MLflow runs made once."""
 
 import dataclasses
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from cluster.device import own_device
 from cluster.session import ray_session, worker_resources
 from cluster.sharded_job import Summary, Worker, make_shards, require_results, run_shards
 from cluster.storage import Folder
 from cluster.tracking.tracker import tracking_uri
 from distill.data import ImageSet
+from distill.teachers import load_teacher
+from evaluate.config import JobConfig, TeacherConfig
+from explain.maps import read_computed_by
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
 
-Found = TypeVar("Found")
+S = TypeVar("S")
 RUNS_FILE = "_mlflow.json"  # which runs were made, so that a rerun makes no second one
 MAKING = "/making"  # behind the name of a run that is being made
 
 
-def provenance(
-    teacher: "Teacher", images: ImageSet, limit: int | None = None, per_class: int | None = None
-) -> dict[str, Any]:
-    """Describe a black box and images for a job's configuration."""
-    chosen = {} if per_class is None else {"per_class": per_class}
+@dataclass(frozen=True, kw_only=True)
+class Job(Generic[S]):
+    """A job that is checked and ready to run: everything is opened, and nothing has been written."""
+
+    name: str
+    """Name shown beside the progress, and kept with the rate."""
+    rows: str
+    """Name of the rows in messages, such as "scores"."""
+    worker: Callable[..., Worker]
+    """Class of the workers; `worker(work)` turns a shard's items into a table of rows."""
+    work: Any
+    """Argument of every worker; pickles. Its `stored` is the configuration that the folder keeps."""
+    items: Iterable[dict[str, Any]]
+    """All items of the work."""
+    shard_items: int
+    """Number of items in a part."""
+    rows_per_item: int
+    """Number of rows that each item gives."""
+    items_per_image: int = 1
+    """Number of items that each image gives, for the rate."""
+    queries: str | None = None
+    """Column that counts a row's queries to a model outside, for the rate."""
+    reports: bool = False
+    """Whether the worker takes a progress callback, for shards that take long."""
+    finalize: Callable[[Folder], list[S]]
+    """Sums up the folder and makes MLflow runs, once all parts are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult(Generic[S]):
+    """Result of a job."""
+
+    counts: Summary
+    """Rows and errors in the folder."""
+    summaries: list[S]
+    """What `finalize` returned."""
+
+
+def provenance(teacher: "Teacher", images: ImageSet, config: TeacherConfig) -> dict[str, Any]:
+    """Describe a black box and images, as a job's stored configuration holds them."""
+    chosen = {} if config.per_class is None else {"per_class": config.per_class}
     return {
         "teacher": teacher.spec,
         "teacher_fingerprint": teacher.fingerprint,
@@ -33,75 +74,57 @@ def provenance(
         "data_name": images.name,
         "data_fingerprint": images.fingerprint,
         "split": images.split,
-        "limit": limit,
+        "limit": config.limit,
         **chosen,
     }
 
 
-def run_job(
-    worker: Callable[..., Worker],
-    config: dict[str, Any],
-    items: Iterable[dict[str, Any]],
-    folder: Folder,
-    *,
-    what: str,
-    job: str,
-    shard_items: int,
-    rows_per_item: int,
-    items_per_image: int = 1,
-    queries: str | None = None,
-    reports: bool = False,
-    num_workers: int | None,
-    finalize: Callable[[], Found],
-) -> tuple[Summary, Found]:
-    """Write the worker's rows of all items into a folder, finalize, and write the manifest last; go on where a start
-    stopped.
+def load_worker_teacher(stored: Mapping[str, Any]) -> "Teacher":
+    """Load a job's black box on this worker's cores or GPU. Raises: WorkError where it is another one by now."""
+    import torch
 
-    Args:
-        worker: as `run_shards` takes it.
-        config: its argument; under "stored" the configuration that the folder keeps, with its schema version.
-        items: all items of the work.
-        folder: where the parts go.
-        what: the content's name in messages, such as "scores".
-        job: the job's name, shown beside the progress and kept with its rate.
-        shard_items: items in a part.
-        rows_per_item: rows that each item gives.
-        items_per_image: as `run_shards` takes it.
-        queries: likewise.
-        tells: likewise.
-        num_workers: workers; None takes one per GPU, else one per four cores.
-        conclude: sums up the folder and tells MLflow, once all parts are there.
+    return load_teacher(
+        stored["teacher"],
+        num_threads=torch.get_num_threads(),
+        device=own_device(),
+        expected_fingerprint=stored["teacher_fingerprint"],
+    )
 
-    Returns:
-        What stands in the folder, and what `finalize` returned.
+
+def computed_by(teacher: "Teacher") -> dict[str, str]:
+    """Say what computes a worker's rows: engine with precision, and device; stored in its parts."""
+    return {"engine": teacher.engine, "device": own_device()}
+
+
+def run_job(job: Job[S], config: JobConfig) -> JobResult[S]:
+    """Write the worker's rows of all items, finalize, and write the manifest last; go on where a start stopped.
 
     Raises:
         ValueError: the folder holds other work.
         WorkError: every row has an error.
     """
-    stored = config["stored"]
-    shards = make_shards(items, shard_items)  # raises where the items do not fit together
-    folder.claim(stored, what=what)
+    stored, folder = job.work.stored, Folder(config.out)
+    shards = make_shards(job.items, job.shard_items)  # raises where the items do not fit together
+    folder.claim(stored, what=job.rows)
     with ray_session():
-        resources = worker_resources(num_workers)
-        summary = run_shards(
-            worker,
-            config,
+        counts = run_shards(
+            job.worker,
+            job.work,
             shards,
             folder,
-            resources=resources,
-            description=job,
-            rows_per_item=rows_per_item,
-            items_per_image=items_per_image,
-            queries=queries,
-            reports=reports,
+            resources=worker_resources(config.num_workers),
+            description=job.name,
+            rows_per_item=job.rows_per_item,
+            items_per_image=job.items_per_image,
+            queries=job.queries,
+            reports=job.reports,
         )
-    found = finalize()
-    if folder.finished() is None or summary.skipped_rows < summary.rows:
+    summaries = job.finalize(folder)
+    if folder.finished() is None or counts.skipped_rows < counts.rows:
         manifest = {"schema_version": stored["schema_version"], "num_parts": len(shards)}
-        folder.finish({**dataclasses.asdict(summary), **manifest})
-    require_results(summary, folder, f"rows of {what}")
-    return summary, found
+        folder.finish({**dataclasses.asdict(counts), **manifest, **read_computed_by(folder)})
+    require_results(counts, folder, f"rows of {job.rows}")
+    return JobResult(counts=counts, summaries=summaries)
 
 
 def make_runs(folder: Folder, runs: Mapping[str, Callable[..., str | None]]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.storage import Folder, config_hash
 from distill.data import ImageSet, open_images
+from evaluate.stored import maps_config
 from explain.maps import map_parts, read_part, saliency_maps
 
 if TYPE_CHECKING:
@@ -129,9 +130,7 @@ def map_row(table: "pa.Table", place: int, image_id: str) -> dict[str, Any]:
 
 def _open_source(uri: str) -> Source:
     folder = Folder(uri)
-    config = folder.config()
-    if "method" not in config:
-        raise ValueError(f"{uri} holds no maps; give the --out folder of `python -m explain METHOD`")
+    config = maps_config(folder)
     if folder.finished() is None:
         raise ValueError(f"the maps in {uri} are not complete; run the same `python -m explain` again first")
     return Source(uri=folder.uri, config=config)

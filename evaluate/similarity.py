@@ -1,11 +1,12 @@
 """Sim N of a student and its teacher over a data set, with bootstrap intervals (the paper's Table 1)."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from cluster import command_line
 from cluster.device import own_device
 from cluster.progress.bar import Progress
 from cluster.storage import Folder, config_hash
@@ -17,39 +18,19 @@ from distill.student.model import Student
 from distill.student.similarity import sim_n
 from distill.teachers import load_teacher
 from distill.teachers.query_budget import Share, check_budget
+from evaluate.config import SimilarityConfig, View
 from evaluate.statistics import mean_interval
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
 
-View = Literal["centre_crop", "resize"]
 VIEWS = {"centre_crop": center_crop, "resize": resize}
 MAX_N = 5
 BATCH_IMAGES = 32
 
 
-def measure(
-    run: str,
-    *,
-    teacher: str,
-    data: str,
-    split: str | None = None,
-    limit: int | None = None,
-    per_class: int | None = None,
-    view: View = "centre_crop",
-    max_queries: int | None = None,
-) -> dict[str, Any]:
-    """Measure Sim 1 to 5, store them as JSON in the student's folder and log an MLflow run.
-
-    Args:
-        run: the student's folder, `--out` of `python -m distill`.
-        teacher: the black box, KIND:WHERE.
-        data: folder or URI of images.
-        split: part of the data set.
-        limit: take only the first so many images.
-        per_class: take only the first so many images of each class.
-        view: what both models see, each at its own input size.
-        max_queries: refuse to ask the teacher more often than this.
+def compute_similarity(config: SimilarityConfig) -> dict[str, Any]:
+    """Compute Sim 1 to 5, store them as JSON in the student's folder and log an MLflow run.
 
     Returns:
         sim1 ... sim5 (each mean, low, high; fewer for fewer classes), num_images, num_errors and the
@@ -59,27 +40,29 @@ def measure(
         ValueError: the student was made for another teacher, or no image can be read.
         FileNotFoundError: the student, the teacher or the images are missing.
     """
-    images = open_images(data, split=split, limit=limit, per_class=per_class)
+    images = open_images(config.data, split=config.split, limit=config.limit, per_class=config.per_class)
     device = own_device()
-    student, judge = load_student(run, device=device), load_teacher(teacher, device=device)
-    check_pair(run, student, judge)
-    check_budget(judge, [Share(what="similarity", each=1, number=len(images.image_ids))], max_queries)
+    student, teacher = load_student(config.student, device=device), load_teacher(config.teacher, device=device)
+    check_pair(config.student, student, teacher)
+    check_budget(teacher, [Share(what="similarity", each=1, number=len(images.image_ids))], config.max_queries)
     settings = {
-        "view": view,
+        "view": config.view,
         "data": images.root,
         "data_fingerprint": images.fingerprint,
         "split": images.split,
-        "limit": limit,
-        "teacher": judge.spec,
-        "teacher_fingerprint": judge.fingerprint,
+        "limit": config.limit,
+        "teacher": teacher.spec,
+        "teacher_fingerprint": teacher.fingerprint,
         "student_fingerprint": student.fingerprint,
-    } | ({} if per_class is None else {"per_class": per_class})
-    agreed, num_errors = agreements(student, judge, images, view, device)
-    found = {f"sim{n}": _interval(values) for n, values in agreed.items()}
+    } | ({} if config.per_class is None else {"per_class": config.per_class})
+    agreed, num_errors = agreements(student, teacher, images, config.view, device)
+    sims = {f"sim{n}": _interval(values) for n, values in agreed.items()}
     counts = {"num_images": len(agreed[1]), "num_errors": num_errors}
-    result = {**found, **counts, "data_name": images.name, **settings}
-    Folder(run).write_json(f"similarity-{config_hash(settings)}.json", result)
-    _track(images.name, run, found, settings, len(agreed[1]))
+    result = {**sims, **counts, "data_name": images.name, **settings}
+    name = f"similarity-{config_hash(settings)}.json"
+    Folder(config.student).write_json(name, result)
+    command_line.store(Folder(config.student), f"_command-{name}")
+    _track(images.name, config.student, sims, settings, len(agreed[1]))
     return result
 
 

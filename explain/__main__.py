@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from cluster import cli
+from cluster import cli, command_line
 from explain.auto import SUMMARY, AutoOptions, resolve
 from explain.config import Job
 from explain.methods.registry import METHODS, find_method
@@ -59,7 +59,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2 for what the user can mend."""
     given = sys.argv[1:] if args is None else args
     command = {"register": _register, "fit": _fit, "show": _show, "image": _image}.get(given[0] if given else "")
-    return cli.run(lambda: command(given[1:]) if command else _explain(given))
+    with command_line.running("explain", given):
+        return cli.run(lambda: command(given[1:]) if command else _explain(given))
 
 
 def _explain(args: Sequence[str]) -> str:

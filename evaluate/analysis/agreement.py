@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cluster.storage import CONFIG, Folder
+from cluster import command_line
+from cluster.errors import WorkError
+from cluster.locations import Locations
+from cluster.storage import Folder
 from evaluate.analysis.columns import CLEAN_AGREEMENT, FRAMES_AGREEMENT
 from evaluate.analysis.comparison import Tables
 from evaluate.games.reader import Results
+from evaluate.stored import MAX_N, read_similarity, read_student_file
 
 PREFIX = "similarity-"
-MAX_N = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,8 @@ class Agreement:
     """View and split."""
     doubt: str
     """Why it may not be about this student and black box; empty where nothing speaks against it."""
-    settings: Mapping[str, Any]
-    """All that its file holds."""
+    command: Mapping[str, Any] | None
+    """Command that made it; None where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,8 @@ class StudentFacts:
     """Its run folder; None where no map used a student."""
     description: Mapping[str, Any]
     """Its `student.json`; empty where it cannot be read."""
-    config: Mapping[str, Any]
-    """How it was made; empty where that cannot be read."""
+    command: Mapping[str, Any] | None
+    """Command that made it; None where that is not known."""
     agreements: tuple[Agreement, ...]
     """Its measurements, in the order of their file names; those in no doubt first."""
     problem: str
@@ -101,26 +104,34 @@ def disagreements(tables: Tables) -> Disagreements:
     return Disagreements(tables={name: tables[name] for name in (CLEAN_AGREEMENT, FRAMES_AGREEMENT) if name in tables})
 
 
-def read_student(results: Results) -> StudentFacts:
-    """Find the student of the maps (MAL-Grad-CAM's, else the first) and what its run folder says."""
+def read_student(results: Results, locations: Locations) -> StudentFacts:
+    """Find the student of the maps (MAL-Grad-CAM's, else the first) and what its run folder says.
+
+    Args:
+        results: the scores.
+        locations: what may be opened: a configuration names the folder, and may come from somebody else.
+    """
     users = [scored for scored in (results.main, *results.methods) if scored and scored.config.get("student")]
     if not users:
         return _nothing(None, "No map was made with a student.")
     uri = users[0].config["student"]
     try:
-        folder = Folder(uri)
+        folder = Folder(locations.check(uri, what="student"))
+    except ValueError as error:
+        return _nothing(uri, f"What is known of the student is left out: {error} (--student).")
+    try:
         names = [name for name in folder.names() if name.startswith(PREFIX) and name.endswith(".json")]
-        description, config = (folder.read_json(n) if folder.exists(n) else {} for n in ("student.json", CONFIG))
-        found = [_agreement(folder.read_json(name), results, users[0].config) for name in names]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return _nothing(uri, f"Its folder cannot be read: {error}")
-    problem = "" if found else _nothing_there(description)
-    ordered = tuple(sorted(found, key=lambda agreement: bool(agreement.doubt)))
-    return StudentFacts(uri=uri, description=description, config=config, agreements=ordered, problem=problem)
+        description, command = read_student_file(folder), command_line.stored(folder)
+        agreements = [_agreement(folder, name, results, users[0].config) for name in names]
+    except (OSError, ValueError, WorkError) as error:
+        return _nothing(uri, f"The student's folder cannot be read: {error}")
+    problem = "" if agreements else _nothing_there(description)
+    ordered = tuple(sorted(agreements, key=lambda agreement: bool(agreement.doubt)))
+    return StudentFacts(uri=uri, description=description, command=command, agreements=ordered, problem=problem)
 
 
 def _nothing(uri: str | None, problem: str) -> StudentFacts:
-    return StudentFacts(uri=uri, description={}, config={}, agreements=(), problem=problem)
+    return StudentFacts(uri=uri, description={}, command=None, agreements=(), problem=problem)
 
 
 def _nothing_there(description: Mapping[str, Any]) -> str:
@@ -135,7 +146,8 @@ def part_text(found: Mapping[str, Any]) -> str:
     return f"split {found.get('split') or 'whole set'}{first}{of_each}"
 
 
-def _agreement(found: Mapping[str, Any], results: Results, maps: Mapping[str, Any]) -> Agreement:
+def _agreement(folder: Folder, name: str, results: Results, maps: Mapping[str, Any]) -> Agreement:
+    found = read_similarity(folder, name)
     sims = tuple(found.get(f"sim{n}") for n in range(1, MAX_N + 1))
     about = f"{found.get('view', 'unknown view')}, {part_text(found)}"
     doubts = []
@@ -144,4 +156,5 @@ def _agreement(found: Mapping[str, Any], results: Results, maps: Mapping[str, An
     if found.get("student_fingerprint") != maps.get("student_fingerprint"):
         doubts.append("another state of the student")
     doubt = " and ".join(doubts)
-    return Agreement(sims=sims, num_images=int(found["num_images"]), about=about, doubt=doubt, settings=found)
+    command = command_line.stored(folder, f"_command-{name}")
+    return Agreement(sims=sims, num_images=found["num_images"], about=about, doubt=doubt, command=command)

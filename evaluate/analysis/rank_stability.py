@@ -1,10 +1,11 @@
-"""Whether the order of methods holds when the baseline or the step changes: one table over several protocols.
+"""Rank stability: whether the order of methods holds when the baseline or the step changes.
 
 Numbers of two protocols are never averaged or subtracted. Each protocol ranks the methods by itself; only ranks, and
 wins on one image under one protocol, are put together.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,10 @@ import numpy as np
 from scipy import stats
 
 from evaluate.analysis.comparison import interval
+from evaluate.config import StabilityConfig
+from evaluate.format.numbers import interval_text
 from evaluate.format.safe_text import readable
+from evaluate.format.table import Table, console_page, markdown_page, table_place, write_pages
 from evaluate.games.protocol import RankedBy
 from evaluate.games.reader import Results, load_results
 from evaluate.statistics import Interval, kendall, win_rate
@@ -61,6 +65,20 @@ class Stability:
         """Return each method's mean win rate over the others, (M,); NaN for a method alone."""
         others = ~np.eye(len(self.methods), dtype=bool)
         return np.array([row[own].mean() if own.any() else np.nan for row, own in zip(self.wins, others, strict=True)])
+
+
+def write_stability(config: StabilityConfig) -> str:
+    """Compare protocols, write the tables where asked for, and return them for the console.
+
+    Raises:
+        ValueError: the scores differ in more than their protocol, or the file name has another ending.
+    """
+    place = None if config.table is None else table_place(config.table)
+    stability = compare(config.scores, measure=config.measure)
+    page = f"{stability.title}.", tables(stability), sentences(stability)
+    if place is not None:
+        write_pages(place, markdown_page(*page), numbers(stability))
+    return console_page(*page)
 
 
 def compare(scores: Sequence[str], *, measure: RankedBy = "gap") -> Stability:
@@ -173,3 +191,73 @@ def _wins(values: Mapping[str, Mapping[str, np.ndarray]], methods: Sequence[str]
         both = np.isfinite(stacked[:, i]) & np.isfinite(stacked[:, j])
         wins[i, j] = win_rate(stacked[both, i], stacked[both, j])
     return wins
+
+
+def sentences(stability: Stability) -> list[str]:
+    """Say which method is first under how many protocols, and how far the protocols agree."""
+    first = stability.methods[0]
+    times = sum(stability.standings[first, protocol].rank == 1 for protocol in stability.protocols)
+    pairs = len(stability.protocols) * (len(stability.protocols) - 1) // 2
+    return [
+        f"{first} has the best mean rank; it is first under {times} of {len(stability.protocols)} protocols.",
+        f"Mean Kendall's tau over {pairs} pairs of protocols: {_number(stability.mean_tau, '+.3f')}.",
+    ]
+
+
+def tables(stability: Stability) -> list[Table]:
+    """Lay out three tables: means with ranks, tau between protocols, and win rates between methods."""
+    better = "lower" if stability.measure == "deletion" else "higher"
+    methods, protocols = stability.methods, stability.protocols
+    short = {protocol: f"P{k + 1}" for k, protocol in enumerate(protocols)}
+    return [
+        Table(
+            caption=f"{stability.measure}, {better} is better: mean with 95 % bootstrap interval over images, and rank",
+            headings=["method", *(f"{short[protocol]} {protocol}" for protocol in protocols)],
+            rows=[[m, *(_standing(stability.standings[m, protocol]) for protocol in protocols)] for m in methods],
+        ),
+        Table(
+            caption="Kendall's tau between the protocols' orders of methods",
+            headings=["protocol", *short.values()],
+            rows=[
+                [f"{short[protocol]} {protocol}", *(_number(tau, "+.3f") for tau in row)]
+                for protocol, row in zip(protocols, stability.taus, strict=True)
+            ],
+        ),
+        Table(
+            caption="Win rate: share of images x protocols on which the row's method beats the column's, ties half",
+            headings=["method", "all others", *methods],
+            rows=[
+                [method, *(_number(share, ".1%") for share in (overall, *row))]
+                for method, overall, row in zip(methods, stability.overall, stability.wins, strict=True)
+            ],
+        ),
+    ]
+
+
+def _standing(standing: Standing) -> str:
+    return "-" if math.isnan(standing.rank) else f"{interval_text(standing.value)} #{standing.rank:g}"
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def numbers(stability: Stability) -> Table:
+    """List every number as one row; `kind` tells which table it is from."""
+    order = sorted(stability.standings.items(), key=lambda item: [stability.protocols.index(item[0][1]), item[1].rank])
+    rows: list[list[object]] = [
+        [stability.measure, method, protocol, s.value.mean, s.value.low, s.value.high, s.value.num, s.rank]
+        for (method, protocol), s in order
+    ]
+    pairs = [
+        ("kendall_tau", stability.protocols, stability.taus),
+        ("win_rate", stability.methods, stability.wins),
+    ]
+    rows += [
+        [kind, first, second, float(values[i, j]), None, None, None, None]
+        for kind, names, values in pairs
+        for i, first in enumerate(names)
+        for j, second in enumerate(names)
+        if i != j
+    ]
+    return Table(headings=["kind", "first", "second", "value", "low", "high", "num_images", "rank"], rows=rows)

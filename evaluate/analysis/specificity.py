@@ -1,4 +1,4 @@
-"""Whether maps explain their own black box: maps made for two of them, each scored on both.
+"""Teacher specificity: whether maps explain their own black box, by maps made for two of them, each scored on both.
 
 A map that finds the object would do well on any good classifier. One that explains its own black box does better there
 than the map of the same image and class that was made for another one.
@@ -14,7 +14,10 @@ import pandas as pd
 
 from cluster.storage import config_hash
 from evaluate.analysis.comparison import interval
+from evaluate.config import SpecificityConfig
+from evaluate.format.numbers import interval_text
 from evaluate.format.safe_text import readable
+from evaluate.format.table import Table, console_page, markdown_page, table_place, write_pages
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER, Game
 from evaluate.games.reader import Results, load_results
 from evaluate.scored_method import label_methods
@@ -63,6 +66,21 @@ class Specificity:
     """Letter -> black box and its fingerprint."""
     comparisons: tuple[Comparison, ...]
     """One per pair of black boxes, method and game, at least one."""
+
+
+def write_specificity(config: SpecificityConfig) -> str:
+    """Compare maps of different black boxes, write the tables where asked for, and return them for the console.
+
+    Raises:
+        ValueError: the scores cannot be compared, or the file name has another ending.
+    """
+    place = None if config.table is None else table_place(config.table)
+    specificity = compare_teachers(config.scores)
+    teachers = "; ".join(f"{letter}: {name}" for letter, name in specificity.teachers.items())
+    page = f"Teacher specificity: {specificity.title}. {teachers}", tables(specificity), sentences(specificity)
+    if place is not None:
+        write_pages(place, markdown_page(*page), numbers(specificity))
+    return console_page(*page)
 
 
 def compare_teachers(scores: Sequence[str]) -> Specificity:
@@ -167,3 +185,65 @@ def _compare(
         num_images=len(differences[BOTH]),
         num_scored=len(scored),
     )
+
+
+def sentences(specificity: Specificity) -> list[str]:
+    """Say on which images maps were compared, and how often the diagonal wins."""
+    counts = {(one.teachers, one.num_images, one.num_scored): None for one in specificity.comparisons}
+    lines = [
+        f"{first} and {second} are compared on the {num} of {total} images whose two maps are of the same class: both "
+        "black boxes' top-1, where that is the target."
+        for (first, second), num, total in counts
+    ]
+    wins = sum(one.verdict(BOTH) == "the diagonal wins" for one in specificity.comparisons)
+    return [*lines, f"Over both black boxes the diagonal wins {wins} of {len(specificity.comparisons)} comparisons."]
+
+
+def tables(specificity: Specificity) -> list[Table]:
+    """Lay out, for each pair of black boxes, mean AUCs by made for and scored on; then all paired differences."""
+    pairs = dict.fromkeys(one.teachers for one in specificity.comparisons)
+    better = ", ".join(f"{'above' if HIGHER_IS_BETTER[game] else 'below'} zero in {game}" for game in GAMES)
+    differences = Table(
+        caption=f"AUC of the black box's own maps minus that of the other's, paired on the images; better is {better}",
+        headings=["method", "game", "scored on", "difference", "verdict"],
+        rows=[
+            [
+                one.method,
+                one.game,
+                "/".join(one.teachers) if on == BOTH else on,
+                interval_text(value, sign="+"),
+                one.verdict(on),
+            ]
+            for one in specificity.comparisons
+            for on, value in one.differences.items()
+        ],
+    )
+    return [*(_auc_table(pair, specificity.comparisons) for pair in pairs), differences]
+
+
+def _auc_table(pair: tuple[str, str], comparisons: Sequence[Comparison]) -> Table:
+    return Table(
+        caption="Mean AUC with 95 % bootstrap interval over images",
+        headings=["method", "game", "made for", *(f"scored on {on}" for on in pair), "images"],
+        rows=[
+            [one.method, one.game, made, *(interval_text(one.aucs[made, on]) for on in pair), one.num_images]
+            for one in comparisons
+            if one.teachers == pair
+            for made in pair
+        ],
+    )
+
+
+def numbers(specificity: Specificity) -> Table:
+    """List every number as one row; differences have no `made_for`."""
+    rows: list[list[object]] = []
+    for one in specificity.comparisons:
+        named = [one.method, one.game, "/".join(one.teachers)]
+        rows += [[*named, made, on, *_cells_of(value), None] for (made, on), value in one.aucs.items()]
+        rows += [[*named, None, on, *_cells_of(value), one.verdict(on)] for on, value in one.differences.items()]
+    headings = ["method", "game", "teachers", "made_for", "scored_on", "value", "low", "high", "images", "verdict"]
+    return Table(headings=headings, rows=rows)
+
+
+def _cells_of(value: Interval) -> list[object]:
+    return [value.mean, value.low, value.high, value.num]

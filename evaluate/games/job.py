@@ -13,19 +13,20 @@ import pyarrow as pa
 import torch
 
 from cluster.device import own_device
-from cluster.sharded_job import Summary, shard_size
-from cluster.storage import Folder, config_hash
+from cluster.sharded_job import shard_size
+from cluster.storage import Folder
 from distill.data import ImageSet
 from distill.data.frames import read_frame, without_image_ids
 from distill.perturb.curves import Perturbation, area_over, changed_fractions, play
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.query_budget import Share, check_budget
+from evaluate.config import GamesConfig
 from evaluate.games.protocol import Protocol
 from evaluate.games.sampling import SampledCurve, play_sampled
 from evaluate.games.schema import SCHEMA_VERSION, scores_schema, scores_table
 from evaluate.games.setup import make_plays, num_frames
 from evaluate.games.summary import GamesSummary, summarize_games, track_games
-from evaluate.jobs import provenance, run_job
+from evaluate.jobs import Job, JobResult, computed_by, load_worker_teacher, provenance, run_job
 from evaluate.map_sets import Source, map_items, map_row, open_played_images, open_sources
 from explain.maps import read_part
 from explain.runners.white_box import ProgressCallback, no_progress
@@ -48,30 +49,21 @@ MAP_COSTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a games job left."""
+class GamesWork:
+    """Argument of every worker of a games job."""
 
-    summary: Summary
-    """Rows and errors in the folder."""
-    summaries: list[GamesSummary]
-    """One per folder of maps, in the order given."""
+    stored: dict[str, Any]
+    """Configuration that the folder of scores keeps."""
+    protocol: Protocol
+    """Protocol to play by."""
+    sources: list[Source]
+    """Folders of maps."""
+    images: ImageSet
+    """Data set, without its list of images."""
 
 
-def play_games(
-    maps: Sequence[str],
-    *,
-    data: str,
-    teacher: str,
-    out: str,
-    protocol: Protocol,
-    cross_teacher: bool = False,
-    limit: int | None = None,
-    per_class: int | None = None,
-    max_queries: int | None = None,
-    num_workers: int | None = None,
-) -> Result:
-    """Play the protocol's games of every map on the teacher and write the scores into `out`; go on where a start
-    stopped.
+def play_games(config: GamesConfig) -> JobResult[GamesSummary]:
+    """Play the protocol's games of every map on the teacher, and write the scores; go on where a start stopped.
 
     With `cross_teacher` the maps were made for another teacher. Their class is their own, not this teacher's top-1, so
     that the protocol is another, and its hash, which every row carries.
@@ -80,64 +72,60 @@ def play_games(
         ValueError: anything does not fit together, checked before any work starts.
         FileNotFoundError: images or teacher are missing.
     """
-    judge = load_teacher(teacher)
-    protocol.check_size(judge.input_size)
-    sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint, cross_teacher=cross_teacher)
-    images = open_played_images(data, sources[0], limit, per_class)
+    teacher = load_teacher(config.teacher)
+    config.protocol.check_size(teacher.input_size)
+    sources = open_sources(
+        config.maps,
+        teacher=config.teacher,
+        teacher_fingerprint=teacher.fingerprint,
+        cross_teacher=config.cross_teacher,
+    )
+    images = open_played_images(config.data, sources[0], config.limit, config.per_class)
     made = sources[0].config
-    target = f"{made['target']}, of maps made for another teacher" if cross_teacher else str(made["target"])
-    protocol = dataclasses.replace(protocol, target=target)
-    num_items = len(sources) * len(images.image_ids)
-    each = num_frames(protocol, judge.input_size)
-    check_budget(judge, [Share(what="games", each=each, number=num_items, unit="maps")], max_queries)
+    target = f"{made['target']}, of maps made for another teacher" if config.cross_teacher else str(made["target"])
+    protocol = dataclasses.replace(config.protocol, target=target)
+    num_items, num_queries = len(sources) * len(images.image_ids), num_frames(protocol, teacher.input_size)
+    check_budget(teacher, [Share(what="games", each=num_queries, number=num_items, unit="maps")], config.max_queries)
     stored = {
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol.fields(),
         "protocol_hash": protocol.hash,
-        **provenance(judge, images, limit, per_class),
+        **provenance(teacher, images, config),
         "maps": [source.record() for source in sources],
     }
-    if cross_teacher:
+    if config.cross_teacher:
         stored["made_for"] = {name: made[name] for name in ("teacher", "teacher_fingerprint")}
-    folder = Folder(out)
-    config = {"stored": stored, "protocol": protocol, "sources": sources, "images": without_image_ids(images)}
 
-    def finalize() -> list[GamesSummary]:
+    def finalize(folder: Folder) -> list[GamesSummary]:
         summaries = summarize_games(folder, sources)
         track_games(folder, images.name, summaries, stored)
         return summaries
 
-    summary, summaries = run_job(
-        GamesWorker,
-        config,
-        map_items(sources, images),
-        folder,
-        what="scores",
-        job="games",
-        shard_items=shard_size(num_items, max(SHARD_MAPS, SHARD_FRAMES // each)),
+    job = Job(
+        name="games",
+        rows="scores",
+        worker=GamesWorker,
+        work=GamesWork(stored=stored, protocol=protocol, sources=sources, images=without_image_ids(images)),
+        items=map_items(sources, images),
+        shard_items=shard_size(num_items, max(SHARD_MAPS, SHARD_FRAMES // num_queries)),
         rows_per_item=len(protocol.games),
         items_per_image=len(sources),
         queries="teacher_queries",
         reports=True,
-        num_workers=num_workers,
         finalize=finalize,
     )
-    return Result(summary=summary, summaries=summaries)
+    return run_job(job, config)
 
 
 class GamesWorker:
     """Play the games of a shard's maps; whatever happens to one image, it keeps a row of each game."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, work: GamesWork) -> None:
         """Load the teacher on this worker's cores or GPU, once."""
-        self.protocol: Protocol = config["protocol"]
-        self.sources: list[Source] = config["sources"]
-        self.images: ImageSet = config["images"]
-        self.schema = scores_schema(config["stored"], config_hash(config["stored"]))
+        self.protocol, self.sources, self.images = work.protocol, work.sources, work.images
         self.device = own_device()
-        self.teacher = load_teacher(
-            config["stored"]["teacher"], num_threads=torch.get_num_threads(), device=self.device
-        )
+        self.teacher = load_worker_teacher(work.stored)
+        self.schema = scores_schema(work.stored, computed_by(self.teacher))
         self._part = functools.lru_cache(maxsize=1)(read_part)  # a shard's maps mostly share one part
 
     def __call__(self, items: list[dict[str, Any]], tell: ProgressCallback = no_progress) -> pa.Table:

@@ -5,6 +5,7 @@ Only scalars become a data frame; curves are added up part by part, so 50,000 im
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
-from cluster.parquet import check_size, check_types, readable
+from cluster.parquet import check_size, check_types, read_parquet, readable
 from cluster.storage import Folder
 from evaluate.games.derived import normalised_area, relevance_gain
 from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Game, RankedBy
 from evaluate.games.schema import COLUMNS, SCHEMA_VERSION
 from evaluate.scored_method import MAIN_METHOD, MeanCurve, ScoredMethod, label_methods
+from evaluate.stored import scores_config
 
 SCALARS = [
     "image_id",
@@ -35,6 +38,7 @@ SCALARS = [
     "map_student_passes",
     "error",
 ]
+NUM_READERS = 16  # footers read at once, for stores where each costs a round trip
 # What two score folders must have in common: the key in `_config.json`, and what it is called in the error.
 MUST_AGREE = {"protocol_hash": "protocols", "teacher_fingerprint": "teachers", "data": "data sets"}
 
@@ -80,8 +84,8 @@ class Results:
     @functools.cached_property
     def games(self) -> tuple[Game, ...]:
         """Return the games that were played: the two main ones, or all four."""
-        found = set(self.rows["game"].unique())
-        return tuple(game for game in ALL_GAMES if game in found)
+        played = set(self.rows["game"].unique())
+        return tuple(game for game in ALL_GAMES if game in played)
 
     def auc(self, game: str) -> pd.DataFrame:
         """Return the AUCs of a game, images by methods, NaN where an image has an error."""
@@ -143,7 +147,7 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: s
     if not uris:
         raise ValueError("no scores given; give one or more --out folders of `python -m evaluate games`")
     folders = [Folder(uri) for uri in dict.fromkeys(uris)]
-    configs = tuple(folder.config() for folder in folders)
+    configs = tuple(map(scores_config, folders))
     if not cross_teacher:
         _check_own_teacher(folders, configs)
     _check_comparable(folders, configs)
@@ -158,8 +162,8 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: s
     _check_known(rows)
     _check_unique(rows)
     _check_hashes(rows, configs[0]["protocol_hash"])
-    found = set(rows["name"].unique())
-    scored = tuple(scored for scored in methods if scored.label in found)
+    present = set(rows["name"].unique())
+    scored = tuple(scored for scored in methods if scored.label in present)
     return Results(
         uris=tuple(folder.uri for folder in folders),
         configs=configs,
@@ -172,11 +176,11 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: s
 
 def _label_of(name: str, methods: Sequence[ScoredMethod]) -> str:
     """Find a method by its label, its folder of maps or its own name."""
-    for named in (lambda one: one.label, lambda one: Folder(one.maps).name, lambda one: one.method):
-        found = [one.label for one in methods if named(one) == name]
-        if len(found) == 1:
-            return found[0]
-    known = ", ".join(f"{one.label!r} in {one.maps}" for one in methods)
+    for name_of in (lambda one: one.label, lambda one: one.maps.rstrip("/").rpartition("/")[2], lambda one: one.method):
+        labels = [scored.label for scored in methods if name_of(scored) == name]
+        if len(labels) == 1:
+            return labels[0]
+    known = ", ".join(f"{scored.label!r} in {scored.maps}" for scored in methods)
     raise ValueError(f"against {name!r}: no method, or several; give a label or the name of a folder of maps: {known}")
 
 
@@ -192,35 +196,52 @@ def _check_own_teacher(folders: Sequence[Folder], configs: Sequence[Mapping[str,
 
 def _check_comparable(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:
     for key, what in MUST_AGREE.items():
-        found = {config.get(key): folder.uri for config, folder in zip(configs, folders, strict=True)}
-        if len(found) > 1:
-            listed = "; ".join(f"{value} in {uri}" for value, uri in found.items())
+        uris = {config[key]: folder.uri for config, folder in zip(configs, folders, strict=True)}
+        if len(uris) > 1:
+            listed = "; ".join(f"{value} in {uri}" for value, uri in uris.items())
             raise ValueError(
-                f"the scores were made with {len(found)} {what} ({key}: {listed}); numbers are compared within one "
+                f"the scores were made with {len(uris)} {what} ({key}: {listed}); numbers are compared within one "
                 "only: write a report for each"
             )
 
 
 def _batches(folder: Folder) -> Iterator[pa.RecordBatch]:
-    with readable(folder.uri):
-        dataset = ds.dataset(folder.part_paths(), filesystem=folder.filesystem, format="parquet")
-        for fragment in dataset.get_fragments():
-            check_size(fragment.metadata)  # pyright: ignore[reportAttributeAccessIssue]
-    if not dataset.files:
+    names, columns = folder.parts(), [*SCALARS, "curve"]
+    if not names:
         raise ValueError(f"{folder.uri} holds no scores; run its `python -m evaluate games` command to the end")
-    found = (dataset.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
-    if found != SCHEMA_VERSION:
-        raise ValueError(
-            f"{folder.uri} has schema version {found}, this program reads {SCHEMA_VERSION}; play the games again "
-            "into another --out"
-        )
-    columns = [*SCALARS, "curve"]
-    missing = sorted(set(columns) - set(dataset.schema.names))
-    if missing:
-        raise ValueError(f"{folder.uri} has scores without {', '.join(missing)}; play the games again")
-    check_types(dataset.schema.empty_table().select(columns), COLUMNS, folder.uri)
-    with readable(folder.uri):
-        yield from dataset.to_batches(columns=columns, batch_size=4096)
+    for name, schema in zip(names, _part_schemas(folder, names), strict=True):
+        where = f"{folder.uri}/{name}"
+        version = (schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{where} has schema version {version}, this program reads {SCHEMA_VERSION}; play the games again into "
+                "another --out"
+            )
+        missing = sorted(set(columns) - set(schema.names))
+        if missing:
+            raise ValueError(f"{where} has scores without {', '.join(missing)}; play the games again")
+        check_types(schema.empty_table().select(columns), COLUMNS, where)
+    dataset = ds.dataset(folder.part_paths(), schema=COLUMNS, filesystem=folder.filesystem, format="parquet")
+    try:
+        with readable(folder.uri):
+            yield from dataset.to_batches(columns=columns, batch_size=4096)
+    except ValueError:
+        for name in names:  # find the part that is broken: its name is what helps
+            read_parquet(folder, name, columns)
+        raise
+
+
+def _part_schemas(folder: Folder, names: Sequence[str]) -> Iterator[pa.Schema]:
+    """Read the footers of parts, many at once; one that is broken, or does not fit into memory, is a ValueError."""
+
+    def read(name: str) -> pa.Schema:
+        with folder.open(name) as file, readable(f"{folder.uri}/{name}"):
+            footer = pq.ParquetFile(file)
+            check_size(footer.metadata)
+            return footer.schema_arrow
+
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        yield from readers.map(read, names)
 
 
 def _read_block(batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[tuple[str, str], MeanCurve]) -> pa.Table:

@@ -1,5 +1,6 @@
 """The Parquet schema of scores: one row per image, method and game, readable by any Parquet reader."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -42,9 +43,9 @@ def score_columns(config: dict[str, Any]) -> pa.Schema:
     return COLUMNS.insert(COLUMNS.get_field_index("curve"), BOUND)
 
 
-def scores_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
+def scores_schema(config: dict[str, Any], computed_by: Mapping[str, str] | None = None) -> pa.Schema:
     """Build the schema of one job's scores: the columns, with version and configuration as metadata."""
-    return parts_schema(score_columns(config), SCHEMA_VERSION, config, config_hash)
+    return parts_schema(score_columns(config), SCHEMA_VERSION, config, computed_by)
 
 
 def scores_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -14,14 +14,16 @@ import pyarrow as pa
 import torch
 
 from cluster.device import own_device
-from cluster.sharded_job import Summary, shard_size
-from cluster.storage import Folder, config_hash
+from cluster.sharded_job import shard_size
+from cluster.storage import Folder
 from distill.data import ImageSet
 from distill.data.frames import read_frame, without_image_ids
+from distill.student.model import Student
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.query_budget import Share, check_budget
+from evaluate.config import MetricsConfig
 from evaluate.games.job import checked_target
-from evaluate.jobs import provenance, run_job
+from evaluate.jobs import Job, JobResult, computed_by, load_worker_teacher, provenance, run_job
 from evaluate.map_sets import Source, map_items, map_row, open_played_images, open_sources
 from evaluate.metrics.compute import FUNCTIONS, Subject, queries
 from evaluate.metrics.objects import Objects
@@ -32,6 +34,7 @@ from evaluate.metrics.student_passes import (
     applies_to,
     check_student,
     explain_frames,
+    explains_student,
     make_explainer,
 )
 from evaluate.metrics.summary import MetricSummary, summarize_metrics, track_metrics
@@ -45,78 +48,65 @@ SHARD_IMAGES = 8  # ten methods ask 270 times an image: 2,000 forward passes, se
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a metrics job left."""
+class MetricsWork:
+    """Argument of every worker of a metrics job."""
 
-    summary: Summary
-    """Rows and errors in the folder."""
-    summaries: list[MetricSummary]
-    """One per method and row name."""
+    stored: dict[str, Any]
+    """Configuration that the folder keeps."""
+    settings: Settings
+    """Settings of the metrics."""
+    sources: list[Source]
+    """Folders of maps."""
+    images: ImageSet
+    """Data set, without its list of images."""
 
 
-def compute_metrics(
-    maps: Sequence[str],
-    *,
-    data: str,
-    teacher: str,
-    out: str,
-    metrics: Sequence[str],
-    settings: Settings,
-    student: str | None = None,
-    boxes: str | None = None,
-    limit: int | None = None,
-    per_class: int | None = None,
-    max_queries: int | None = None,
-    num_workers: int | None = None,
-) -> Result:
-    """Measure maps and write the values into `out`; go on where a start stopped.
+def compute_metrics(config: MetricsConfig) -> JobResult[MetricSummary]:
+    """Compute metrics of maps, and write the values; go on where a start stopped.
 
     Raises:
         ValueError: anything does not fit together, or a metric lacks what it needs, before any work starts.
         FileNotFoundError: images, teacher or student are missing.
     """
-    wanted = check_metrics(metrics)
-    judge = load_teacher(teacher)
-    sources = open_sources(maps, teacher=teacher, teacher_fingerprint=judge.fingerprint)
-    images = open_played_images(data, sources[0], limit, per_class)
-    objects = Objects(images=images, boxes=boxes)
+    wanted = check_metrics(config.measures)
+    teacher = load_teacher(config.teacher)
+    sources = open_sources(config.maps, teacher=config.teacher, teacher_fingerprint=teacher.fingerprint)
+    images = open_played_images(config.data, sources[0], config.limit, config.per_class)
+    objects = Objects(images=images, boxes=config.boxes)
     if {"pointing", "energy"} & set(wanted):
         objects.check()
     of_student = [name for name in OF_STUDENT if name in wanted]
-    fingerprint = check_student(student, sources, judge, of_student) if of_student else None
-    check_budget(judge, shares(metrics_of(sources, wanted), settings, len(images.image_ids)), max_queries)
+    fingerprint = check_student(config.student, sources, teacher, of_student) if of_student else None
+    computed = metrics_of(sources, wanted)
+    check_budget(teacher, shares(computed, config.settings, len(images.image_ids)), config.max_queries)
     target = str(sources[0].config["target"])
     stored = {
         "schema_version": SCHEMA_VERSION,
-        "measures": {name: settings.fields(name, target=target, objects=objects.kind) for name in wanted},
-        **provenance(judge, images, limit, per_class),
-        "student": None if fingerprint is None else Folder(str(student)).uri,
+        "measures": {name: config.settings.fields(name, target=target, objects=objects.kind) for name in wanted},
+        **provenance(teacher, images, config),
+        "student": None if fingerprint is None else Folder(str(config.student)).uri,
         "student_fingerprint": fingerprint,
-        "boxes": None if boxes is None else Folder(boxes).uri,
+        "boxes": None if config.boxes is None else Folder(config.boxes).uri,
         "maps": [source.record() for source in sources],
     }
-    folder = Folder(out)
-    config = {"stored": stored, "settings": settings, "sources": sources, "images": without_image_ids(images)}
 
-    def finalize() -> list[MetricSummary]:
+    def finalize(folder: Folder) -> list[MetricSummary]:
         summaries = summarize_metrics([folder.uri])
         track_metrics(folder, images.name, summaries, stored)
         return summaries
 
-    rows = sum(len(row_names(own)) for own in metrics_of(sources, wanted))
-    size = shard_size(len(images.image_ids), SHARD_IMAGES)
-    options = {"what": "measures", "job": "measures", "shard_items": size, "rows_per_item": rows}
-    summary, summaries = run_job(
-        MetricsWorker,
-        config,
-        image_items(sources, images),
-        folder,
+    job = Job(
+        name="measures",
+        rows="metrics",
+        worker=MetricsWorker,
+        work=MetricsWork(stored=stored, settings=config.settings, sources=sources, images=without_image_ids(images)),
+        items=image_items(sources, images),
+        shard_items=shard_size(len(images.image_ids), SHARD_IMAGES),
+        rows_per_item=sum(len(row_names(names)) for names in computed),
         reports=True,
-        num_workers=num_workers,
         finalize=finalize,
-        **options,
     )
-    return Result(summary=summary, summaries=summaries)
+    return run_job(job, config)
 
 
 def metrics_of(sources: Sequence[Source], wanted: Sequence[Metric]) -> list[tuple[Metric, ...]]:
@@ -142,25 +132,34 @@ def image_items(sources: Sequence[Source], images: ImageSet) -> list[dict[str, A
 class MetricsWorker:
     """Measure the maps of a shard's images; whatever happens to one, it keeps all its rows."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, work: MetricsWork) -> None:
         """Load the teacher, and the student where maps are made anew, on this worker's cores or GPU, once."""
-        self.config, stored = config, config["stored"]
-        self.settings: Settings = config["settings"]
-        self.sources: list[Source] = config["sources"]
-        self.images: ImageSet = config["images"]
+        stored, self.settings, self.sources, self.images = work.stored, work.settings, work.sources, work.images
         self.objects = Objects(images=self.images, boxes=stored["boxes"])
         self.metrics: tuple[Metric, ...] = tuple(stored["measures"])
         self.metrics_of = metrics_of(self.sources, self.metrics)
         self.hashes = {name: settings_hash(fields) for name, fields in stored["measures"].items()}
-        self.schema = metrics_schema(stored, config_hash(stored))
         self.device = own_device()
-        self.teacher = load_teacher(stored["teacher"], num_threads=torch.get_num_threads(), device=self.device)
-        run, reads = stored["student"], "readout" in {source.method for source in self.sources}
-        self.student = None if run is None else load_explained(run, device=self.device, with_readout=reads)
+        self.teacher = load_worker_teacher(stored)
+        self.schema = metrics_schema(stored, computed_by(self.teacher))
+        self.student = self._load_student(stored)
         self.explainers = [make_explainer(source, self.student) for source in self.sources]
         self.answerer = None if self.student is None else passes_over(self.student, logits)
         # A shard's maps mostly share one part a source.
         self._part = functools.lru_cache(maxsize=len(self.sources))(read_part)
+
+    def _load_student(self, stored: dict[str, Any]) -> Student | None:
+        if stored["student"] is None:
+            return None
+        read_outs = [source.config.get("readout_fingerprint") for source in self.sources if explains_student(source)]
+        read_out = next((fingerprint for fingerprint in read_outs if fingerprint), None)
+        return load_explained(
+            stored["student"],
+            device=self.device,
+            with_readout=read_out is not None,
+            expected_fingerprint=stored["student_fingerprint"],
+            expected_readout=read_out,
+        )
 
     def __call__(self, items: list[dict[str, Any]], tell: ProgressCallback = no_progress) -> pa.Table:
         """Return, for each item in order, each source's rows in the order of the metrics; `tell` hears of each."""

@@ -1,6 +1,6 @@
 """The Parquet schema of metrics: one row per image, method and metric, readable by any Parquet reader."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -29,11 +29,11 @@ COLUMNS = pa.schema(
 )
 
 
-def metrics_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
-    """Build the schema of one job's measures: the columns, with version and configuration as metadata."""
-    return parts_schema(COLUMNS, SCHEMA_VERSION, config, config_hash)
+def metrics_schema(config: dict[str, Any], computed_by: Mapping[str, str] | None = None) -> pa.Schema:
+    """Build the schema of one job's metrics: the columns, with version and configuration as metadata."""
+    return parts_schema(COLUMNS, SCHEMA_VERSION, config, computed_by)
 
 
 def read_metrics(folder: "Folder", only: Sequence[str] | None = None) -> pa.Table:
     """Read all parts of a metrics folder, in the order of the parts. Raises: ValueError, as `read_parts`."""
-    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="measures", command="evaluate measures", only=only)
+    return read_parts(folder, COLUMNS, SCHEMA_VERSION, what="metrics", command="evaluate measures", only=only)

@@ -15,6 +15,7 @@ from evaluate.metrics.schema import read_metrics
 from evaluate.metrics.settings import settings_hash
 from evaluate.scored_method import label_methods, method_title
 from evaluate.statistics import Interval, mean_interval
+from evaluate.stored import metrics_config
 
 COLUMNS = ["image_id", "config_hash", "measure", "protocol_hash", "value", "teacher_queries", "seconds"]
 
@@ -73,14 +74,6 @@ def summarize_metrics(folders: Sequence[str]) -> list[MetricSummary]:
                 )
             found[config_hash, metric] = _metric_summary(named[config_hash], metric, rows)
     return list(found.values())
-
-
-def metrics_config(folder: Folder) -> dict[str, Any]:
-    """Read what a metrics folder was made with. Raises: ValueError, FileNotFoundError."""
-    config = folder.config()
-    if "measures" not in config:
-        raise ValueError(f"{folder.uri} holds no metrics; give the --out folder of `python -m evaluate measures`")
-    return config
 
 
 def _check_same(folders: Sequence[Folder], configs: Sequence[Mapping[str, Any]]) -> None:

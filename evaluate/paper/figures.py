@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.errors import WorkError
-from distill.data import ImageSet, open_images
-from distill.data.decode import resize
+from evaluate.config import PaperConfig
 from evaluate.format.figures import png_of
 from evaluate.paper.published import METHODS
 from evaluate.paper.scores import DataSet
 from evaluate.report.gallery import LONG_SIDE_PX, choose, ranking
-from evaluate.scored_method import ScoredMethod
+from evaluate.scored_images import open_scored_images, openable_maps, read_image
 from explain.maps import maps_of
 
 if TYPE_CHECKING:
@@ -26,61 +24,51 @@ OVERLAY_SHARE = 0.6  # of the map's colours over the grey image
 SIDE_INCHES = 1.5
 
 
-def figures(data_set: DataSet, *, num_images: int, photographs: bool) -> dict[str, bytes]:
+def figures(data_set: DataSet, config: PaperConfig) -> dict[str, bytes]:
     """Draw both figures of a data set: "figure5" and "figure6" -> PNG; empty where MAL-Grad-CAM has no score.
 
     Args:
-        data_set: Its scores; the maps are read from where they were scored.
-        num_images: Rows of each figure.
-        photographs: False leaves out the input, also under the maps.
+        data_set: its scores; the maps are read from where they were scored, where that may be opened.
+        config: number of rows, whether the inputs are shown, and what may be opened.
     """
     results = data_set.results
-    picks = choose(ranking(results, results.main), num_images) if results.main else []
+    picks = choose(ranking(results, results.main), config.num_images) if results.main else []
     if results.main is None or not picks:
         return {}
-    inputs = read_inputs(data_set, [image_id for image_id, _ in picks]) if photographs else None
+    inputs = _read_inputs(data_set, [image_id for image_id, _ in picks], config) if config.photographs else None
+    folders, _ = openable_maps(results.methods, config.locations)
     parts = {title: next((s for s in results.methods if s.method == name), None) for name, title in PARTS.items()}
     sides = {METHODS.get(key, key): scored for key, scored in data_set.columns.items()}
+    drawn = {"figure5": parts | {METHODS[results.main.method]: results.main}, "figure6": sides}
     return {
-        "figure5": draw(picks, parts | {METHODS[results.main.method]: results.main}, inputs),
-        "figure6": draw(picks, sides, inputs),
+        name: draw(picks, {title: scored and folders.get(scored.label) for title, scored in columns.items()}, inputs)
+        for name, columns in drawn.items()
     }
 
 
-def read_inputs(data_set: DataSet, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+def _read_inputs(data_set: DataSet, image_ids: Sequence[str], config: PaperConfig) -> dict[str, np.ndarray]:
     """Read images as uint8 (H, W, 3), without those that cannot be read any more."""
-    config = data_set.results.config
-    try:
-        images = open_images(config["data"], split=config["split"])
-    except (OSError, ValueError):
-        return {}
-    found = {image_id: _read(images, image_id) for image_id in image_ids}
-    return {image_id: pixels for image_id, pixels in found.items() if pixels is not None}
-
-
-def _read(images: ImageSet, image_id: str) -> np.ndarray | None:
-    try:
-        return resize(images.image(image_id), (LONG_SIDE_PX, LONG_SIDE_PX))
-    except (OSError, ValueError, WorkError):
-        return None
+    images, _ = open_scored_images(data_set.results, config.locations, config.data)
+    inputs = {image_id: read_image(images, image_id, (LONG_SIDE_PX, LONG_SIDE_PX)) for image_id in image_ids}
+    return {image_id: pixels for image_id, pixels in inputs.items() if pixels is not None}
 
 
 def draw(
     picks: Sequence[tuple[str, str]],
-    columns: Mapping[str, ScoredMethod | None],
+    columns: Mapping[str, str | None],
     inputs: Mapping[str, np.ndarray] | None,
 ) -> bytes:
     """Draw a grid, images (image_id, place) by methods, as a PNG; what is missing stays empty.
 
     Args:
         picks: The rows.
-        columns: Heading -> method; None where it was not scored.
+        columns: Heading -> folder of maps; None where the method was not scored, or its maps are not opened.
         inputs: The images, for a first column and under the maps; None leaves them out.
     """
     from matplotlib.figure import Figure
 
     ids = [image_id for image_id, _ in picks]
-    maps = {title: {} if scored is None else maps_of(scored.maps, ids) for title, scored in columns.items()}
+    maps = {title: {} if folder is None else maps_of(folder, ids) for title, folder in columns.items()}
     titles = [*([] if inputs is None else ["Input"]), *maps]
     size = (SIDE_INCHES * len(titles) + 0.4, SIDE_INCHES * len(picks) + 0.4)
     figure = Figure(figsize=size, layout="constrained")

@@ -9,6 +9,7 @@ from cluster.storage import Folder
 from evaluate.games.reader import Results, load_results
 from evaluate.paper.published import METHODS
 from evaluate.scored_method import ScoredMethod
+from evaluate.stored import scores_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def read_data_sets(scores: Sequence[str]) -> list[DataSet]:
     groups: dict[tuple[str, str], list[str]] = {}
     seen: dict[str, str] = {}
     for uri in dict.fromkeys(scores):
-        config = Folder(uri).config()
+        config = scores_config(Folder(uri))
         if Folder(uri).finished() is None:
             raise ValueError(
                 f"the scores in {uri} are not complete; run the same `python -m evaluate games` again first"

@@ -10,12 +10,14 @@ from typing import Any, Literal
 from cluster.storage import Folder
 from evaluate.analysis.agreement import PREFIX, part_text
 from evaluate.analysis.comparison import interval
+from evaluate.config import PaperConfig
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER, Game
 from evaluate.paper.order import order_sentence
 from evaluate.paper.published import METHODS, PRINTED, REFERENCE, SIMS, Printed
 from evaluate.paper.scores import DataSet, data_name
 from evaluate.statistics import Interval
+from evaluate.stored import read_similarity, read_student_file
 
 PAPERS_VIEW = "centre_crop"  # of Sim N: resized to 256 pixels, the middle 224 of them
 OF_STUDENT = "†"
@@ -137,20 +139,25 @@ def _method_notes(data_sets: Sequence[DataSet]) -> list[str]:
     return ([f"{OF_STUDENT} explains the student, scored on the black box."] if marked else []) + chosen
 
 
-def similarity_table(
-    students: Sequence[str], data_sets: Sequence[DataSet], beside: Mapping[str, Printed]
-) -> PaperTable:
+def similarity_table(config: PaperConfig, data_sets: Sequence[DataSet], beside: Mapping[str, Printed]) -> PaperTable:
     """Make Table 1 from the Sim N that lie in students' folders: those given, and those whose maps were scored.
+
+    A student that only a configuration names is read where it lies beside the scores.
 
     Raises:
         ValueError: a folder that was given holds no student.
     """
     made = [scored.config.get("student") for d in data_sets for scored in d.results.methods]
-    uris = dict.fromkeys(Folder(uri).uri for uri in [*students, *made] if uri)
+    given = [Folder(student).uri for student in config.student]
     lines: list[Line] = []
     notes: list[str] = []
-    for uri in uris:
-        found, problems = _read_sims(Folder(uri), given=uri in {Folder(student).uri for student in students})
+    for uri in dict.fromkeys([*given, *filter(None, made)]):
+        try:
+            folder = Folder(config.locations.check(uri, what="student"))
+        except ValueError as error:
+            notes.append(f"Sim N of a student is left out: {readable(str(error))} (--student).")
+            continue
+        found, problems = _read_sims(folder, given=uri in given)
         lines, notes = lines + found, notes + problems
     names = [line.data_set for line in lines]
     lines = [_with_printed(line, beside) for line in lines]
@@ -177,9 +184,9 @@ def _read_sims(folder: Folder, *, given: bool) -> tuple[list[Line], list[str]]:
         if given:
             raise ValueError(f"{shown} holds no student; give the --out folder of `python -m distill RECIPE`")
         return [], [f"The student in {shown} is not there any more."]
-    current = folder.read_json("student.json").get("fingerprint")
+    current = read_student_file(folder).get("fingerprint")
     names = [name for name in folder.names() if name.startswith(PREFIX) and name.endswith(".json")]
-    found = [folder.read_json(name) for name in names]
+    found = [read_similarity(folder, name) for name in names]
     lines = [_sim_line(one) for one in found if one.get("student_fingerprint") == current]
     stale = len(found) - len(lines)
     problems = [f"Measurements of another state of the student in {shown} are left out: {stale}."] if stale else []
@@ -189,7 +196,7 @@ def _read_sims(folder: Folder, *, given: bool) -> tuple[list[Line], list[str]]:
 
 
 def _sim_line(found: Mapping[str, Any]) -> Line:
-    num = int(found["num_images"])
+    num = found["num_images"]
     return Line(
         data_set=data_name(found),
         view=f"{found.get('view', PAPERS_VIEW)}, {part_text(found)}",
@@ -200,8 +207,8 @@ def _sim_line(found: Mapping[str, Any]) -> Line:
 
 
 def make_tables(
-    data_sets: Sequence[DataSet], students: Sequence[str], beside: Mapping[str, Printed]
+    data_sets: Sequence[DataSet], config: PaperConfig, beside: Mapping[str, Printed]
 ) -> tuple[PaperTable, ...]:
     """Make all three."""
     games = [game_table(game, data_sets, beside) for game in GAMES]
-    return (similarity_table(students, data_sets, beside), *games)
+    return (similarity_table(config, data_sets, beside), *games)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from cluster.errors import WorkError
 from distill.data import ImageSet
-from distill.data.decode import resize
 from evaluate.analysis.agreement import StudentFacts
 from evaluate.format.figures import draw_map, draw_photographs
 from evaluate.games.reader import Results
 from evaluate.report.report_data import ReportData
+from evaluate.scored_images import read_image
 from evaluate.scored_method import MAIN_METHOD, ScoredMethod
 from explain.maps import STD, maps_of
 
@@ -110,13 +109,14 @@ def make_cards(report_data: ReportData, picks: Sequence[tuple[str, str]], *, pho
     own: Any = results.rows[results.rows["image_id"].isin(ids)]
     rows = own.drop_duplicates("image_id").set_index("image_id")
     methods = side_by_side(report_data)
-    maps = {scored.label: maps_of(scored.maps, ids) for scored in methods}
-    stds = {scored.label: maps_of(scored.maps, ids, STD) for scored in methods}
+    folders = report_data.maps
+    maps = {scored.label: maps_of(folders[scored.label], ids) if scored.label in folders else {} for scored in methods}
+    stds = {scored.label: maps_of(folders[scored.label], ids, STD) if maps[scored.label] else {} for scored in methods}
     cards = []
     for image_id, place in picks:
         found = {label: drawn.get(image_id) for label, drawn in maps.items()}
         size = _size(found)
-        frame = _frame(images, image_id, size) if photographs else None
+        frame = read_image(images, image_id, size) if photographs else None
         over = frame is not None
         label, target = (class_name(images, report_data.student, rows.at[image_id, key]) for key in ("label", "target"))
         tiles = tuple(
@@ -137,15 +137,6 @@ def _size(found: Mapping[str, np.ndarray | None]) -> tuple[int, int]:
     return height, width
 
 
-def _frame(images: ImageSet | None, image_id: str, size: tuple[int, int]) -> np.ndarray | None:
-    if images is None:
-        return None
-    try:
-        return resize(images.image(image_id), size)
-    except (OSError, ValueError, WorkError):
-        return None
-
-
 def _tile(
     report_data: ReportData,
     scored: ScoredMethod,
@@ -158,7 +149,7 @@ def _tile(
     aucs = [report_data.results.auc(game).at[image_id, scored.label] for game in ("deletion", "insertion")]
     source, note = None, "deletion {:.3f}, insertion {:.3f}".format(*aucs)
     if saliency is None:
-        note = "No map is stored."
+        note = "No map is stored." if scored.label in report_data.maps else "The map is not opened."
     elif not np.isfinite(saliency).all():
         note = "The map holds values that are not finite."
     else:

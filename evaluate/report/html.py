@@ -16,7 +16,6 @@ from evaluate.format.figures import PLOT_HEIGHT, PLOT_WIDTH, CurvePlot, line_sty
 from evaluate.format.numbers import p_value
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER
-from evaluate.report.commands import commands
 from evaluate.report.gallery import choose, make_cards, ranking, rule
 from evaluate.report.report_data import ReportData
 from evaluate.scored_method import MARKS
@@ -75,7 +74,6 @@ def _context(report_data: ReportData, *, photographs: bool, num_gallery: int) ->
         "rule": rule(judge.label, order, num_gallery),
         "photographs": photographs,
         "errors": errors(report_data),
-        "commands": commands(report_data),
         "sources": _sources(report_data),
     }
 
@@ -115,7 +113,7 @@ def _sources(report_data: ReportData) -> list[dict[str, str]]:
             ("Scores", config["protocol_hash"], uri): config
             for uri, config in zip(results.uris, results.configs, strict=True)
         },
-        **{("Measures", "", uri): config for uri, config in report_data.measured.items()},
+        **{("Measures", "", uri): config for uri, config in report_data.metric_configs.items()},
     }
     found = [
         {

@@ -6,20 +6,23 @@ from typing import Any
 
 import pandas as pd
 
+from cluster import command_line
 from cluster.storage import Folder
-from distill.data import ImageSet, open_images
+from distill.data import ImageSet
 from evaluate.analysis.agreement import Disagreements, StudentFacts, disagreements, read_student
 from evaluate.analysis.columns import Column, game_columns, metric_columns
 from evaluate.analysis.comparison import MethodRow, method_rows
 from evaluate.analysis.conclusions import sentences
 from evaluate.analysis.strata import Strata, strata
-from evaluate.format.safe_text import readable
+from evaluate.config import ReportConfig
 from evaluate.games.protocol import RANKINGS
 from evaluate.games.reader import Results, load_results
-from evaluate.metrics.summary import MetricSummary, metrics_config, summarize_metrics
+from evaluate.metrics.summary import MetricSummary, summarize_metrics
 from evaluate.paper.order import order_sentences
 from evaluate.paper.published import PRINTED, Printed
 from evaluate.paper.scores import DataSet, data_name
+from evaluate.scored_images import open_scored_images, openable_maps
+from evaluate.stored import metrics_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +31,14 @@ class ReportData:
 
     results: Results
     """The scores."""
-    measured: Mapping[str, Mapping[str, Any]]
-    """Configurations of the metrics folders, by URI."""
+    metric_configs: Mapping[str, Mapping[str, Any]]
+    """Configurations of the folders of metrics, by URI."""
     columns: list[Column]
     """What the table shows of each method."""
     rows: list[MethodRow]
     """The table, best method first."""
     conclusions: list[str]
     """What came out, in sentences."""
-    beside: str | None
-    """The paper's data set that was named to compare with; None for the one of the same name, if any."""
     student: StudentFacts
     """The student and its agreement with the black box."""
     disagreements: Disagreements
@@ -48,6 +49,14 @@ class ReportData:
     """The data set; None where it cannot be opened."""
     images_problem: str
     """Why it cannot be opened; empty where it can."""
+    maps: Mapping[str, str]
+    """Folders of maps that may be opened, by the method's label."""
+    maps_problem: str
+    """Which folders of maps are not opened; empty where all are."""
+    commands: Sequence[str]
+    """Commands that made the results, for a POSIX shell."""
+    unknown: Sequence[str]
+    """Folders whose command is not known."""
 
     @property
     def data_name(self) -> str:
@@ -56,41 +65,55 @@ class ReportData:
         return stored or (self.images.name if self.images else data_name(self.results.config))
 
 
-def gather(
-    scores: Sequence[str], measures: Sequence[str] = (), *, beside: str | None = None, against: str | None = None
-) -> ReportData:
-    """Read score folders, and measures of the same maps, and compute everything that a report shows.
-
-    Args:
-        scores: folders of `python -m evaluate games`.
-        measures: folders of `python -m evaluate measures`.
-        beside: the paper's data set with whose order of methods ours is compared; by default the one of the same name.
-        against: the method that the others are tested against, as `load_results` takes it.
+def gather(config: ReportConfig) -> ReportData:
+    """Read score folders, and metrics of the same maps, and compute everything that a report shows.
 
     Raises:
         ValueError: the scores cannot stand in one report, there are none, or the metrics are not of their maps.
     """
-    results = load_results(scores, against=against)
-    measured = summarize_metrics(measures)
-    configs = {folder.uri: metrics_config(folder) for folder in map(Folder, measures)}
-    _check_metrics_fit(results, configs, measured)
-    columns, tables = _columns(results, measured)
-    data_set, row = DataSet(name=data_name(results.config), results=results), _paper_row(beside, results.config)
-    images, problem = _open_images(results)
+    results, locations = load_results(config.scores, against=config.against), config.locations
+    summaries = summarize_metrics(config.measures)
+    configs = {folder.uri: metrics_config(folder) for folder in map(Folder, config.measures)}
+    _check_metrics_fit(results, configs, summaries)
+    columns, tables = _columns(results, summaries)
+    data_set, row = DataSet(name=data_name(results.config), results=results), _paper_row(config.beside, results.config)
+    images, images_problem = open_scored_images(results, locations, config.data)
+    maps, maps_problem = openable_maps(results.methods, locations)
     rows, differing = method_rows(results, columns, tables), disagreements(tables)
+    student = read_student(results, locations)
+    commands, unknown = _commands(student, [*maps.values(), *results.uris, *configs])
     return ReportData(
         results=results,
-        measured=configs,
+        metric_configs=configs,
         columns=columns,
         rows=rows,
         conclusions=sentences(results, rows) + (order_sentences(data_set, row) if row else []),
-        beside=beside,
-        student=read_student(results),
+        student=student,
         disagreements=differing,
         strata=strata(rows, tables, differing),
         images=images,
-        images_problem=problem,
+        images_problem=images_problem,
+        maps=maps,
+        maps_problem=maps_problem,
+        commands=commands,
+        unknown=unknown,
     )
+
+
+def _commands(student: StudentFacts, folders: Sequence[str]) -> tuple[list[str], list[str]]:
+    """List the commands that made the results, in their order, and the folders whose command is not known."""
+    stored = {str(student.uri): student.command} if student.description else {}
+    stored |= {uri: command_line.stored(Folder(uri)) for uri in folders}
+    commands = [command for command in stored.values() if command]
+    commands += [agreement.command for agreement in student.agreements if agreement.command and not agreement.doubt]
+    running = command_line.describe()
+    lines: list[str] = []
+    place = ""
+    for command in [*commands, *([running] if running else [])]:
+        if (here := command_line.shell_place(command)) != place:
+            lines, place = [*lines, here], here
+        lines.append(command_line.shell_lines(command))
+    return lines, [uri for uri, command in stored.items() if command is None]
 
 
 def _paper_row(beside: str | None, config: Mapping[str, Any]) -> Printed | None:
@@ -101,7 +124,7 @@ def _paper_row(beside: str | None, config: Mapping[str, Any]) -> Printed | None:
 
 
 def _check_metrics_fit(
-    results: Results, configs: Mapping[str, Mapping[str, Any]], measured: Sequence[MetricSummary]
+    results: Results, configs: Mapping[str, Mapping[str, Any]], summaries: Sequence[MetricSummary]
 ) -> None:
     """Refuse measures of another black box, of other maps, or of other images than the scores'."""
     judge, known = results.config["teacher_fingerprint"], {scored.config_hash for scored in results.methods}
@@ -119,7 +142,7 @@ def _check_metrics_fit(
                 "measures out"
             )
     scored = pd.Index(results.rows["image_id"].unique())
-    for one in measured:
+    for one in summaries:
         others = one.values.index.difference(scored)
         if len(others):
             raise ValueError(
@@ -128,21 +151,11 @@ def _check_metrics_fit(
             )
 
 
-def _columns(results: Results, measured: Sequence[MetricSummary]) -> tuple[list[Column], dict[str, pd.DataFrame]]:
+def _columns(results: Results, summaries: Sequence[MetricSummary]) -> tuple[list[Column], dict[str, pd.DataFrame]]:
     """Lay out the table: its columns, and each one's values, images x labels."""
     labels = {scored.config_hash: scored.label for scored in results.methods}
     tables = {str(name): table for name in RANKINGS if (table := results.measure(name)) is not None}
-    columns = game_columns(tables) + metric_columns({one.metric for one in measured})
-    for name in {one.metric for one in measured}:
-        tables[name] = pd.DataFrame({labels[one.config_hash]: one.values for one in measured if one.metric == name})
+    columns = game_columns(tables) + metric_columns({one.metric for one in summaries})
+    for name in {one.metric for one in summaries}:
+        tables[name] = pd.DataFrame({labels[one.config_hash]: one.values for one in summaries if one.metric == name})
     return columns, tables
-
-
-def _open_images(results: Results) -> tuple[ImageSet | None, str]:
-    data = results.config["data"]
-    try:
-        images = open_images(data, split=results.config["split"])
-    except (OSError, ValueError) as error:
-        return None, f"The data set cannot be opened: {readable(str(error))}"
-    gone = set(results.rows["image_id"].unique()) - set(images.image_ids)
-    return images, f"{len(gone)} scored images are not in the data folder any more." if gone else ""

@@ -8,75 +8,41 @@ from cluster.storage import Folder, split_file
 from evaluate.analysis.columns import Column
 from evaluate.analysis.comparison import MethodRow
 from evaluate.analysis.query_curve import draw_query_curves
-from evaluate.format.markdown import table_stem, write_tables
+from evaluate.config import ReportConfig
+from evaluate.format.table import table_place, write_pages
 from evaluate.jobs import RUNS_FILE, run_key
 from evaluate.report.html import render
 from evaluate.report.report_data import ReportData, gather
-from evaluate.report.texts import comma_separated, console_text, markdown
+from evaluate.report.texts import console_text, markdown, numbers
 from evaluate.scored_method import method_title
 
-File = tuple[Folder, str]
-"""Where a file lies, and its name."""
 
-
-def write_report(
-    scores: Sequence[str],
-    out: str,
-    *,
-    measures: Sequence[str] = (),
-    photographs: bool = True,
-    num_gallery: int = 8,
-    tables: str | None = None,
-    query_plot: str | None = None,
-    beside: str | None = None,
-    against: str | None = None,
-) -> str:
+def write_report(config: ReportConfig) -> str:
     """Write the page, and the tables where asked for; keep both as artifacts of an MLflow run `report`.
-
-    Args:
-        scores: folders of `python -m evaluate games`; one protocol, one teacher, one data set.
-        out: HTML file, a path or URI.
-        measures: folders of `python -m evaluate measures`, of the same maps and black box.
-        photographs: False leaves every input image out, for publication: maps alone.
-        num_gallery: images in the gallery, 0 or more.
-        tables: file name ending in .md or .csv; both are written beside each other.
-        query_plot: file name ending in .png, for both games' quality against queries.
-        beside: as `gather` takes it.
-        against: likewise.
 
     Returns:
         The summary for the console.
 
     Raises:
-        ValueError: the scores cannot stand in one report, or an argument is out of range.
+        ValueError: the scores cannot stand in one report, or a file name has another ending.
     """
-    (folder, name), stem, plot = _check(out, num_gallery, tables, query_plot)
-    report_data = gather(scores, measures, beside=beside, against=against)
-    folder.write_bytes(name, render(report_data, photographs=photographs, num_gallery=num_gallery).encode())
-    page = folder.child(name).uri
-    written = [page]
-    if stem is not None:
-        written += write_tables(stem, markdown(report_data), comma_separated(report_data))
-    if plot is not None:
-        beside_it, file = plot
-        beside_it.write_bytes(file, draw_query_curves(report_data.rows))
-        written.append(beside_it.child(file).uri)
-    _track(report_data, written)
-    return console_text(report_data, page)
-
-
-def _check(
-    out: str, num_gallery: int, tables: str | None, query_plot: str | None
-) -> tuple[File, File | None, File | None]:
-    if query_plot is not None and not query_plot.endswith(".png"):
-        raise ValueError(f"query_plot {query_plot} must end in .png")
-    if num_gallery < 0:
-        raise ValueError(f"num_gallery {num_gallery} is not allowed; give 0 or more")
-    folder, name = split_file(out)
+    config.check()
+    folder, name = split_file(config.out)
     if folder.holds_folder(name):
-        raise ValueError(f"{out} is a folder; give an HTML file in it, such as {out.rstrip('/')}/report.html")
-    plot = None if query_plot is None else split_file(query_plot)
-    return (folder, name), None if tables is None else table_stem(tables), plot
+        raise ValueError(f"{config.out} is a folder; give an HTML file in it, such as {config.out}/report.html")
+    place = None if config.table is None else table_place(config.table)
+    report_data = gather(config)
+    page = render(report_data, photographs=config.photographs, num_gallery=config.num_gallery)
+    folder.write_bytes(name, page.encode())
+    written = [folder.child(name).uri]
+    if place is not None:
+        written += write_pages(place, markdown(report_data), numbers(report_data))
+    if config.query_plot is not None:
+        plots, file = split_file(config.query_plot)
+        plots.write_bytes(file, draw_query_curves(report_data.rows))
+        written.append(plots.child(file).uri)
+    _track(report_data, written)
+    return console_text(report_data, written[0])
 
 
 def _track(report_data: ReportData, written: Sequence[str]) -> None:
@@ -89,7 +55,7 @@ def _track(report_data: ReportData, written: Sequence[str]) -> None:
 
     config = report_data.results.config
     kept = ("protocol_hash", "teacher", "teacher_fingerprint", "data", "data_fingerprint", "split")
-    folders = {"scores": ", ".join(report_data.results.uris), "measures": ", ".join(report_data.measured)}
+    folders = {"scores": ", ".join(report_data.results.uris), "measures": ", ".join(report_data.metric_configs)}
     params = {name: config.get(name) for name in kept} | folders
     with Tracker(report_data.data_name, "report", params=params, tags={"stage": "report"}) as tracker:
         for place in written:

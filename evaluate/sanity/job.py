@@ -14,21 +14,21 @@ import pyarrow as pa
 import torch
 
 from cluster.device import own_device
-from cluster.sharded_job import Summary
-from cluster.storage import Folder, as_stored, config_hash
-from distill.data import open_images
+from cluster.storage import Folder, as_stored
+from distill.data import ImageSet, open_images
 from distill.data.frames import read_frame, without_image_ids
 from distill.student.checkpoint import check_pair
 from distill.student.model import ResCBAM, Student
 from distill.teachers import load_teacher
 from distill.teachers.query_budget import Share, check_budget
-from evaluate.jobs import provenance, run_job
+from evaluate.config import SanityConfig
+from evaluate.jobs import Job, JobResult, computed_by, load_worker_teacher, provenance, run_job
 from evaluate.metrics.settings import settings_hash
 from evaluate.sanity.checks import STAGES, cascade, rank_correlations, scaled, untrained
 from evaluate.sanity.schema import SCHEMA_VERSION, sanity_schema
 from evaluate.sanity.summary import CheckSummary, summarize_checks, track_checks
 from explain.methods.registry import METHODS, Method, find_method
-from explain.readout.checkpoint import has_readout, load_explained
+from explain.readout.checkpoint import has_readout, load_explained, readout_of
 from explain.runners.white_box import PASS_IMAGES, Explanation, Request, explainer_of
 from explain.seeds import image_seed
 from explain.targets import responses_or_errors
@@ -46,82 +46,73 @@ CONSTANTS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a job of checks left."""
+class SanityWork:
+    """Argument of every worker of a job of sanity checks."""
 
-    summary: Summary
-    """Rows and errors in the folder."""
-    summaries: list[CheckSummary]
-    """One per method, check and stage."""
+    stored: dict[str, Any]
+    """Configuration that the folder keeps."""
+    images: ImageSet
+    """Data set, without its list of images."""
+    readouts: tuple[str | None, str | None]
+    """Fingerprints of the read-outs of the student and of the other one; None where no method needs them."""
 
 
-def check_maps(
-    run: str,
-    *,
-    teacher: str,
-    data: str,
-    out: str,
-    methods: Sequence[str] = (),
-    other_student: str | None = None,
-    split: str | None = None,
-    limit: int | None = None,
-    per_class: int | None = None,
-    seed: int = 0,
-    max_queries: int | None = None,
-    num_workers: int | None = None,
-) -> Result:
-    """Check the maps that explain a student and write the similarities into `out`; go on where a start stopped.
+def check_maps(config: SanityConfig) -> JobResult[CheckSummary]:
+    """Check the maps that explain a student, and write the similarities; go on where a start stopped.
 
     Raises:
         ValueError: anything does not fit together, before any work starts.
         FileNotFoundError: images, teacher or a student are missing.
     """
-    wanted = [one for one in check_methods(methods) if methods or not one.needs_readout or has_readout(run)]
-    judge, student = load_teacher(teacher), load_explained(run, with_readout=_needs_readout(wanted))
-    check_pair(run, student, judge)
+    named, run = config.methods, config.student
+    methods = [method for method in check_methods(named) if named or not method.needs_readout or has_readout(run)]
+    teacher, student = load_teacher(config.teacher), load_explained(run, with_readout=_needs_readout(methods))
+    check_pair(config.student, student, teacher)
     if student.shuffled:
-        raise ValueError(f"student {run} was taught shuffled answers; give it as --other-student")
-    other = None if other_student is None else load_other(other_student, student, wanted)
-    if judge.num_ranked == 1 and any(method.class_specific for method in wanted):
+        raise ValueError(f"student {config.student} was trained on permuted labels; give it as --other-student")
+    other = None if config.other_student is None else load_other(config.other_student, student, methods)
+    if teacher.num_ranked == 1 and any(method.class_specific for method in methods):
         raise ValueError(
-            f"teacher {judge.spec!r} names one class and no second choice, so that there is no wrong class to explain; "
-            "check methods whose maps are of no class (--methods matt)"
+            f"teacher {teacher.spec!r} names one class and no second choice, so that there is no wrong class to "
+            "explain; check methods whose maps are of no class (--methods matt)"
         )
-    images = open_images(data, split=split, limit=limit, per_class=per_class)
-    check_budget(judge, [Share(what="sanity", each=1, number=len(images.image_ids))], max_queries)
-    settings = {"seed": seed, **CONSTANTS}
+    images = open_images(config.data, split=config.split, limit=config.limit, per_class=config.per_class)
+    check_budget(teacher, [Share(what="sanity", each=1, number=len(images.image_ids))], config.max_queries)
+    settings = {"seed": config.seed, **CONSTANTS}
     stored = {
         "schema_version": SCHEMA_VERSION,
-        "methods": {method.name: as_stored(method.options()) for method in wanted},
+        "methods": {method.name: as_stored(method.options()) for method in methods},
         **settings,
         "protocol_hash": settings_hash(settings),
-        **provenance(judge, images, limit, per_class),
-        "student": Folder(run).uri,
+        **provenance(teacher, images, config),
+        "student": Folder(config.student).uri,
         "student_fingerprint": student.fingerprint,
-        "other_student": None if other_student is None else Folder(other_student).uri,
+        "other_student": None if config.other_student is None else Folder(config.other_student).uri,
         "other_student_fingerprint": None if other is None else other.fingerprint,
     }
-    folder = Folder(out)
 
-    def finalize() -> list[CheckSummary]:
+    def finalize(folder: Folder) -> list[CheckSummary]:
         summaries = summarize_checks(folder)
         track_checks(folder, images.name, summaries, stored)
         return summaries
 
-    rows = sum(len(pairs(method, other=other is not None)) for method in wanted)
-    summary, summaries = run_job(
-        SanityWorker,
-        {"stored": stored, "images": without_image_ids(images)},
-        ({"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)),
-        folder,
-        what="sanity checks",
-        job="sanity",
+    readouts = _readout(student, methods), _readout(other, methods)
+    job = Job(
+        name="sanity",
+        rows="sanity checks",
+        worker=SanityWorker,
+        work=SanityWork(stored=stored, images=without_image_ids(images), readouts=readouts),
+        items=({"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)),
         shard_items=SHARD_IMAGES,
-        rows_per_item=rows,
-        num_workers=num_workers,
+        rows_per_item=sum(len(pairs(method, other=other is not None)) for method in methods),
         finalize=finalize,
     )
-    return Result(summary=summary, summaries=summaries)
+    return run_job(job, config)
+
+
+def _readout(student: Student | None, methods: Sequence[Method]) -> str | None:
+    """Return the fingerprint of a student's read-out, where a method needs it."""
+    return readout_of(student).fingerprint if student is not None and _needs_readout(methods) else None
 
 
 def check_methods(names: Sequence[str]) -> list[Method]:
@@ -191,18 +182,25 @@ class Subject:
 class SanityWorker:
     """Check the maps of a shard's images; whatever happens to one, it keeps all its rows."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, work: SanityWork) -> None:
         """Load the models on this worker's cores or GPU, once."""
-        self.stored, self.images = config["stored"], config["images"]
+        self.stored, self.images = work.stored, work.images
         self.num_threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
-        self.schema = sanity_schema(self.stored, config_hash(self.stored))
-        device = own_device()
-        self.teacher = load_teacher(self.stored["teacher"], num_threads=torch.get_num_threads(), device=device)
+        self.teacher = load_worker_teacher(self.stored)
+        self.schema = sanity_schema(self.stored, computed_by(self.teacher))
         self.methods = [METHODS[name] for name in self.stored["methods"]]
-        reads = _needs_readout(self.methods)
-        self.student = load_explained(self.stored["student"], device=device, with_readout=reads)
-        other = self.stored["other_student"]
-        self.other = None if other is None else load_explained(other, device=device, with_readout=reads)
+        readout, other_readout = work.readouts
+        self.student = self._load("student", readout)
+        self.other = None if self.stored["other_student"] is None else self._load("other_student", other_readout)
+
+    def _load(self, name: str, readout: str | None) -> Student:
+        return load_explained(
+            self.stored[name],
+            device=own_device(),
+            with_readout=_needs_readout(self.methods),
+            expected_fingerprint=self.stored[f"{name}_fingerprint"],
+            expected_readout=readout,
+        )
 
     def __call__(self, items: list[dict[str, Any]]) -> pa.Table:
         """Return, for each item in order, each method's rows in the order of `pairs`."""

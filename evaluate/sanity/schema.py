@@ -1,5 +1,6 @@
 """The Parquet schema of sanity checks: one row per image, method, check and stage, readable by any Parquet reader."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -32,9 +33,9 @@ COLUMNS = pa.schema(
 )
 
 
-def sanity_schema(config: dict[str, Any], config_hash: str) -> pa.Schema:
+def sanity_schema(config: dict[str, Any], computed_by: Mapping[str, str] | None = None) -> pa.Schema:
     """Build the schema of one job's checks: the columns, with version and configuration as metadata."""
-    return parts_schema(COLUMNS, SCHEMA_VERSION, config, config_hash)
+    return parts_schema(COLUMNS, SCHEMA_VERSION, config, computed_by)
 
 
 def read_sanity(folder: "Folder") -> pa.Table:

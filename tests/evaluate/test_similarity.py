@@ -16,6 +16,7 @@ from distill.student.model import ResCBAM, Student
 from distill.teachers import load_teacher
 from evaluate import similarity
 from evaluate.__main__ import main
+from evaluate.config import SimilarityConfig
 
 TEACHER = "python:box_teacher:make"
 SIZE = (32, 48)  # of the student: height, width
@@ -76,10 +77,14 @@ def make_student(folder: Path, teacher: str = TEACHER, num_classes: int = 3) -> 
     return str(folder)
 
 
+def similarity_of(run: str, data: str, **options: Any) -> dict[str, Any]:
+    return similarity.compute_similarity(SimilarityConfig(student=run, teacher=TEACHER, data=data, **options))
+
+
 @pytest.mark.parametrize(("view", "cut"), [("resize", resize), ("centre_crop", center_crop)])
 def test_counts_what_a_plain_loop_counts(data, tmp_path, runs, view, cut):
     run = make_student(tmp_path / "run")
-    found = similarity.measure(run, teacher=TEACHER, data=str(data), view=view)
+    found = similarity_of(run, str(data), view=view)
     teacher, student = load_teacher(TEACHER), similarity.load_student(run)
     same = {1: 0, 2: 0, 3: 0}
     for path in sorted(data.glob("*.png")):
@@ -104,11 +109,11 @@ def test_counts_what_a_plain_loop_counts(data, tmp_path, runs, view, cut):
 
 def test_the_result_is_stored_beside_the_student(data, tmp_path):
     run = make_student(tmp_path / "run")
-    found = similarity.measure(run, teacher=TEACHER, data=str(data), limit=5)
-    similarity.measure(run, teacher=TEACHER, data=str(data), limit=5)
+    found = similarity_of(run, str(data), limit=5)
+    similarity_of(run, str(data), limit=5)
     (stored,) = Path(run).glob("similarity-*.json")  # the same question has one answer
     assert json.loads(stored.read_text()) == found
-    similarity.measure(run, teacher=TEACHER, data=str(data), limit=5, view="resize")
+    similarity_of(run, str(data), limit=5, view="resize")
     assert len(list(Path(run).glob("similarity-*.json"))) == 2
 
 
@@ -130,7 +135,7 @@ def test_a_student_of_another_teacher_is_refused(data, tmp_path, capsys):
 def test_a_student_with_other_classes_is_refused(data, tmp_path):
     run = make_student(tmp_path / "run", num_classes=4)
     with pytest.raises(ValueError, match="has 4 classes"):
-        similarity.measure(run, teacher=TEACHER, data=str(data))
+        similarity_of(run, str(data))
 
 
 def test_images_that_cannot_be_read_are_an_error(tmp_path):
@@ -138,4 +143,4 @@ def test_images_that_cannot_be_read_are_an_error(tmp_path):
     folder.mkdir()
     (folder / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="none of 1 images"):
-        similarity.measure(make_student(tmp_path / "run"), teacher=TEACHER, data=str(folder))
+        similarity_of(make_student(tmp_path / "run"), str(folder))

@@ -221,7 +221,7 @@ def write_scores(
 ) -> None:
     """Write a scores folder, one part per method."""
     folder.claim(config, what="scores")
-    schema = scores_schema(config, config_hash(config))
+    schema = scores_schema(config)
     games = ALL_GAMES if config["protocol"].get("least_relevant") else GAMES
     for k, entry in enumerate(config["maps"]):
         rows = []
@@ -284,7 +284,7 @@ def write_metrics(
                     row = {**same, **cost, "measure": name, "protocol_hash": settings_hash(own)}
                     value = measured_value(name, image_id, entry)
                     rows.append(row | ({"error": "no student"} if value is None else {"value": value}))
-    write_part(folder, "part-00000.parquet", pa.Table.from_pylist(rows, schema=metrics_schema(config, "x")))
+    write_part(folder, "part-00000.parquet", pa.Table.from_pylist(rows, schema=metrics_schema(config)))
     folder.finish({"rows": len(rows)})
     return folder.uri
 

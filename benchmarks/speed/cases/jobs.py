@@ -30,7 +30,8 @@ from distill.student.checkpoint import load_student, save_student
 from distill.student.model import IMAGENET_MEAN, IMAGENET_STD, Student
 from distill.teachers import Teacher, load_teacher
 from distill.teachers.engines.backends import EngineChoice
-from evaluate.games.job import GamesWorker, play_games
+from evaluate.config import GamesConfig
+from evaluate.games.job import GamesWork, GamesWorker, play_games
 from evaluate.games.protocol import Protocol
 from evaluate.games.setup import make_plays
 from evaluate.map_sets import map_items, open_sources
@@ -153,7 +154,7 @@ class Jobs:
     def play(self, maps: str, out: str, protocol: Protocol, **changed: Any) -> None:
         """Run the games' job."""
         data, teacher = self.world.photographs, self.world.spec
-        play_games([maps], data=data, teacher=teacher, out=out, protocol=protocol, **changed)
+        play_games(GamesConfig(maps=(maps,), data=data, teacher=teacher, out=out, protocol=protocol, **changed))
 
     def _timed_job(self, out: str, job: Callable[[], None]) -> tuple[Times, float]:
         """Return the time of the job's work by its own rate, and the seconds that it took besides."""
@@ -191,7 +192,7 @@ class Jobs:
             [maps], teacher=self.world.teacher.spec, teacher_fingerprint=self.world.teacher.fingerprint
         )
         images, stored = self.images(), Folder(scores).config()
-        worker = GamesWorker({"stored": stored, "protocol": protocol, "sources": sources, "images": images})
+        worker = GamesWorker(GamesWork(stored=stored, protocol=protocol, sources=sources, images=images))
         items = list(islice(map_items(sources, images), self.world.number(NUM_INSIDE, 4)))
         return timed(lambda: worker(items), len(items))
 

@@ -12,10 +12,10 @@ from fake_scores import make_world
 
 from cluster.storage import Folder
 from evaluate.__main__ import main
-from evaluate.analysis.rank_stability import Stability, compare
+from evaluate.analysis.rank_stability import Stability, compare, numbers, sentences, tables
+from evaluate.format.table import Table, console_page, markdown_page
 from evaluate.games.protocol import RANKINGS, Protocol, RankedBy
 from evaluate.games.schema import read_scores
-from evaluate.report.rank_stability import comma_separated, console_text, markdown
 
 SKILLS = {"mal_grad_cam": 0.7, "matt": 0.4, "grad_cam": 0.55, "random": 0.05}
 OTHER = {"mal_grad_cam": 0.3, "matt": 0.6, "grad_cam": 0.45, "random": 0.1}
@@ -101,15 +101,19 @@ def test_every_measure_ranks_a_good_map_over_noise(scores: list[str], measure: R
     assert set(get_args(RankedBy)) == set(RANKINGS)
 
 
+def page_of(found: Stability) -> tuple[str, list[Table], list[str]]:
+    return found.title, tables(found), sentences(found)
+
+
 def test_texts_hold_the_same_numbers(found: Stability) -> None:
-    rows = list(csv.DictReader(io.StringIO(comma_separated(found))))
+    rows = list(csv.DictReader(io.StringIO(numbers(found).csv())))
     num, protocols = len(SKILLS), len(PROTOCOLS)
     assert len(rows) == num * protocols + protocols * (protocols - 1) + num * (num - 1)
     for row in rows[: num * protocols]:
         standing = found.standings[row["first"], row["second"]]
         assert (row["kind"], float(row["rank"])) == ("gap", standing.rank)
         assert float(row["value"]) == pytest.approx(standing.value.mean, rel=1e-4)
-    for text in (console_text(found), markdown(found)):
+    for text in (console_page(*page_of(found)), markdown_page(*page_of(found))):
         assert f"{found.methods[0]} has the best mean rank" in text
         assert f"{found.taus[0, 2]:+.3f}" in text
         assert f"{found.wins[0, 1]:.1%}" in text
@@ -133,9 +137,9 @@ def test_a_method_without_any_score_comes_last(tmp_path: Path) -> None:
     found = compare(uris)
     assert np.isnan(found.mean_tau)
     assert np.isnan(found.wins).all()
-    assert "| matt | - | - |" in markdown(found)
-    assert "nan" not in comma_separated(found)
-    console_text(found)
+    assert "| matt | - | - |" in markdown_page(*page_of(found))
+    assert "nan" not in numbers(found).csv()
+    console_page(*page_of(found))
 
 
 def test_one_method_alone_has_no_tau(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ def test_one_method_alone_has_no_tau(tmp_path: Path) -> None:
     found = compare(uris)
     assert np.isnan(found.mean_tau)
     assert np.isnan(found.overall).all()
-    assert "random has the best mean rank" in console_text(found)
+    assert "random has the best mean rank" in console_page(*page_of(found))
 
 
 def test_less_than_two_protocols_are_refused(scores: list[str], tmp_path: Path) -> None:

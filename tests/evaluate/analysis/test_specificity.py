@@ -65,7 +65,7 @@ def write_scores(root: Path, made: str, on: str, methods: Any = METHODS, **chang
         rows.append(row | ({"error": "broken"} if failed else {"auc": auc, "curve": [auc, auc]}))
     folder = Folder(str(root / f"{made}-on-{on}-{config_hash(config)}"))
     folder.claim(config, what="scores")
-    write_part(folder, "part-00000.parquet", scores_table(rows, scores_schema(config, config_hash(config))))
+    write_part(folder, "part-00000.parquet", scores_table(rows, scores_schema(config)))
     return folder.uri
 
 

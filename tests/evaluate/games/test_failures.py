@@ -17,13 +17,13 @@ from PIL import Image
 from cluster.storage import Folder
 from distill.data import open_images
 from distill.data.frames import without_image_ids
-from distill.teachers import RefusedImageError, TeacherError
+from distill.teachers import RefusedImageError, TeacherError, load_teacher
 from distill.teachers.base import RETRY_WAITS_S
 from evaluate.__main__ import main as evaluate_main
-from evaluate.games.job import GamesWorker
+from evaluate.games.job import GamesWork, GamesWorker
 from evaluate.games.protocol import Protocol
 from evaluate.map_sets import Source, map_items
-from evaluate.metrics.job import MetricsWorker, image_items
+from evaluate.metrics.job import MetricsWork, MetricsWorker, image_items
 from evaluate.metrics.settings import Settings, check_metrics
 from explain.__main__ import main as explain_main
 from explain.maps import maps_table
@@ -98,17 +98,19 @@ def make_rise(place: SimpleNamespace, name: str = "answers") -> Callable[[], Any
 
 
 def play(place: SimpleNamespace) -> Callable[[], Any]:
-    config = {"stored": {"teacher": TEACHER}, "protocol": Protocol(), "sources": [place.source], "images": place.light}
-    worker = GamesWorker(config)
+    stored = {"teacher": TEACHER, "teacher_fingerprint": load_teacher(TEACHER).fingerprint}
+    work = GamesWork(stored=stored, protocol=Protocol(), sources=[place.source], images=place.light)
+    worker = GamesWorker(work)
     return lambda: worker(list(map_items([place.source], place.images)))
 
 
 def measure(place: SimpleNamespace) -> Callable[[], Any]:
     settings, wanted = Settings(num_subsets=8), check_metrics(["road", "mu_fidelity"])
     measures = {name: settings.fields(name, target="teacher", objects=None) for name in wanted}
-    stored = {"teacher": TEACHER, "student": None, "boxes": None, "measures": measures}
-    config = {"stored": stored, "settings": settings, "sources": [place.source], "images": place.light}
-    worker = MetricsWorker(config)
+    stored = {"teacher": TEACHER, "teacher_fingerprint": load_teacher(TEACHER).fingerprint, "student": None}
+    stored |= {"boxes": None, "measures": measures}
+    work = MetricsWork(stored=stored, settings=settings, sources=[place.source], images=place.light)
+    worker = MetricsWorker(work)
     return lambda: worker(json.loads(json.dumps(image_items([place.source], place.images))))
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from project_paths import HELPERS
+from project_paths import HELPERS, ROOT
 
 from cluster.planning.throughput import rate_from
 from cluster.session import ray_session
@@ -26,8 +26,9 @@ from distill.data.frames import without_image_ids
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.analysis.specificity import BOTH, compare_teachers
+from evaluate.config import GamesConfig
 from evaluate.games.baselines import BASELINES, image_rng
-from evaluate.games.job import GamesWorker, _ahead, play_games
+from evaluate.games.job import GamesWork, GamesWorker, _ahead, play_games
 from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Baseline, Protocol
 from evaluate.games.schema import read_scores
 from evaluate.jobs import RUNS_FILE
@@ -131,7 +132,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HELPERS))  # the workers import the black box too
+        patch.setenv("PYTHONPATH", f"{ROOT}:{HELPERS}")  # the workers import the black box too
         patch.setattr(
             "evaluate.games.job.SHARD_FRAMES", 16 * 2 * 13
         )  # 16 maps, with 13 points a game on 12 x 18 pixels
@@ -149,8 +150,8 @@ def played(place: SimpleNamespace, ray_here: None) -> SimpleNamespace:
 
 
 def play(place: SimpleNamespace, out: str, **changes: Any) -> Any:
-    options: dict[str, Any] = {"data": str(place.data), "teacher": TEACHER, "out": out, "protocol": Protocol()}
-    return play_games(place.maps, **{**options, **changes})
+    options: dict[str, Any] = {"data": str(place.data), "teacher": TEACHER, "out": out, "maps": tuple(place.maps)}
+    return play_games(GamesConfig(**{**options, **changes}))
 
 
 def plain_auc(place: SimpleNamespace, method: str, k: int, game: str, target: int) -> float:
@@ -191,7 +192,7 @@ def test_every_image_method_and_game_is_one_row(played):
     assert (scored["curve"].map(len) == 13).all()
     assert (scored["protocol_hash"] == Protocol().hash).all()
     assert (scored["map_seconds"] == 0.5).all()
-    assert played.result.summary.errors == len(failed)
+    assert played.result.counts.errors == len(failed)
 
 
 def test_the_manifest_says_how_fast_it_went(played):
@@ -263,7 +264,7 @@ def test_a_rerun_restores_what_is_missing_and_makes_no_second_run(played, monkey
     result = play(played, played.scores)
     assert part.read_bytes() == before
     assert {p for p, at in others.items() if p.stat().st_mtime_ns != at} == {part}
-    assert result.summary.skipped_rows == result.summary.rows - 2 * 16
+    assert result.counts.skipped_rows == result.counts.rows - 2 * 16
     assert len(runs_of(played)[1]) == 2
     assert Folder(played.scores).read_json(RUNS_FILE) == runs
 
@@ -372,8 +373,9 @@ def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -
 
 def make_worker(place: SimpleNamespace, protocol: Protocol) -> GamesWorker:
     sources, images = check(place.maps), without_image_ids(open_images(str(place.data)))
-    stored = {"teacher": TEACHER, "protocol": protocol.fields()}
-    return GamesWorker({"stored": stored, "protocol": protocol, "sources": sources, "images": images})
+    fingerprint = load_teacher(TEACHER).fingerprint
+    stored = {"teacher": TEACHER, "teacher_fingerprint": fingerprint, "protocol": protocol.fields()}
+    return GamesWorker(GamesWork(stored=stored, protocol=protocol, sources=sources, images=images))
 
 
 def test_scores_are_the_same_in_any_shard(played):

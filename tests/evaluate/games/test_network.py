@@ -23,6 +23,7 @@ from distill.data import open_images
 from distill.teachers.http.client import TOKEN_VARIABLE
 from distill.teachers.query_budget import Share, check_budget
 from evaluate.__main__ import main as evaluate_main
+from evaluate.config import SanityConfig
 from evaluate.games.protocol import Protocol
 from evaluate.games.setup import make_plays, num_frames
 from evaluate.metrics.compute import FUNCTIONS, Subject, queries
@@ -239,10 +240,11 @@ def test_a_black_box_that_names_one_class_is_refused_where_a_second_is_needed(mo
     monkeypatch.setattr(evaluate.sanity.job, "load_teacher", lambda _: judge)
     monkeypatch.setattr(evaluate.sanity.job, "load_explained", lambda _: SimpleNamespace(shuffled=False))
     monkeypatch.setattr(evaluate.sanity.job, "check_pair", lambda *_: None)
+    config = SanityConfig(student="run", teacher="http://x", data="nowhere", out="nowhere")
     with pytest.raises(ValueError, match="names one class and no second choice"):
-        check_maps("run", teacher="http://x", data="nowhere", out="nowhere")
+        check_maps(config)
     with pytest.raises(FileNotFoundError):  # a map of no class needs none, and the images are looked for
-        check_maps("run", teacher="http://x", data="nowhere", out="nowhere", methods=["matt"])
+        check_maps(dataclasses.replace(config, methods=("matt",)))
 
 
 def test_agreement_is_counted_as_far_as_the_black_box_ranks(data: str) -> None:

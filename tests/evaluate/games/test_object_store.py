@@ -58,8 +58,9 @@ def test_every_command_works_on_an_object_store(
             == 0
         )
     page, table = place.child("report.html").uri, place.child("report.md").uri
-    assert evaluate_main(["report", "--scores", scores, "--measures", measures, "--out", page, "--table", table]) == 0
-    assert evaluate_main(["tables", "--scores", scores, "--out", place.child("paper").uri]) == 0
+    shown = ["--scores", scores, "--data", data, "--maps", place.child("maps").uri, "--student", student]
+    assert evaluate_main(["report", *shown, "--measures", measures, "--out", page, "--table", table]) == 0
+    assert evaluate_main(["tables", *shown, "--out", place.child("paper").uri]) == 0
     # As a reader that is not ours sees them.
     for out, rows_per_image in ((maps["rise"], 1), (scores, 2 * len(maps))):
         rows = pq.read_table(out)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from project_paths import HELPERS
+from project_paths import HELPERS, ROOT
 from scipy import stats
 
 from cluster.session import ray_session
@@ -31,7 +31,7 @@ from evaluate.__main__ import main
 from evaluate.games.baselines import BASELINES, image_rng
 from evaluate.map_sets import open_played_images, open_sources
 from evaluate.metrics.compute import FUNCTIONS, Subject
-from evaluate.metrics.job import MetricsWorker, image_items
+from evaluate.metrics.job import MetricsWork, MetricsWorker, image_items
 from evaluate.metrics.max_sensitivity import max_sensitivity
 from evaluate.metrics.mu_fidelity import draw_subsets, mu_fidelity, subset_frames, subset_sums
 from evaluate.metrics.objects import Objects
@@ -161,23 +161,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(root=root, data=data, run=str(run), maps=maps)
 
 
-def worker_config(place: SimpleNamespace, measures: tuple[Any, ...], **changes: Any) -> dict[str, Any]:
+def work_of(place: SimpleNamespace, measures: tuple[Any, ...], **changes: Any) -> MetricsWork:
     fields = {name: SETTINGS.fields(name, target="teacher", objects="masks") for name in measures}
-    stored = {"teacher": TEACHER, "student": place.run, "boxes": None, "measures": fields, **changes}
+    stored = {"teacher": TEACHER, "teacher_fingerprint": load_teacher(TEACHER).fingerprint, "boxes": None}
+    stored |= {"student": place.run, "student_fingerprint": load_student(place.run).fingerprint, "measures": fields}
     images = without_image_ids(open_images(str(place.data)))
     sources = open_sources(place.maps, teacher=TEACHER, teacher_fingerprint=load_teacher(TEACHER).fingerprint)
-    return {"stored": stored, "settings": SETTINGS, "sources": sources, "images": images}
+    return MetricsWork(stored={**stored, **changes}, settings=SETTINGS, sources=sources, images=images)
 
 
 def items_of(place: SimpleNamespace) -> list[Any]:
-    sources = worker_config(place, METRICS)["sources"]
+    sources = work_of(place, METRICS).sources
     images = open_played_images(str(place.data), sources[0], None)
     return json.loads(json.dumps(image_items(sources, images)))
 
 
 @pytest.fixture(scope="module")
 def table(place: SimpleNamespace) -> Any:
-    worker = MetricsWorker(worker_config(place, METRICS))
+    worker = MetricsWorker(work_of(place, METRICS))
     place.asked = count_queries(worker)
     return worker(items_of(place)).to_pandas()
 
@@ -409,7 +410,7 @@ def test_a_student_that_answers_with_nothing_has_a_row_that_says_so(place):
 
 
 def test_an_image_alone_is_the_same_as_in_a_shard(place, table):
-    worker = MetricsWorker(worker_config(place, ("road", "mu_fidelity", "max_sensitivity", "fidelity")))
+    worker = MetricsWorker(work_of(place, ("road", "mu_fidelity", "max_sensitivity", "fidelity")))
     alone = worker([items_of(place)[5]]).to_pandas()
     together = table.set_index(["image_id", "method", "measure"])["value"]
     for row in alone.to_dict("records"):
@@ -424,7 +425,7 @@ def test_boxes_stand_in_for_masks(place, tmp_path):
     images = open_images(str(place.data))
     objects = Objects(images=images, boxes=str(tmp_path))
     objects.check()
-    worker = MetricsWorker(worker_config(place, ("energy",), boxes=str(tmp_path)))
+    worker = MetricsWorker(work_of(place, ("energy",), boxes=str(tmp_path)))
     rows = worker([item for item in items_of(place) if item["image_id"] in ("00.png", "05.png")]).to_pandas()
     mask = images.mask("00.png")
     assert mask is not None
@@ -435,7 +436,7 @@ def test_boxes_stand_in_for_masks(place, tmp_path):
 
 
 def test_what_a_measure_needs_is_asked_for_before_work(place, tmp_path):
-    sources = worker_config(place, METRICS)["sources"]
+    sources = work_of(place, METRICS).sources
     teacher, asked = load_teacher(TEACHER), ("max_sensitivity", "fidelity")
     assert check_student(place.run, sources, teacher, asked) == load_student(place.run).fingerprint
     with pytest.raises(ValueError, match="give --student RUN"):
@@ -547,19 +548,19 @@ def test_folders_of_different_measures_come_together_and_the_same_twice_does_not
 
 def write_measured(place: SimpleNamespace, out: Path, names: tuple[Any, ...], **changes: Any) -> str:
     """Write a folder as the job does, in this process."""
-    config = worker_config(place, names)
-    records = [source.record() for source in config["sources"]]
-    config["stored"] |= {"maps": records, "data_fingerprint": "d", "teacher_fingerprint": "t", **changes}
+    work = work_of(place, names)
+    records = [source.record() for source in work.sources]
+    described = {"maps": records, "data": "photos", "data_fingerprint": "d", "teacher_fingerprint": "t"}
     folder = Folder(str(out))
-    folder.claim(config["stored"], what="measures")
-    pq.write_table(MetricsWorker(config)(items_of(place)), out / "part-00000.parquet")
+    folder.claim({**work.stored, **described, **changes}, what="metrics")
+    pq.write_table(MetricsWorker(work)(items_of(place)), out / "part-00000.parquet")
     return folder.uri
 
 
 @pytest.fixture
 def ray_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HELPERS))  # the workers import the black box too
+        patch.setenv("PYTHONPATH", f"{ROOT}:{HELPERS}")  # the workers import the black box too
         with ray_session():
             yield
 

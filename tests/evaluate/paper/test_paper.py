@@ -13,18 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 from fake_scores import SKILLS, World, make_world
 from PIL import Image
+from report_pages import report_of
 
 from cluster.storage import Folder
 from evaluate.__main__ import main
+from evaluate.config import PaperConfig
+from evaluate.format.table import latex_text
 from evaluate.games.protocol import Protocol
-from evaluate.paper.formats import comma_separated, escape, latex, lay_out, markdown
+from evaluate.paper.formats import comma_separated, latex, lay_out, markdown
 from evaluate.paper.order import order_sentences
 from evaluate.paper.published import METHODS, PRINTED, rows_beside
 from evaluate.paper.scores import read_data_sets
 from evaluate.paper.tables import make_tables
 from evaluate.paper.write import write_paper
-from evaluate.report.commands import commands
-from evaluate.report.report_data import gather
 
 # As the paper prints them; deletion, then insertion: Grad-CAM, LIME, RISE, the paper's.
 PAPERS_TEXT = """
@@ -62,7 +63,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def tables(*worlds: World, beside: tuple[str, ...] = ()) -> Any:
-    return make_tables(read_data_sets([world.scores for world in worlds]), [], rows_beside(beside))
+    config = PaperConfig(scores=tuple(world.scores for world in worlds), out="paper")
+    return make_tables(read_data_sets(config.scores), config, rows_beside(beside))
 
 
 def test_the_printed_numbers_are_the_papers():
@@ -95,7 +97,7 @@ def test_every_row_of_the_paper_stands_in_its_order_and_is_empty_where_nothing_w
     for table in tables(cars)[1:]:
         names = [line.data_set for line in table.lines]
         assert names == [printed.title if printed.name != "cars" else "cars" for printed in PRINTED]
-        heads, rows = lay_out(table)
+        heads, rows = lay_out(table).headings, lay_out(table).rows
         assert [head for head, part in heads if part] == list(METHODS.values())
         for name, row in zip(names, rows, strict=True):
             ours = {
@@ -131,14 +133,13 @@ def test_a_single_method_of_the_papers_has_no_order(tmp_path: Path):
 
 
 def test_a_report_compares_with_the_row_of_its_name_or_the_one_that_is_named(cars: World, tmp_path: Path):
-    assert "beside the paper's Stanford Cars" in gather([cars.scores]).conclusions[-1]
-    other = gather([cars.scores], beside="imagenet")
+    assert "beside the paper's Stanford Cars" in report_of(cars.scores).conclusions[-1]
+    other = report_of(cars.scores, beside="imagenet")
     assert "beside the paper's ImageNet" in other.conclusions[-1]
-    assert commands(other)[-1].endswith("--out report.html --beside imagenet")
     with pytest.raises(ValueError, match="beside 'flowers' is no data set of the paper's; these are: imagenet, cub"):
-        gather([cars.scores], beside="flowers")
+        report_of(cars.scores, beside="flowers")
     unknown = as_data_set(make_world(tmp_path, num_images=4), "flowers")
-    assert not any("beside the paper's" in line for line in gather([unknown.scores]).conclusions)
+    assert not any("beside the paper's" in line for line in report_of(unknown.scores).conclusions)
 
 
 def test_other_methods_follow_the_papers_and_controls_come_last(cars: World):
@@ -167,7 +168,7 @@ def test_several_settings_of_a_papers_method_have_columns_of_their_own(tmp_path:
     pq.write_table(fewer, Path(world.scores) / "part-00009.parquet")
     table = tables(world)[1]
     assert list(table.columns) == [*METHODS, "rise (p=0.1)"]
-    assert lay_out(table)[1][1][-1].endswith("(n = 4)")
+    assert lay_out(table).rows[1][-1].endswith("(n = 4)")
     assert any("RISE of cub is rise (p=None)" in note for note in table.notes)
 
 
@@ -187,13 +188,13 @@ def test_latex_says_what_markdown_says(cars: World, hostile: World):
         text = latex(table)
         body = text.split("\\midrule\n")[1].split("\\bottomrule")[0]
         found = [[plain(cell) for cell in re.split(r"(?<!\\)&", row)] for row in body.split("\\\\\n") if row]
-        heads, rows = lay_out(table)
+        heads, rows = lay_out(table).headings, lay_out(table).rows
         assert found == rows
         assert {len(row) for row in found} == {len(heads)}
         assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
         for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\caption{", "\\label{"):
             assert text.count(rule) == 1
-    assert escape("50 %") == "50 \\%"
+    assert latex_text("50 %") == "50 \\%"
 
 
 def plain(cell: str) -> str:
@@ -228,7 +229,7 @@ def test_sims_are_the_students_own_beside_the_papers_view_only(cars: World):
     placed = tables(cars, beside=("cars=imagenet",))[0]
     line = placed.lines[0]
     assert (line.data_set, line.printed["sim1"]) == ("cars", 0.807)
-    assert lay_out(placed)[1][0][-2:] == ["", "0.534"]
+    assert lay_out(placed).rows[0][-2:] == ["", "0.534"]
 
     run = Folder(str(cars.run))
     kept = run.read_json("similarity-bbbb.json")
@@ -267,8 +268,9 @@ def test_what_cannot_share_a_table_is_refused(tmp_path: Path, cars: World, hosti
         read_data_sets([str(more)])
     with pytest.raises(ValueError, match="no scores given"):
         read_data_sets([])
+    config = PaperConfig(scores=(hostile.scores,), out="paper", student=(str(tmp_path),))
     with pytest.raises(ValueError, match="holds no student"):
-        make_tables(read_data_sets([hostile.scores]), [str(tmp_path)], {})
+        make_tables(read_data_sets(config.scores), config, {})
 
 
 def test_the_command_writes_tables_and_figures(tmp_path: Path, cars: World, hostile: World, capsys: Any):
@@ -290,7 +292,8 @@ def test_figures_show_inputs_unless_told_otherwise(tmp_path: Path, cars: World):
             if grey:
                 for path in images:
                     Image.new("RGB", (96, 96), (90, 90, 90)).save(path)
-            write_paper([cars.scores], str(tmp_path / name), photographs=photographs, num_images=2)
+            out = str(tmp_path / name)
+            write_paper(PaperConfig(scores=(cars.scores,), out=out, photographs=photographs, num_images=2))
             for path, data in images.items():
                 path.write_bytes(data)
             pictures[name] = (tmp_path / name / "figure6-cars.png").read_bytes()
@@ -304,7 +307,7 @@ def test_figures_show_inputs_unless_told_otherwise(tmp_path: Path, cars: World):
 
 
 def test_a_figure_leaves_a_missing_method_empty(tmp_path: Path, hostile: World):
-    written = write_paper([hostile.scores], str(tmp_path), num_images=1)
+    written = write_paper(PaperConfig(scores=(hostile.scores,), out=str(tmp_path), num_images=1))
     (five,) = [path for path in written if "figure5" in path]
     pixels = np.asarray(Image.open(five).convert("RGB"))
     quarters = np.array_split(pixels[60:], 4, axis=1)  # input, ML-Grad-CAM, MATT, MAL-Grad-CAM, below the titles
@@ -313,7 +316,7 @@ def test_a_figure_leaves_a_missing_method_empty(tmp_path: Path, hostile: World):
 
 def test_a_data_set_whose_images_all_failed_has_empty_cells_and_no_figures(tmp_path: Path):
     world = make_world(tmp_path / "world", skills={"mal_grad_cam": 0.7}, num_images=4, num_errors=4)
-    written = write_paper([as_data_set(world, "cub").scores], str(tmp_path / "out"))
+    written = write_paper(PaperConfig(scores=(as_data_set(world, "cub").scores,), out=str(tmp_path / "out")))
     assert written[-1] == "no figures of cub: mal_grad_cam has no score"
     (line,) = [line for line in tables(world)[1].lines if line.data_set == "cub"]
     assert (line.num_images, dict(line.cells)) == (0, {})

@@ -17,11 +17,12 @@ from PIL import Image
 from cluster.storage import Folder
 from distill.data import open_images
 from distill.data.frames import without_image_ids
-from evaluate.games.job import GamesWorker
+from distill.teachers import load_teacher
+from evaluate.games.job import GamesWork, GamesWorker
 from evaluate.games.protocol import Protocol
 from evaluate.games.reader import load_results
 from evaluate.map_sets import Source, map_items
-from evaluate.metrics.job import MetricsWorker, image_items
+from evaluate.metrics.job import MetricsWork, MetricsWorker, image_items
 from evaluate.metrics.settings import Settings, check_metrics
 from evaluate.scored_method import label_methods
 from explain.methods.registry import METHODS
@@ -87,8 +88,9 @@ def test_a_black_box_of_one_class_has_maps_and_even_curves(images: Any, tmp_path
     assert maps["target"].tolist() == [0, 0, 0]
     assert maps["target_prob"].tolist() == [1, 1, 1]
     assert all(np.isfinite(saliency).all() and len(saliency) == SIZE[0] * SIZE[1] for saliency in maps["saliency"])
-    config = {"stored": {"teacher": TEACHER}, "protocol": Protocol(), "sources": [source], "images": images}
-    scores = GamesWorker(config)(list(map_items([source], images))).to_pandas()
+    stored = {"teacher": TEACHER, "teacher_fingerprint": load_teacher(TEACHER).fingerprint}
+    work = GamesWork(stored=stored, protocol=Protocol(), sources=[source], images=images)
+    scores = GamesWorker(work)(list(map_items([source], images))).to_pandas()
     assert scores["error"].isna().all()
     assert scores["auc"].tolist() == pytest.approx([1] * 6)
     assert scores["tied_share"].between(0, 1).all()
@@ -100,8 +102,9 @@ def test_measures_of_one_class_have_a_value_or_say_why_not(images: Any, tmp_path
     source, settings = explain(images, tmp_path, "edges"), Settings(num_subsets=8)
     wanted = check_metrics(["road", "mu_fidelity"])
     measures = {name: settings.fields(name, target="teacher", objects=None) for name in wanted}
-    stored = {"teacher": TEACHER, "student": None, "boxes": None, "measures": measures}
-    worker = MetricsWorker({"stored": stored, "settings": settings, "sources": [source], "images": images})
+    stored = {"teacher": TEACHER, "teacher_fingerprint": load_teacher(TEACHER).fingerprint, "student": None}
+    stored |= {"boxes": None, "measures": measures}
+    worker = MetricsWorker(MetricsWork(stored=stored, settings=settings, sources=[source], images=images))
     found = worker(json.loads(json.dumps(image_items([source], images)))).to_pandas()
     assert (found["value"].isna() == found["error"].notna()).all()
     of_mu = found[found["measure"].str.startswith("mu_fidelity")]

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from fake_scores import SIZE, make_world, saliency
 from PIL import Image
+from report_pages import report_of
 
 from evaluate.format.figures import MAX_MAP_PX, NUM_COLOURS, draw_map, draw_photographs
 from evaluate.report.gallery import Card, choose, make_cards, ranking, rule, side_by_side
-from evaluate.report.report_data import ReportData, gather
+from evaluate.report.report_data import ReportData
 
 SKILLS = {"random": 0.05, "matt": 0.45, "rise": 0.9, "ml_grad_cam": 0.62, "mal_grad_cam": 0.7}
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
-    return gather([make_world(tmp_path_factory.mktemp("gallery"), num_images=9, num_errors=1, skills=SKILLS).scores])
+    return report_of(make_world(tmp_path_factory.mktemp("gallery"), num_images=9, num_errors=1, skills=SKILLS).scores)
 
 
 def picture(uri: str | None) -> Image.Image:

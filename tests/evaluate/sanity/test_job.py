@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from project_paths import HELPERS
+from project_paths import HELPERS, ROOT
 from scipy import stats
 
 from cluster.session import ray_session
@@ -23,8 +23,9 @@ from distill.student.checkpoint import load_student, save_student
 from distill.student.model import ResCBAM, Student
 from distill.teachers import RefusedImageError, load_teacher
 from evaluate.__main__ import main
+from evaluate.config import SanityConfig
 from evaluate.sanity.checks import STAGES, untrained
-from evaluate.sanity.job import SanityWorker, Subject, _row, check_maps, check_methods, load_other, pairs
+from evaluate.sanity.job import SanityWork, SanityWorker, Subject, _row, check_maps, check_methods, load_other, pairs
 from evaluate.sanity.summary import SIMILARITIES, mlflow_metrics, summarize_checks
 from evaluate.statistics import mean_interval
 from explain.methods.registry import METHODS
@@ -75,10 +76,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(root=root, data=data, run=make_student(root / "run", 0), other=make_student(root / "b", 1))
 
 
-def worker_config(place: SimpleNamespace, **changes: Any) -> dict[str, Any]:
+def work_of(place: SimpleNamespace, **changes: Any) -> SanityWork:
     stored = {"schema_version": "1", "methods": {name: {} for name in NAMES}, "seed": 0, "protocol_hash": "0" * 8}
-    stored |= {"teacher": TEACHER, "student": place.run, "other_student": place.other, **changes}
-    return {"stored": stored, "images": without_image_ids(open_images(str(place.data)))}
+    stored |= {"teacher": TEACHER, "teacher_fingerprint": load_teacher(TEACHER).fingerprint}
+    for name, run in {"student": place.run, "other_student": place.other}.items():
+        stored |= {name: run, f"{name}_fingerprint": load_student(run).fingerprint}
+    images = without_image_ids(open_images(str(place.data)))
+    return SanityWork(stored={**stored, **changes}, images=images, readouts=(None, None))
 
 
 def items_of(*numbers: int) -> list[dict[str, Any]]:
@@ -87,7 +91,7 @@ def items_of(*numbers: int) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def table(place: SimpleNamespace) -> Any:
-    return SanityWorker(worker_config(place))(items_of(*range(NUM_IMAGES))).to_pandas()
+    return SanityWorker(work_of(place))(items_of(*range(NUM_IMAGES))).to_pandas()
 
 
 def frame(place: SimpleNamespace, k: int, size: tuple[int, int]) -> np.ndarray:
@@ -126,7 +130,7 @@ def test_a_broken_image_says_so_in_all_its_rows(table: Any) -> None:
 def test_an_image_that_the_black_box_refuses_says_so_and_others_are_as_they_were(
     place: SimpleNamespace, table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = SanityWorker(worker_config(place, methods={"matt": {}}))
+    worker = SanityWorker(work_of(place, methods={"matt": {}}))
     refused, answer = frame(place, 3, box_teacher.SIZE), worker.teacher.probabilities
 
     def picky(frames: np.ndarray) -> np.ndarray:
@@ -183,7 +187,7 @@ def test_values_are_those_of_plain_copies_of_the_student(place: SimpleNamespace,
 
 
 def test_an_image_alone_has_the_same_values(place: SimpleNamespace, table: Any) -> None:
-    alone = SanityWorker(worker_config(place))(items_of(3)).to_pandas()
+    alone = SanityWorker(work_of(place))(items_of(3)).to_pandas()
     together = table[table["image_id"] == "03.png"].reset_index(drop=True)
     pd.testing.assert_frame_equal(
         alone.drop(columns="seconds"), together.drop(columns="seconds"), atol=2e-3, check_dtype=False
@@ -191,7 +195,7 @@ def test_an_image_alone_has_the_same_values(place: SimpleNamespace, table: Any) 
 
 
 def test_without_another_student_there_is_no_row_of_it(place: SimpleNamespace) -> None:
-    config = worker_config(place, other_student=None, methods={"matt": {}})
+    config = work_of(place, other_student=None, methods={"matt": {}})
     found = SanityWorker(config)(items_of(0)).to_pandas()
     assert list(found["stage"]) == list(STAGES)
 
@@ -209,7 +213,7 @@ def test_means_are_over_the_images_that_have_a_value(place: SimpleNamespace, tab
     import pyarrow.parquet as pq
 
     folder = Folder(str(tmp_path))
-    pq.write_table(SanityWorker(worker_config(place))(items_of(*range(NUM_IMAGES))), tmp_path / "part-00000.parquet")
+    pq.write_table(SanityWorker(work_of(place))(items_of(*range(NUM_IMAGES))), tmp_path / "part-00000.parquet")
     checked = summarize_checks(folder)
     assert [(one.method, one.check, one.stage) for one in checked] == [
         (name, *pair) for name in NAMES for pair in pairs(METHODS[name], other=True)
@@ -254,8 +258,9 @@ def test_another_student_must_be_another_and_comparable(
 
 def test_a_student_of_shuffled_answers_is_only_compared_with(place: SimpleNamespace, tmp_path: Path) -> None:
     shuffled = make_student(tmp_path / "run", 2, shuffled=True)
+    config = SanityConfig(student=shuffled, teacher=TEACHER, data=str(place.data), out=str(tmp_path / "out"))
     with pytest.raises(ValueError, match="give it as --other-student"):
-        check_maps(shuffled, teacher=TEACHER, data=str(place.data), out=str(tmp_path / "out"))
+        check_maps(config)
     assert load_other(shuffled, load_student(place.run), ()).shuffled
 
 
@@ -288,7 +293,7 @@ def test_the_command_says_what_is_wrong(
 @pytest.fixture
 def ray_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HELPERS))  # the workers import the black box too
+        patch.setenv("PYTHONPATH", f"{ROOT}:{HELPERS}")  # the workers import the black box too
         with ray_session():
             yield
 
