@@ -127,9 +127,9 @@ def read_computed_by(folder: Folder) -> dict[str, str]:
             return json.loads((file.schema_arrow.metadata or {}).get(COMPUTED_BY.encode(), b"{}"))
 
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        found = list(readers.map(read, folder.parts()))
-    keys = dict.fromkeys(key for one in found for key in one)
-    return {key: " and ".join(sorted({one[key] for one in found if key in one})) for key in keys}
+        parts = list(readers.map(read, folder.parts()))
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return {key: " and ".join(sorted({part[key] for part in parts if key in part})) for key in keys}
 
 
 def mendable_errors(folder: Folder) -> set[str]:
