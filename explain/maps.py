@@ -139,7 +139,10 @@ def mendable_errors(folder: Folder) -> set[str]:
         return set()
 
     def read(name: str) -> list[str]:
-        table = read_parquet(folder, name, ["image_id", "error"])
+        try:
+            table = read_parquet(folder, name, ["image_id", "error"])
+        except ValueError:  # a broken part, which is computed again anyway
+            return []
         rows = zip(table["image_id"].to_pylist(), table["error"].to_pylist(), strict=True)
         return [image_id for image_id, error in rows if error is not None and error != NOT_FINITE]
 

@@ -6,6 +6,7 @@ share it. Responses to an image that has changed since are deleted; errors are n
 """
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,11 @@ def read_responses(folder: Folder, image_ids: Sequence[str]) -> dict[str, Respon
 
 
 def _read(folder: Folder, name: str) -> dict[str, Responses]:
-    rows = read_parquet(folder, name, ["image_id", "answers", "seconds"]).to_pylist()
+    try:
+        rows = read_parquet(folder, name, ["image_id", "answers", "seconds"]).to_pylist()
+    except ValueError as error:
+        print(f"stored responses cannot be read, and are queried again: {error}", file=sys.stderr)
+        return {}
     stored = {
         row["image_id"]: Responses(probs=np.array(row["answers"], dtype=np.float32), seconds=row["seconds"])
         for row in rows
