@@ -127,9 +127,9 @@ def read_computed_by(folder: Folder) -> dict[str, str]:
             return json.loads((file.schema_arrow.metadata or {}).get(COMPUTED_BY.encode(), b"{}"))
 
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        found = list(readers.map(read, folder.parts()))
-    keys = dict.fromkeys(key for one in found for key in one)
-    return {key: " and ".join(sorted({one[key] for one in found if key in one})) for key in keys}
+        parts = list(readers.map(read, folder.parts()))
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return {key: " and ".join(sorted({part[key] for part in parts if key in part})) for key in keys}
 
 
 def mendable_errors(folder: Folder) -> set[str]:
@@ -139,7 +139,10 @@ def mendable_errors(folder: Folder) -> set[str]:
         return set()
 
     def read(name: str) -> list[str]:
-        table = read_parquet(folder, name, ["image_id", "error"])
+        try:
+            table = read_parquet(folder, name, ["image_id", "error"])
+        except ValueError:  # a broken part, which is computed again anyway
+            return []
         rows = zip(table["image_id"].to_pylist(), table["error"].to_pylist(), strict=True)
         return [image_id for image_id, error in rows if error is not None and error != NOT_FINITE]
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from cluster.parquet import read_parquet
 from cluster.session import WorkerResources
-from cluster.sharded_job import make_shards, parquet_bytes, run_shards, shard_size
-from cluster.storage import Folder
+from cluster.sharded_job import Shard, make_shards, parquet_bytes, run_shards, shard_size
+from cluster.storage import PART_SUFFIX, Folder
 from distill.data import ImageSet
 from distill.data.frames import read_frame, without_image_ids
 from distill.data.versions import update_versions
 from distill.teachers import RefusedImageError, load_teacher
+from distill.teachers.outputs import SUM_TOLERANCE
 from explain.maps import COMPUTED_BY, read_computed_by
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def stored_targets(
         summary = run_shards(TargetWorker, task, shards, folder, resources=resources, description="targets")
         folder.finish({**asdict(summary), **read_computed_by(folder)})
     for shard in shards:
-        yield from query_again(teacher, images, folder, shard.name, stored=f"{shard.name}.parquet" in before)
+        yield from query_again(teacher, images, folder, shard, stored=f"{shard.name}{PART_SUFFIX}" in before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,22 +104,35 @@ def query_targets(teacher: "Teacher", images: ImageSet, image_ids: Sequence[str]
 
 
 def query_again(
-    teacher: "Teacher", images: ImageSet, folder: Folder, part: str, *, stored: bool
-) -> Iterator[dict[str, Any]]:
-    """Read a part of the targets; where it is `stored` from before, query the teacher again for images with an error.
+    teacher: "Teacher", images: ImageSet, folder: Folder, shard: Shard, *, stored: bool
+) -> list[dict[str, Any]]:
+    """Read the targets of a shard; where they are `stored` from before, query the teacher again for each with an error.
 
-    The part is replaced where that has changed anything.
+    A part that is broken or gone is computed again here. The part is replaced where anything has changed.
     """
-    table = read_parquet(folder, f"{part}.parquet")
-    rows = table.to_pylist()
-    failed = [row["image_id"] for row in rows if row["error"] is not None] if stored else []
-    if failed:
-        again = {row["image_id"]: row for row in query_targets(teacher, images, failed)}
-        renewed = _table([again.get(str(row["image_id"])) or row for row in rows], {})
-        if not renewed.equals(table):
-            folder.write_bytes(f"{part}.parquet", parquet_bytes(renewed.replace_schema_metadata(table.schema.metadata)))
-            rows = renewed.to_pylist()
-    yield from rows
+    part = f"{shard.name}{PART_SUFFIX}"
+    image_ids = [item["image_id"] for item in shard.items]
+    try:
+        rows = read_parquet(folder, part, ["image_id", "target", "target_prob", "error"]).to_pylist()
+    except (ValueError, FileNotFoundError):
+        rows = []
+    known = {row["image_id"]: row for row in rows if not stored or _is_target(row, teacher.num_classes)}
+    missing = [image_id for image_id in image_ids if image_id not in known]
+    if not missing:
+        return [known[image_id] for image_id in image_ids]
+    known |= {row["image_id"]: row for row in query_targets(teacher, images, missing)}
+    computed_by = {"engine": teacher.engine, "device": teacher.device}
+    table = _table([known[image_id] for image_id in image_ids], computed_by)
+    if table.to_pylist() != rows:
+        folder.write_bytes(part, parquet_bytes(table))
+    return table.to_pylist()
+
+
+def _is_target(row: dict[str, Any], num_classes: int) -> bool:
+    """Tell whether a stored row is what a teacher may respond: a class and its probability."""
+    if row["error"] is not None or row["target"] is None or row["target_prob"] is None:
+        return False
+    return 0 <= row["target"] < num_classes and 0 <= row["target_prob"] <= 1 + SUM_TOLERANCE
 
 
 def _table(rows: Sequence[dict[str, Any]], computed_by: dict[str, str]) -> "pa.Table":

@@ -73,9 +73,9 @@ def write_onnx(graph: fx.GraphModule) -> bytes:
         if node.op == "placeholder"
     ]
     outputs = [onnx.helper.make_tensor_value_info("map", _onnx_type(writer.result[0]), writer.result[1])]
-    made = onnx.helper.make_graph(writer.nodes, "map", inputs, outputs, writer.constants)
+    graph_proto = onnx.helper.make_graph(writer.nodes, "map", inputs, outputs, writer.constants)
     opset = onnx.helper.make_opsetid("", OPSET)
-    return onnx.helper.make_model(made, opset_imports=[opset], ir_version=IR_VERSION).SerializeToString()
+    return onnx.helper.make_model(graph_proto, opset_imports=[opset], ir_version=IR_VERSION).SerializeToString()
 
 
 def _dtype(node: fx.Node) -> torch.dtype:
@@ -183,8 +183,8 @@ def _unary(to: _Writer, node: fx.Node, x: fx.Node) -> str:
 
 
 def _reduction(to: _Writer, node: fx.Node, x: fx.Node, *how: Any) -> str:
-    whole: tuple[Any, Any] = (range(len(_shape(x))), False)
-    axes, keep = (*how, *whole[len(how) :])
+    defaults: tuple[Any, Any] = (range(len(_shape(x))), False)
+    axes, keep = (*how, *defaults[len(how) :])
     return to.add(REDUCED[node.target], to.value(x, _dtype(node)), to.axes(axes), keepdims=int(bool(keep)))
 
 

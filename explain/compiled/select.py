@@ -187,24 +187,24 @@ def _run(explainer: Explainer, target: Tensor, images: np.ndarray) -> np.ndarray
     return explainer.compute(explainer.model, frames, target).numpy()
 
 
-def check_exact(expected: np.ndarray, found: np.ndarray, engine: str) -> None:
+def check_exact(expected: np.ndarray, maps: np.ndarray, engine: str) -> None:
     """Refuse an engine whose maps differ from torch's by more than `TOLERANCE`. Raises: ValueError."""
-    far = difference(expected, found)
-    if far > TOLERANCE:
+    error = difference(expected, maps)
+    if error > TOLERANCE:
         raise ValueError(
-            f"--engine {engine} makes maps that differ from torch's by {far:.2g} of their range, more than "
+            f"--engine {engine} makes maps that differ from torch's by {error:.2g} of their range, more than "
             f"{TOLERANCE}; use --engine eager"
         )
 
 
-def difference(expected: np.ndarray, found: np.ndarray) -> float:
+def difference(expected: np.ndarray, maps: np.ndarray) -> float:
     """Return the largest difference of two maps of (B, H, W), or answers (B, K), as a share of the expected range.
 
     Infinite where a value is not finite; of a constant map the share is of its largest value, or of one.
     """
-    if not np.isfinite(found).all():
+    if not np.isfinite(maps).all():
         return float("inf")
-    expected, found = (each.reshape(len(each), -1) for each in (expected, found))
+    expected, maps = (each.reshape(len(each), -1) for each in (expected, maps))
     span = np.ptp(expected, axis=1)
     span = np.where(span > 0, span, np.maximum(np.abs(expected).max(axis=1), 1))
-    return float((np.abs(found - expected).max(axis=1) / span).max())
+    return float((np.abs(maps - expected).max(axis=1) / span).max())

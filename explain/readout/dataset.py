@@ -85,29 +85,29 @@ def read_maps_config(settings: FitSettings, student: Student) -> dict[str, Any]:
 def extract_dataset(settings: FitSettings, student: Student, images: ImageSet, num_rows: int) -> ReadOutDataset:
     """Extract the features of every image that has a map, among so many rows, and of its mirror image."""
     size = grid_size(*student.input_size)
-    found: list[tuple[StudentFeatures, Tensor]] = []
-    seen: list[tuple[str, int, np.ndarray]] = []
+    parts: list[tuple[StudentFeatures, Tensor]] = []
+    rows: list[tuple[str, int, np.ndarray]] = []
     with Progress("read-out: student passes", num_rows) as progress:
         for batch in _batches(_labelled(settings.maps), FEATURE_IMAGES):
             read = [(read_frame(images, row[0], student.input_size)[0], *row) for row in batch]
             kept = [(image_id, target, frame, label) for frame, image_id, target, label in read if frame is not None]
             if kept:
                 _, targets, frames, labels = zip(*kept, strict=True)
-                seen.extend(row[:3] for row in kept)
+                rows.extend(row[:3] for row in kept)
                 features = _both(student, np.stack(frames), torch.tensor(targets, device=student.device))
                 small = [F.interpolate(torch.tensor(one)[None, None], size=size, mode="area")[0, 0] for one in labels]
-                found.append((features, standardised(torch.stack(small))))
+                parts.append((features, standardised(torch.stack(small))))
             progress.advance(len(batch))
-    if len(found) * FEATURE_IMAGES < 2 / settings.held_out:
+    if len(parts) * FEATURE_IMAGES < 2 / settings.held_out:
         raise ValueError(f"{settings.maps} holds too few maps for training and validation; explain more images")
-    maps, layers = [features.maps for features, _ in found], [features.layers for features, _ in found]
+    maps, layers = [features.maps for features, _ in parts], [features.layers for features, _ in parts]
     return ReadOutDataset(
         maps=torch.cat(maps),
         layers=tuple(torch.cat(parts) for parts in zip(*layers, strict=True)),
-        labels=torch.cat([labels for _, labels in found]),
-        image_ids=tuple(image_id for image_id, _, _ in seen),
-        targets=torch.tensor([target for _, target, _ in seen]),
-        frames=np.stack([frame for _, _, frame in seen]),
+        labels=torch.cat([labels for _, labels in parts]),
+        image_ids=tuple(image_id for image_id, _, _ in rows),
+        targets=torch.tensor([target for _, target, _ in rows]),
+        frames=np.stack([frame for _, _, frame in rows]),
         device=student.device,
     )
 

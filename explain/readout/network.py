@@ -88,12 +88,12 @@ def extract_features(model: nn.Module, images: Tensor, target: Tensor) -> Studen
     with signed as changes, absolute as sizes, torch.enable_grad(), activations(model, LAYERS) as kept:
         grads = gradients(class_scores(model(images), target, "logit"), kept)
     with torch.no_grad():
-        found = [*changes.values(), *sizes.values()]
+        feature_maps = [*changes.values(), *sizes.values()]
         for name in LAYERS:
-            found.append((grads[name].mean(dim=(2, 3), keepdim=True) * kept[name]).sum(dim=1))
-            found.append((grads[name] * kept[name]).sum(dim=1))
+            feature_maps.append((grads[name].mean(dim=(2, 3), keepdim=True) * kept[name]).sum(dim=1))
+            feature_maps.append((grads[name] * kept[name]).sum(dim=1))
         size = grid_size(images.shape[2], images.shape[3])
-        maps = torch.stack([upsample(each.float(), size) for each in found], dim=1)
+        maps = torch.stack([upsample(each.float(), size) for each in feature_maps], dim=1)
         places = _places(size, images.device).expand(len(images), -1, -1, -1)
         return StudentFeatures(
             standardised(torch.cat([maps, places], dim=1)), tuple(kept[name].detach().float() for name in LAYERS)

@@ -65,15 +65,15 @@ class GameValidation:
         As `distill.perturb.curves` plays them, at `HARD_POINTS` points: pixels in the order of the up-sampled map, zero
         (the mean color) in place of deleted pixels, RISE's blur in place of those not inserted yet.
         """
-        found = []
+        probs = []
         for numbers in torch.arange(len(maps)).split(JUDGED_AT_ONCE):
             images = self.teacher.normalize(self.frames[numbers])
             frames = torch.cat(
                 [hard_frames(*pair) for pair in zip(images, maps[numbers].to(images.device), strict=True)]
             )
             targets = self.targets[numbers].repeat_interleave(2 * HARD_POINTS).to(frames.device)
-            found.append(self.teacher.forward(frames).gather(1, targets[:, None]).view(-1, 2, HARD_POINTS))
-        deletion, insertion = torch.cat(found).double().mean(dim=(0, 2)).tolist()
+            probs.append(self.teacher.forward(frames).gather(1, targets[:, None]).view(-1, 2, HARD_POINTS))
+        deletion, insertion = torch.cat(probs).double().mean(dim=(0, 2)).tolist()
         return deletion, insertion
 
 
@@ -116,7 +116,7 @@ def refine(
         validated,
         schedule=Schedule(epochs=epochs, batch_size=BATCH_IMAGES, lr=LR, title="games"),
         generator=torch.Generator().manual_seed(seed),
-        score=lambda found: found["insertion"] - found["deletion"],
+        score=lambda scores: scores["insertion"] - scores["deletion"],
         before=before,
     )
     return {"epoch": epoch, "before": before, "after": after}
@@ -135,8 +135,8 @@ def soft_loss(
     shares = (torch.rand(SOFT_POINTS, len(numbers), generator=generator) + thirds) / SOFT_POINTS
     frames = torch.cat(list(soft_frames(images, maps, shares.to(images.device))))
     targets = dataset.targets[numbers].to(images.device).repeat(2 * SOFT_POINTS)
-    found = torch.softmax(student.model(frames).float(), dim=1).gather(1, targets[:, None])
-    deletion, insertion = found.view(SOFT_POINTS, 2, len(numbers)).mean(dim=(0, 2))
+    probs = torch.softmax(student.model(frames).float(), dim=1).gather(1, targets[:, None])
+    deletion, insertion = probs.view(SOFT_POINTS, 2, len(numbers)).mean(dim=(0, 2))
     return deletion - insertion + ANCHOR * (1 - correlation(maps, labels).mean())
 
 

@@ -6,6 +6,7 @@ share it. Responses to an image that has changed since are deleted; errors are n
 """
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,15 +86,19 @@ def regroup_responses(folder: Folder, shards: Sequence[tuple[str, ...]]) -> None
     others = [name for name in folder.names() if name.startswith(PART) and name not in mine]
     shard_of = {image_id: image_ids for image_ids in shards for image_id in image_ids} if others else {}
     for name in others:
-        found = _read(folder, name)
-        for image_ids in {shard_of[image_id] for image_id in found if image_id in shard_of}:
+        stored = _read(folder, name)
+        for image_ids in {shard_of[image_id] for image_id in stored if image_id in shard_of}:
             here = read_responses(folder, image_ids)
-            if more := {one: found[one] for one in image_ids if one in found and _is_more(found[one], here.get(one))}:
+            if more := {
+                image_id: stored[image_id]
+                for image_id in image_ids
+                if image_id in stored and _is_more(stored[image_id], here.get(image_id))
+            }:
                 write_responses(folder, image_ids, here | more)
 
 
-def _is_more(found: Responses, known: Responses | None) -> bool:
-    return known is None or len(found.probs) > len(known.probs)
+def _is_more(stored: Responses, known: Responses | None) -> bool:
+    return known is None or len(stored.probs) > len(known.probs)
 
 
 def read_responses(folder: Folder, image_ids: Sequence[str]) -> dict[str, Responses]:
@@ -103,13 +108,17 @@ def read_responses(folder: Folder, image_ids: Sequence[str]) -> dict[str, Respon
 
 
 def _read(folder: Folder, name: str) -> dict[str, Responses]:
-    rows = read_parquet(folder, name, ["image_id", "answers", "seconds"]).to_pylist()
-    found = {
+    try:
+        rows = read_parquet(folder, name, ["image_id", "answers", "seconds"]).to_pylist()
+    except ValueError as error:
+        print(f"stored responses cannot be read, and are queried again: {error}", file=sys.stderr)
+        return {}
+    stored = {
         row["image_id"]: Responses(probs=np.array(row["answers"], dtype=np.float32), seconds=row["seconds"])
         for row in rows
         if row["image_id"] is not None and row["answers"] is not None and row["seconds"] is not None
     }
-    return {image_id: responses for image_id, responses in found.items() if responses.is_valid()}
+    return {image_id: responses for image_id, responses in stored.items() if responses.is_valid()}
 
 
 def write_responses(folder: Folder, image_ids: Sequence[str], known: Mapping[str, Responses]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -216,6 +217,48 @@ def plan_engine() -> str:
     from distill.teachers import load_teacher
 
     return load_teacher(TEACHER).engine
+
+
+@pytest.mark.usefixtures("serial")
+@pytest.mark.parametrize("damage", ["cut", "gone", "no class", "no probability", "many rows"])
+def test_stored_targets_that_are_damaged_are_queried_again(job, tmp_path, damage):
+    run("grad_cam", job("grad_cam"))
+    expected = rows_of(job("grad_cam").out)
+    (folder,) = tmp_path.glob("targets-*")
+    part = folder / "part-00000.parquet"
+    table = pq.read_table(part)
+    if damage == "cut":
+        part.write_bytes(part.read_bytes()[:-40])
+    elif damage == "gone":
+        part.unlink()
+    else:
+        column, value = {"no class": ("target", 10**6), "no probability": ("target_prob", 7.0)}.get(
+            damage, ("error", None)
+        )
+        changed = pa.array([value] * len(table), table.schema.field(column).type)
+        table = table.set_column(table.column_names.index(column), column, changed)
+        pq.write_table(pa.concat_tables([table] * (3 if damage == "many rows" else 1)), part)
+    again = job("grad_cam", "again")
+    run("grad_cam", again)
+    same = ("image_id", "target", "target_prob", "error", "saliency")
+    assert [[row[key] for key in same] for row in rows_of(again.out)] == [
+        [row[key] for key in same] for row in expected
+    ]
+
+
+@pytest.mark.usefixtures("serial")
+def test_a_broken_part_of_maps_or_responses_stops_no_rerun(job, photos, capfd):
+    first = few_rise(job, "maps", photos)
+    run("rise", first)
+    expected = rows_of(first.out)
+    folder = Path(first.out)
+    (cache,) = folder.parent.glob("answers-*")
+    for part in (*folder.glob("part-*.parquet"), *cache.glob("part-*.parquet")):
+        part.write_bytes(part.read_bytes()[:-30])
+    again = few_rise(job, "other", photos)
+    run("rise", again)
+    assert [row["saliency"] for row in rows_of(again.out)] == [row["saliency"] for row in expected]
+    assert "stored responses cannot be read, and are queried again" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("serial")

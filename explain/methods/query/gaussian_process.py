@@ -188,10 +188,12 @@ def regress(
     share = float(1 / (1 + np.exp(np.clip(against, -50, 50))))
     if share < LEAST_SHARE or fit.weight <= 0:
         return without
-    found = _posterior(cells, masks, length, fit, prior.map)
-    mean = share * found.mean + (1 - share) * without.mean
+    posterior = _posterior(cells, masks, length, fit, prior.map)
+    mean = share * posterior.mean + (1 - share) * without.mean
     spread = (
-        share * found.std**2 + (1 - share) * without.std**2 + share * (1 - share) * (found.mean - without.mean) ** 2
+        share * posterior.std**2
+        + (1 - share) * without.std**2
+        + share * (1 - share) * (posterior.mean - without.mean) ** 2
     )
     return Posterior(mean=mean, std=np.sqrt(spread), prior_share=share, likelihood=fit.likelihood)
 
@@ -217,7 +219,7 @@ class _Fit:
 def _best(spectra: Spectra, responses: np.ndarray, prior_responses: np.ndarray | None = None) -> tuple[_Fit, float]:
     """Return the fit whose C is likeliest, and its length."""
     fits = [_fit(spectra.rest, values, vectors, responses, prior_responses) for values, vectors in spectra.eigen]
-    return max(zip(fits, LENGTHS, strict=True), key=lambda found: found[0].evidence)
+    return max(zip(fits, LENGTHS, strict=True), key=lambda fit: fit[0].evidence)
 
 
 def _fit(
@@ -233,12 +235,16 @@ def _fit(
     scale = float(values.sum()) / num if num else 0.0
     noises = np.array(NOISES) * max(scale, TINY)
     y, p = rest.T @ responses, np.zeros(num) if prior_responses is None else rest.T @ prior_responses
-    along, own = vectors.T @ y, vectors.T @ p
+    along, along_prior = vectors.T @ y, vectors.T @ p
     along[np.abs(along) <= TINY * np.abs(responses).max()] = 0  # or the rounding of constant answers would rank pixels
     others = num - len(values)
     beyond = [
-        one @ other - found if others else 0
-        for one, other, found in ((y, y, along @ along), (y, p, along @ own), (p, p, own @ own))
+        one @ other - explained if others else 0
+        for one, other, explained in (
+            (y, y, along @ along),
+            (y, p, along @ along_prior),
+            (p, p, along_prior @ along_prior),
+        )
     ]
     strengths = np.zeros(1)
     if prior_responses is not None:
@@ -246,7 +252,7 @@ def _fit(
     spread = values + noises[:, None]  # (noises, n)
     q, c, d = (
         (product / spread).sum(axis=1) + more / noises
-        for product, more in zip((along**2, along * own, own**2), beyond, strict=True)
+        for product, more in zip((along**2, along * along_prior, along_prior**2), beyond, strict=True)
     )
     q, c, d = np.maximum(q, num * TINY)[:, None], c[:, None], d[:, None]
     u = (strengths * c + np.sqrt((strengths * c) ** 2 + 4 * q * max(num, 1))) / (2 * np.maximum(q, TINY))
@@ -259,7 +265,7 @@ def _fit(
     best, k = np.unravel_index(int(likelihoods.argmax()), likelihoods.shape)
     weight = float(strengths[k] / u[best, k])
     root = rest @ vectors / np.sqrt(spread[best])
-    alpha = root @ ((along - weight * own) / np.sqrt(spread[best]))
+    alpha = root @ ((along - weight * along_prior) / np.sqrt(spread[best]))
     signal, likelihood = float(u[best, k] ** -2), float(likelihoods[best, k])
     return _Fit(alpha=alpha, root=root, signal=signal, weight=weight, likelihood=likelihood, evidence=evidence)
 
@@ -275,9 +281,9 @@ def _posterior(cells: Cells, masks: np.ndarray, length: float, fit: _Fit, start:
 
 def _complement(effects: np.ndarray) -> np.ndarray:
     """Make Z: orthonormal columns that span all that the effects' columns do not, (N, N - rank)."""
-    left, values, _ = np.linalg.svd(effects, full_matrices=True)
+    vectors, values, _ = np.linalg.svd(effects, full_matrices=True)
     rank = int((values > values.max(initial=0) * 1e-9).sum())
-    return left[:, rank:]
+    return vectors[:, rank:]
 
 
 @functools.cache

@@ -200,9 +200,9 @@ class Views:
         masks, responses = [], []
         for start in range(0, num_samples, MASKS_AT_ONCE):
             numbers = range(start, min(start + MASKS_AT_ONCE, num_samples))
-            made = self.masks(numbers)
-            responses.append(model.query(place, numbers, functools.partial(self._frames, made, start), target))
-            masks.append(self._pooled(made))
+            batch_masks = self.masks(numbers)
+            responses.append(model.query(place, numbers, functools.partial(self._frames, batch_masks, start), target))
+            masks.append(self._pooled(batch_masks))
         shown = np.concatenate(masks)
         on = np.eye(len(self.others))[[self._turn(number)[1] for number in range(num_samples)]]
         share = shown.mean(axis=1, keepdims=True)
@@ -220,12 +220,15 @@ class Views:
         prior = None if make is None else make(evidence)
         return regress(self.cells, evidence.masks, evidence.responses, evidence.effects, prior, spectra=spectra)
 
-    def averaged(self, found: Sequence[Posterior]) -> tuple[Tensor, Tensor]:
+    def averaged(self, posteriors: Sequence[Posterior]) -> tuple[Tensor, Tensor]:
         """Average maps in units of their spread, the first one's; and their deviations, as if they erred alike."""
-        spreads = [float(one.mean.std()) for one in found]
+        spreads = [float(posterior.mean.std()) for posterior in posteriors]
         factors = [spreads[0] / spread if spread > 0 else 1.0 for spread in spreads]
         mean, std = (
-            np.mean([factor * getattr(one, what) for factor, one in zip(factors, found, strict=True)], axis=0)
+            np.mean(
+                [factor * getattr(posterior, what) for factor, posterior in zip(factors, posteriors, strict=True)],
+                axis=0,
+            )
             for what in ("mean", "std")
         )
         return self.map_of(mean), self.map_of(std)
@@ -237,12 +240,14 @@ class Views:
 
     def prior_of(self, evidence: "Evidence", spectra: Spectra) -> "Callable[[Evidence], Prior]":
         """Make the prior of a student from what it answered; a black box is asked for the first of the same frames."""
-        own = self.regress(evidence, spectra).mean
-        return lambda asked: Prior(responses=evidence.responses[: len(asked.responses)], map=own, belief=STUDENT_BELIEF)
+        saliency = self.regress(evidence, spectra).mean
+        return lambda observed: Prior(
+            responses=evidence.responses[: len(observed.responses)], map=saliency, belief=STUDENT_BELIEF
+        )
 
     def prior_at(self, saliency: Tensor) -> "Callable[[Evidence], Prior]":
         """Make the prior of a read-out's map (h', w') of any size; it answers a mask by what the mask shows of it."""
-        coarse, own = (
+        coarse, fine = (
             F.interpolate(saliency[None, None], size=size, mode="bilinear", antialias=True)
             .flatten()
             .double()
@@ -250,7 +255,7 @@ class Views:
             .numpy()
             for size in (self.grid, self.map_size)
         )
-        return lambda asked: Prior(responses=asked.masks @ coarse, map=own, belief=READOUT_BELIEF)
+        return lambda observed: Prior(responses=observed.masks @ coarse, map=fine, belief=READOUT_BELIEF)
 
     def _turn(self, number: int) -> tuple[int, int]:
         """Tell whose turn it is: a scale and a substrate, the same for both frames of a pair."""

@@ -57,16 +57,16 @@ def coalitions(seed: int, num_samples: int, num_segments: int) -> Tensor:
     """
     sizes = np.arange(1, num_segments // 2 + 1)
     halves = np.where(2 * sizes == num_segments, 2, 1)  # the middle size holds its complements itself
-    left = np.array([math.comb(num_segments, size) for size in sizes.tolist()], dtype=np.float64) / halves
+    remaining = np.array([math.comb(num_segments, size) for size in sizes.tolist()], dtype=np.float64) / halves
     share, due = 1 / np.sqrt(sizes * (num_segments - sizes)) / halves, np.zeros(len(sizes))
     rng = np.random.default_rng(seed)
     hands = [_deal(rng, size, num_segments) for size in sizes.tolist()]
     drawn = [np.zeros(num_segments, dtype=bool), np.ones(num_segments, dtype=bool)]
-    while len(drawn) < num_samples and left.any():
-        due += np.where(left > 0, share, 0) / share[left > 0].sum()
-        chosen = int(np.where(left > 0, due, -np.inf).argmax())
+    while len(drawn) < num_samples and remaining.any():
+        due += np.where(remaining > 0, share, 0) / share[remaining > 0].sum()
+        chosen = int(np.where(remaining > 0, due, -np.inf).argmax())
         due[chosen] -= 1
-        left[chosen] -= 1
+        remaining[chosen] -= 1
         shown = next(hands[chosen])
         drawn += [shown, ~shown]
     return torch.from_numpy(np.stack(drawn[: max(num_samples, 2)]))
@@ -95,8 +95,8 @@ def shapley_values(samples: np.ndarray, responses: np.ndarray) -> np.ndarray:
     superpixels that the coalitions tell poorly (`LEAST_SINGULAR`) are left at zero, lest chance decide them: all where
     there are two coalitions, none where there are enough.
     """
-    whole, num_segments = responses[1] - responses[0], samples.shape[1]
-    equal = np.full(num_segments, whole / num_segments)
+    total, num_segments = responses[1] - responses[0], samples.shape[1]
+    equal = np.full(num_segments, total / num_segments)
     x = samples[2:].astype(np.float64)
     if not len(x):
         return equal

@@ -63,19 +63,19 @@ def oracle(model: Queries, images: Tensor, target: Tensor, options: OracleOption
 def greedy_walk(ask: Ask, num_patches: int) -> np.ndarray:
     """Hide at each step the best of a few patches; all are asked for alone first. Returns their order, (P,)."""
     walk: list[int] = []
-    effect, left, tried = np.zeros(num_patches), np.arange(num_patches), num_patches
+    effect, remaining, num_tried = np.zeros(num_patches), np.arange(num_patches), num_patches
     hidden = np.zeros(num_patches, dtype=bool)
-    found = ask(hidden[None])
-    while found is not None and len(left):
-        cost, candidates = found.min(), left[:tried]
-        found = ask(hidden | (candidates[:, None] == np.arange(num_patches)))
-        if found is not None:
-            effect[candidates] = (found - cost) / max(abs(cost), np.finfo(np.float32).tiny)
-            walk.append(int(candidates[found.argmin()]))
+    costs = ask(hidden[None])
+    while costs is not None and len(remaining):
+        cost, candidates = costs.min(), remaining[:num_tried]
+        costs = ask(hidden | (candidates[:, None] == np.arange(num_patches)))
+        if costs is not None:
+            effect[candidates] = (costs - cost) / max(abs(cost), np.finfo(np.float32).tiny)
+            walk.append(int(candidates[costs.argmin()]))
             hidden[walk[-1]] = True
-            left = left[left != walk[-1]]
-            left, tried = left[effect[left].argsort(kind="stable")], CANDIDATES
-    return np.array([*walk, *left], dtype=np.int64)
+            remaining = remaining[remaining != walk[-1]]
+            remaining, num_tried = remaining[effect[remaining].argsort(kind="stable")], CANDIDATES
+    return np.array([*walk, *remaining], dtype=np.int64)
 
 
 def better_walk(ask: Ask, walk: np.ndarray, rng: np.random.Generator, *, num_sweeps: int) -> np.ndarray:
@@ -90,12 +90,12 @@ def better_walk(ask: Ask, walk: np.ndarray, rng: np.random.Generator, *, num_swe
         proposed = walk.copy()
         for part in np.split(proposed, starts[1:]):
             _exchange(part, rng)
-        found = ask(_frames(proposed))
-        if found is None or costs is None:
+        new_costs = ask(_frames(proposed))
+        if new_costs is None or costs is None:
             break
-        better = np.add.reduceat(found - costs, starts) < 0
+        better = np.add.reduceat(new_costs - costs, starts) < 0
         taken = better.repeat(np.diff(starts, append=len(walk)))
-        walk, costs = np.where(taken, proposed, walk), np.where(taken, found, costs)
+        walk, costs = np.where(taken, proposed, walk), np.where(taken, new_costs, costs)
     return walk
 
 
