@@ -15,7 +15,7 @@ import torch
 
 from cluster.device import one_thread
 from distill.teachers.errors import RefusedImageError, TeacherError
-from distill.teachers.load_check import check_batches, probe_images
+from distill.teachers.load_check import BRIGHTNESS, check_batches, probe_images
 from distill.teachers.model_history import ModelHistory
 from distill.teachers.outputs import as_rows, class_scores, doubtful_declaration, problem_of, wrong_declaration
 from distill.teachers.retry import retry
@@ -108,7 +108,9 @@ class Teacher(ABC):
                 another number of classes than `num_classes` or `class_names` say.
             TeacherError: the model does not return scores for an image.
         """
-        images = torch.from_numpy(probe_images(self.input_size, self.mean, self.std)).to(self.device)
+        images = torch.from_numpy(probe_images(self.input_size, self.mean, self.std, brightness=BRIGHTNESS)).to(
+            self.device
+        )
         first = self._rows_at_load(images[: len(images) if self.output == "labels" and self.history else 1])
         if self.history is None or not self.history.recognize(first.cpu().numpy(), self.batch_size):
             self._check_at_load(images, first)

@@ -21,13 +21,19 @@ NOISE = 1e-3
 SHARE = 0.2
 """Largest difference between batches, as a share of the difference between images. Dynamic quantization, whose scale
 is the batch's, came to 0.05; batch norm in training mode comes to 1."""
+BRIGHTNESS = 0.8  # of the images at load: on average as bright as photographs, which no service refuses
 MAX_PIXELS = 2**24  # of all made-up images of one set
 
 Rows = Callable[[torch.Tensor], torch.Tensor]
 
 
 def probe_images(
-    size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], num_images: int = NUM_IMAGES
+    size: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    num_images: int = NUM_IMAGES,
+    *,
+    brightness: float = 1.0,
 ) -> np.ndarray:
     """Make normalized images (N, 3, H, W): colored squares with a little noise, the same every time.
 
@@ -37,7 +43,7 @@ def probe_images(
     num_images = max(min(num_images, MAX_PIXELS // (size[0] * size[1])), 2)
     coarse = random.random((num_images, 3, 8, 8), dtype=np.float32)
     rows, columns = (np.arange(length) * 8 // length for length in size)
-    images = coarse[:, :, rows][:, :, :, columns] + random.normal(0, 0.05, (num_images, 3, *size))
+    images = brightness * coarse[:, :, rows][:, :, :, columns] + random.normal(0, 0.05, (num_images, 3, *size))
     center, width = (np.reshape(values, (1, 3, 1, 1)) for values in (mean, std))
     return ((np.clip(images, 0, 1) - center) / width).astype(np.float32)
 
