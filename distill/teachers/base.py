@@ -15,7 +15,7 @@ import torch
 
 from cluster.device import one_thread
 from distill.teachers.errors import RefusedImageError, TeacherError
-from distill.teachers.load_check import check_batches, probe_images
+from distill.teachers.load_check import BRIGHTNESS, check_batches, probe_images
 from distill.teachers.model_history import ModelHistory
 from distill.teachers.outputs import as_rows, class_scores, doubtful_declaration, problem_of, wrong_declaration
 from distill.teachers.retry import retry
@@ -108,12 +108,14 @@ class Teacher(ABC):
                 another number of classes than `num_classes` or `class_names` say.
             TeacherError: the model does not return scores for an image.
         """
-        images = torch.from_numpy(probe_images(self.input_size, self.mean, self.std)).to(self.device)
+        probe = probe_images(self.input_size, self.mean, self.std, brightness=BRIGHTNESS)
+        images = torch.from_numpy(probe).to(self.device)
+        # One score tells two models apart, one label does not.
         first = self._rows_at_load(images[: len(images) if self.output == "labels" and self.history else 1])
-        if self.history is None or not self.history.recognize(first.cpu().numpy(), self.batch_size):
-            self._check_at_load(images, first)
         scores = class_scores(first, self.output)
         self._check_scores(scores)
+        if self.history is None or not self.history.recognize(first.cpu().numpy(), self.batch_size):
+            self._check_at_load(images, first)
         self._check_num_classes(scores.shape[1], num_classes)
         self.num_classes, self.num_outputs = int(scores.shape[1]), int(first.shape[1])
         if self.history is not None:
@@ -125,16 +127,11 @@ class Teacher(ABC):
         size = self.batch_size or NUM_TOGETHER
         if size < len(images) or not self.pads:
             images = images[torch.arange(max(size, 2), device=images.device) % len(images)]
-        together: list[torch.Tensor] = []
-        differs = check_batches(
-            lambda pixels: together.append(self._rows_at_load(pixels)) or together[-1],
-            images,
-            first[:1],
-            self.output,
-            spec=self.spec,
-            both_orders=self.pads,
-        )
-        rows = torch.cat([first, *together])
+        batches = [self._rows_at_load(images.flip(0)).flip(0)]
+        if self.pads:  # a query costs nothing: a second order too
+            batches.append(self._rows_at_load(images))
+        differs = check_batches(first[:1], batches, self.output, spec=self.spec)
+        rows = torch.cat([first, *batches])
         self._check_scores(class_scores(rows, self.output))
         if problem := wrong_declaration(rows, self.output):
             raise ValueError(f"teacher {self.spec!r} {problem}")

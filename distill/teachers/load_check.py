@@ -7,7 +7,7 @@ depend on what else is asked at the moment, and each number that follows is then
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,13 +21,17 @@ NOISE = 1e-3
 SHARE = 0.2
 """Largest difference between batches, as a share of the difference between images. Dynamic quantization, whose scale
 is the batch's, came to 0.05; batch norm in training mode comes to 1."""
+BRIGHTNESS = 0.8  # of the images at load: on average as bright as photographs, which no service refuses
 MAX_PIXELS = 2**24  # of all made-up images of one set
-
-Rows = Callable[[torch.Tensor], torch.Tensor]
 
 
 def probe_images(
-    size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], num_images: int = NUM_IMAGES
+    size: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    num_images: int = NUM_IMAGES,
+    *,
+    brightness: float = 1.0,
 ) -> np.ndarray:
     """Make normalized images (N, 3, H, W): colored squares with a little noise, the same every time.
 
@@ -37,23 +41,19 @@ def probe_images(
     num_images = max(min(num_images, MAX_PIXELS // (size[0] * size[1])), 2)
     coarse = random.random((num_images, 3, 8, 8), dtype=np.float32)
     rows, columns = (np.arange(length) * 8 // length for length in size)
-    images = coarse[:, :, rows][:, :, :, columns] + random.normal(0, 0.05, (num_images, 3, *size))
+    images = brightness * coarse[:, :, rows][:, :, :, columns] + random.normal(0, 0.05, (num_images, 3, *size))
     center, width = (np.reshape(values, (1, 3, 1, 1)) for values in (mean, std))
     return ((np.clip(images, 0, 1) - center) / width).astype(np.float32)
 
 
-def check_batches(
-    rows_of: Rows, images: torch.Tensor, first: torch.Tensor, output: Output, *, spec: str, both_orders: bool
-) -> float:
+def check_batches(first: torch.Tensor, batches: Sequence[torch.Tensor], output: Output, *, spec: str) -> float:
     """Check that a teacher's outputs for an image do not depend on the images beside it.
 
     Args:
-        rows_of: queries the teacher: images (n, 3, H, W) to outputs (n, K).
-        images: one batch of them, two or more; its first image was queried alone.
-        first: the outputs for that one, (1, K).
+        first: the outputs for the first image alone, (1, K).
+        batches: the outputs for the same two or more images in batches of different orders, each (n, K).
         output: what the outputs are.
         spec: the teacher, for messages.
-        both_orders: whether the batch is queried in two orders, or in one, where a query costs.
 
     Returns:
         The largest difference of an output between one image alone and in a batch.
@@ -61,15 +61,12 @@ def check_batches(
     Raises:
         ValueError: they do depend on it.
     """
-    together = rows_of(images.flip(0)).flip(0)
-    scores = class_scores(together, output)
-    far = _distance(class_scores(first, output), scores[:1])
-    if both_orders:
-        far = max(far, _distance(class_scores(rows_of(images), output), scores))
-    apart = _distance(scores, scores.roll(1, 0))
+    scores = [class_scores(rows, output) for rows in batches]
+    far = max(_distance(class_scores(first, output), scores[0][:1]), *(_distance(scores[0], one) for one in scores))
+    apart = _distance(scores[0], scores[0].roll(1, 0))
     if far > NOISE and far > SHARE * apart:
         raise ValueError(
-            f"teacher {spec!r} has scores for one image alone and among {len(images) - 1} others that differ by "
+            f"teacher {spec!r} has scores for one image alone and among {len(scores[0]) - 1} others that differ by "
             f"{far:.3g}, while those of different images differ by {apart:.3g}: they depend on the rest of the "
             "batch, or on chance. Export the model in eval mode (batch norm, dropout), with no mean or softmax over "
             "the batch"
@@ -80,7 +77,7 @@ def check_batches(
             spec,
             far,
         )
-    return float((first - together[:1]).abs().max())
+    return float((first - batches[0][:1]).abs().max())
 
 
 def _distance(scores: torch.Tensor, others: torch.Tensor) -> float:
