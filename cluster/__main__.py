@@ -10,16 +10,21 @@ import tyro
 from cluster import cli
 
 
-def upload(file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")], uri: str | None = None) -> None:
-    """Send a spill file to MLflow and rename it to FILE.sent.
+def upload(
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
+    uri: str | None = None,
+    also: tuple[str, ...] = (),
+) -> None:
+    """Send unsent tracking records to MLflow and rename their file to FILE.sent.
 
     Args:
-        file: The file that the job named in its warning.
-        uri: The store to send to; else MLFLOW_TRACKING_URI, else the one that each run was meant for.
+        file: The file that the job named in its warning; artifacts below its folder are sent.
+        uri: The store to send to; else MLFLOW_TRACKING_URI, else the one on this machine that each run was meant for.
+        also: Other folders and files whose artifacts are sent.
     """
     from cluster.tracking import unsent as spill
 
-    run_ids = spill.upload(file, uri=uri)
+    run_ids = spill.upload(file, uri=uri, also=also)
     print(f"sent {len(run_ids)} run(s): {' '.join(run_ids)}")
 
 

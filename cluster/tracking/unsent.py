@@ -7,9 +7,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.tracking.run_store import RunSpec, RunStore, absolute_uri
+from cluster.locations import Locations, local_path
+from cluster.storage import check_fields
+from cluster.tracking.run_store import SQLITE, RunSpec, RunStore
 
 SENT_SUFFIX = ".sent"
+FIELDS = {
+    "metrics": {"metrics": list},
+    "artifact": {"path": str, "folder": str},
+    "end": {"status": str, "time_ms": int},
+}
+"""Fields of the records that follow a run's."""
 
 
 @dataclass(frozen=True)
@@ -41,38 +49,76 @@ def deliver(store: RunStore, run_id: str, records: Sequence[dict[str, Any]]) -> 
             store.end(run_id, record["status"], record["time_ms"])
 
 
-def upload(path: Path, *, uri: str | None = None) -> list[str]:
-    """Send a spill file and rename it to `<name>.sent`; what was sent before is not doubled.
+def upload(path: Path, *, uri: str | None = None, also: Sequence[str] = ()) -> list[str]:
+    """Send a file of unsent records and rename it to `<name>.sent`; what was sent before is not doubled.
+
+    The file may come from somebody else: only artifacts below its folder are sent, and to a server only if the user
+    names it. What cannot be sent for that reason, or is missing, stays in the file; the rest is sent.
 
     Args:
-        path: The spill file; no job may still be writing it.
-        uri: The tracking store; else MLFLOW_TRACKING_URI, else where each run was meant to go.
+        path: The file; no job may still be writing it.
+        uri: The tracking store; else MLFLOW_TRACKING_URI, else the store on this machine that each run was meant for.
+        also: Other folders and files whose artifacts are sent.
 
     Returns:
         The ids of the runs.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A line is no record.
+        ValueError: A line is no record, an artifact was not sent, or a run was meant for a server nobody named.
         ConnectionError: The store cannot be reached or refuses; the file stays for another try.
     """
     from mlflow.exceptions import MlflowException
 
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
-    unsent = _read(path)
+    runs, allowed = _read(path), _Artifacts(path.absolute().parent, Locations(tuple(also)))
+    stores = [RunStore(uri or _local_store(run.spec.uri)) for run in runs]
+    run_ids, kept = [], []
     try:
-        run_ids = [_send(run, uri) for run in unsent]
+        for run, store in zip(runs, stores, strict=True):
+            problems = {k: problem for k, record in enumerate(run.records) if (problem := allowed.problem(record))}
+            run_ids.append(_send(run, store, [record for k, record in enumerate(run.records) if k not in problems]))
+            kept += [(run.spec, run.records[k], problem) for k, problem in problems.items()]
     except MlflowException as error:
         raise ConnectionError(f"could not send {path}: {error}; the file stays, try again later") from error
     path.rename(_free_name(path))
+    if kept:
+        append(path, [line for spec, record, _ in kept for line in (run_record(spec), record)])
+        problems = "; ".join(dict.fromkeys(problem for *_, problem in kept))
+        raise ValueError(f"sent {len(run_ids)} run(s), and kept in {path} what was not sent: {problems}")
     return run_ids
 
 
-def _send(unsent: _Unsent, uri: str | None) -> str:
-    spec = unsent.spec
-    store = RunStore(absolute_uri(uri or spec.uri))
-    run_id = store.find(spec) or store.open(spec)
-    deliver(store, run_id, unsent.records)
+@dataclass(frozen=True)
+class _Artifacts:
+    """Artifacts that may be sent: those below the folder of the record file, and those that the user named."""
+
+    folder: Path
+    named: Locations
+
+    def problem(self, record: dict[str, Any]) -> str | None:
+        """Say why an artifact is not sent; None where it can be, and for other records."""
+        if record["kind"] != "artifact":
+            return None
+        path = local_path(record["path"])
+        if path is None:
+            return None if self.named.allows(record["path"]) else f"{record['path']} is elsewhere; name it with --also"
+        inside = path.resolve().is_relative_to(self.folder.resolve())
+        if not inside and not any(path.resolve().is_relative_to(Path(name).resolve()) for name in self.named.named):
+            return f"{path} is not below {self.folder}; name it with --also if it is to be sent"
+        return None if path.exists() else f"{path} is missing"
+
+
+def _local_store(uri: str) -> str:
+    """Return the SQLite store that a record names. Raises: ValueError for one that is none, or is not there."""
+    if not uri.startswith(SQLITE) or not Path(uri.removeprefix(SQLITE)).is_file():
+        raise ValueError(f"the records were meant for {uri}; name the store to send them to with --uri")
+    return uri
+
+
+def _send(unsent: _Unsent, store: RunStore, records: Sequence[dict[str, Any]]) -> str:
+    run_id = store.find(unsent.spec) or store.open(unsent.spec)
+    deliver(store, run_id, records)
     return run_id
 
 
@@ -81,14 +127,22 @@ def _read(path: Path) -> list[_Unsent]:
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             record = json.loads(line)
-            kind, key = record.pop("kind") if record["kind"] == "run" else record["kind"], record["key"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            kind, key = record["kind"], record["key"]
+            if kind == "run":
+                runs.setdefault(key, _Unsent(_spec(record)))
+            else:
+                check_fields(record, FIELDS[kind], where="the record")
+                runs[key].records.append(record)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}:{number} is no tracking record; remove that line and try again") from error
-        if kind == "run":
-            runs.setdefault(key, _Unsent(RunSpec(**record)))
-        else:
-            runs[key].records.append(record)
     return list(runs.values())
+
+
+def _spec(record: dict[str, Any]) -> RunSpec:
+    fields = {name: value for name, value in record.items() if name != "kind"}
+    texts = dict.fromkeys(("uri", "experiment", "run_name", "key"), str)
+    check_fields(fields, {**texts, "params": dict, "tags": dict, "start_ms": int}, where="the record")
+    return RunSpec(**fields)
 
 
 def _free_name(path: Path) -> Path:

@@ -128,7 +128,7 @@ class Teacher(ABC):
         if size < len(images) or not self.pads:
             images = images[torch.arange(max(size, 2), device=images.device) % len(images)]
         batches = [self._rows_at_load(images.flip(0)).flip(0)]
-        if self.pads:  # a query costs nothing: a second order too
+        if self.pads and not self.costs_queries:
             batches.append(self._rows_at_load(images))
         differs = check_batches(first[:1], batches, self.output, spec=self.spec)
         rows = torch.cat([first, *batches])

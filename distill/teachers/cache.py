@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import stat
+import uuid
 from pathlib import Path
 
 CACHE_VARIABLE = "MALGRADCAM_CACHE"
@@ -56,7 +56,7 @@ def write_entry(file: Path, text: str, *, replace: bool) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    aside = file.with_name(f".{file.name}.{platform.node()}.{os.getpid()}.aside")
+    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.aside")
     aside.write_text(text, encoding="utf-8")
     if replace:
         aside.replace(file)

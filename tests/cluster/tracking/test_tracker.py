@@ -289,12 +289,72 @@ def test_upload_of_no_file_and_of_no_records(tmp_path: Path) -> None:
         spill.upload(tmp_path / "broken.jsonl")
 
 
-def test_upload_to_a_server_that_is_still_away_keeps_the_file(refusing_uri: str, tmp_path: Path) -> None:
+def record(kind: str, **fields: object) -> str:
+    return json.dumps({"kind": kind, "key": "k", **fields}) + "\n"
+
+
+RUN = {"experiment": "e", "run_name": "r", "params": {}, "tags": {}, "start_ms": 1}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        record("end"),
+        record("artifact", path=7, folder=""),
+        record("artifact", path="x"),
+        record("run", **RUN),
+        record("run", **RUN, uri="x", other=1),
+        record("what"),
+        "[]\n",
+        "7\n",
+        "[" * 100_000,
+    ],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "unsent.jsonl").write_text(record("run", **RUN, uri="sqlite:///x") + line)
+    with pytest.raises(ValueError, match="jsonl:2 is no tracking record"):
+        spill.upload(tmp_path / "unsent.jsonl")
+
+
+def test_upload_sends_what_lies_below_its_file_or_is_named_and_keeps_the_rest(store_uri: str, tmp_path: Path) -> None:
+    job, elsewhere = tmp_path / "job", tmp_path / "elsewhere"
+    for path in (job / "a.txt", elsewhere / "secret.txt", elsewhere / "named.txt", tmp_path / "beside.txt"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.name)
+    (job / "link.txt").symlink_to(elsewhere / "secret.txt")
+    paths = [job / "a.txt", job / "missing.txt", elsewhere / "secret.txt", tmp_path / "beside.txt", job / "link.txt"]
+    others = ["s3://bucket/x", "reference://x::http://host/y", f"{job}/../elsewhere/secret.txt"]
+    unsent = job / "unsent.jsonl"
+    lines = [record("artifact", path=str(path), folder="") for path in (*paths, *others, elsewhere / "named.txt")]
+    run = record("run", **{**RUN, "uri": store_uri, "experiment": "below"})
+    unsent.write_text(run + "".join(lines) + record("metrics", metrics=[["loss", 1.0, 0, 1]]))
+    with pytest.raises(ValueError, match=r"^sent 1 run\(s\), and kept in .*missing\.txt is missing"):
+        spill.upload(unsent, uri=store_uri, also=[str(elsewhere / "named.txt")])
+    store = RunStore(store_uri)
+    (experiment,) = [one for one in store.client.search_experiments() if one.name == "below"]
+    (sent,) = store.client.search_runs([experiment.experiment_id])
+    assert [item.path for item in store.client.list_artifacts(sent.info.run_id)] == ["a.txt", "named.txt"]
+    assert history(store_uri, sent.info.run_id, "loss") == [(0, 1.0)]
+    kept = [json.loads(line).get("path") for line in unsent.read_text().splitlines()]
+    assert [path for path in kept if path] == [str(path) for path in (*paths[1:], *others)]
+    (job / "missing.txt").write_text("here again")
+    with pytest.raises(ValueError, match="secret"):
+        spill.upload(unsent, uri=store_uri)
+    names = [item.path for item in store.client.list_artifacts(sent.info.run_id)]
+    assert names == ["a.txt", "missing.txt", "named.txt"]
+
+
+def test_upload_to_a_server_that_is_still_away_keeps_the_file(
+    refusing_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unsent = tmp_path / "unsent.jsonl"
     with Tracker("away", "matt", params={}, uri=refusing_uri, spill=unsent):
         pass
     with pytest.raises(ConnectionError, match="try again later"):
-        spill.upload(unsent)
+        spill.upload(unsent, uri=refusing_uri)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ValueError, match=rf"meant for {refusing_uri}; name the store to send them to with --uri"):
+        spill.upload(unsent)  # a file of somebody else may name any server, which would get the user's token
     assert unsent.exists()
 
 

@@ -168,7 +168,7 @@ def test_several_settings_of_a_papers_method_have_columns_of_their_own(tmp_path:
     pq.write_table(fewer, Path(world.scores) / "part-00009.parquet")
     table = tables(world)[1]
     assert list(table.columns) == [*METHODS, "rise (p=0.1)"]
-    assert lay_out(table).rows[1][-1].endswith("(n = 4)")
+    assert str(lay_out(table).rows[1][-1]).endswith("(n = 4)")
     assert any("RISE of cub is rise (p=None)" in note for note in table.notes)
 
 

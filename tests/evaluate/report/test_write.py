@@ -49,7 +49,9 @@ def test_page_and_tables_may_lie_in_an_object_store(
 ) -> None:
     place = Folder(f"s3://{BUCKET}/{tmp_path.name}")
     for folder in (place, Folder(str(tmp_path))):
-        files = {name: folder.child(file).uri for name, file in (("table", "t.csv"), ("query_plot", "q.png"))}
+        files: dict[str, Any] = {
+            name: folder.child(file).uri for name, file in (("table", "t.csv"), ("query_plot", "q.png"))
+        }
         text = write_report(
             ReportConfig(
                 scores=(world.scores,), out=folder.child("r.html").uri, num_gallery=1, photographs=False, **files

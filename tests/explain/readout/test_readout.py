@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from cluster.errors import WorkError
 from cluster.storage import Folder
+from distill.data import open_images
+from distill.data.versions import record_versions
 from distill.student.checkpoint import save_student
 from distill.student.model import ResCBAM, Student
 from distill.teachers import load_teacher
@@ -293,6 +295,35 @@ def test_fit_refuses_maps_that_it_must_not_learn_from(run, data, tmp_path, made_
 def test_fit_waits_for_maps_that_are_unfinished(run, data, tmp_path):
     maps = label_maps(tmp_path / "maps", data, "train", finished=False)
     with pytest.raises(ValueError, match="unfinished maps"):
+        fit(FitSettings(student=run[0], maps=maps))
+
+
+@pytest.mark.parametrize(
+    "stored", ["/elsewhere/photos", "s3://bucket/photos", "reference://x::http://host/refs.json", 7]
+)
+def test_fit_opens_no_images_that_only_the_maps_name(run, tmp_path, stored):
+    maps = label_maps(tmp_path / "maps", stored, "train")
+    with pytest.raises(ValueError, match=r"data .* of the configuration|data .* stored configuration only|URI"):
+        fit(FitSettings(student=run[0], maps=maps))
+
+
+def test_fit_takes_images_that_the_user_names_if_they_are_those_of_the_maps(run, data, tmp_path):
+    maps = label_maps(tmp_path / "maps", "/elsewhere/photos", "train")
+    settings = FitSettings(student=run[0], maps=maps, data=data, epochs=1, batch_size=8)
+    assert fit(settings)["num_images"] == 24
+    folder = Folder(maps)
+    folder.write_json("_config.json", {**folder.config(), "data_fingerprint": "others"})
+    with pytest.raises(ValueError, match=r"explain others of /elsewhere/photos; give --data with those images"):
+        fit(settings)
+
+
+def test_fit_learns_from_no_map_of_an_image_that_was_replaced_since(run, data, tmp_path):
+    maps = label_maps(tmp_path / "maps", data, "train")
+    record_versions(Folder(maps), open_images(data, split="train"))
+    Image.new("RGB", (9, 9)).save(Path(data) / "train" / "a" / "3.png")
+    with pytest.raises(
+        ValueError, match=r"1 of 25 images have changed since the maps in .* were made, such as 'train/a/3"
+    ):
         fit(FitSettings(student=run[0], maps=maps))
 
 
