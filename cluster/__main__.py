@@ -39,6 +39,17 @@ def run(command: Annotated[tyro.conf.Positional[list[str]], tyro.conf.arg(metava
     return run_with_ray(command)
 
 
+def verify(model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]) -> None:
+    """Check that a registered model's files are those that `python -m explain register` sent; nothing of it is run.
+
+    Args:
+        model: models:/NAME/VERSION or models:/NAME@ALIAS, in the registry of MLFLOW_TRACKING_URI.
+    """
+    from cluster.tracking.registry import verify_model
+
+    print(f"unchanged: {model}, sha256 {verify_model(model)}")
+
+
 def plan(
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")],
     *,
@@ -75,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     app.command(plan)
     app.command(run)
     app.command(upload)
+    app.command(verify)
     return cli.run(lambda: app.cli(prog=cli.prog("cluster"), description=__doc__, args=arguments))
 
 

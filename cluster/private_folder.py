@@ -32,6 +32,16 @@ def private_folder(parent: str | None = None) -> Iterator[Path]:
         os.close(lock)
 
 
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let whatever this process calls in the block make its temporary files in a folder."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 def _sweep(place: Path) -> None:
     """Delete this user's folders whose process was killed: nobody holds their lock."""
     for folder in place.glob(f"{PREFIX}*"):

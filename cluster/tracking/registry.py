@@ -1,16 +1,25 @@
 """Models in MLflow's stores and registry: put there, or fetched as files, looked at, and run only on demand."""
 
 import os
+import re
+import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from cluster.private_folder import private_folder
+from cluster.tracking.checksums import checksums, digest
 from cluster.tracking.run_store import BOUNDS, RunSpec, RunStore
 from cluster.tracking.tracker import tracking_uri
 
+SHA256_TAG = "sha256"  # of a model's files, on its version in the registry
+PROCESS_TAG = "registered_by"  # host, number and start of the process
 QUIET = {**BOUNDS, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
@@ -87,6 +96,8 @@ def load_function(model: FetchedModel) -> Callable[[Any], Any]:
 def register_model(name: str, *, run_id: str | None = None, **content: Any) -> str:
     """Log a Python model to a run and register it, in the store that `tracking_uri` names.
 
+    A process that is killed leaves no run that seems to be at work, and the next call deletes the files that it sent.
+
     Args:
         name: the model's name in the registry; one that is there gets another version.
         run_id: the run that it belongs to; one of its own, in the experiment `models`, where that is not in the store.
@@ -101,16 +112,112 @@ def register_model(name: str, *, run_id: str | None = None, **content: Any) -> s
     for setting, value in QUIET.items():
         os.environ.setdefault(setting, value)
     store = RunStore(tracking_uri())
-    key, now_ms = uuid.uuid4().hex, time.time_ns() // 1_000_000
-    own = {"run_name": f"register {name}", "params": {}, "tags": {"stage": "register"}}
-    spec = RunSpec(uri=store.uri, experiment="models", key=key, start_ms=now_ms, run_id=run_id, **own)
     import mlflow
+    from mlflow.models import Model
 
     try:
-        run_id = store.open(spec)
-        mlflow.set_tracking_uri(store.uri)
-        with mlflow.start_run(run_id=run_id):
-            logged = mlflow.pyfunc.log_model(name="model", registered_model_name=name, **content)
+        with _run_of(store, name, run_id) as own_id:
+            mlflow.set_tracking_uri(store.uri)
+            experiment = store.client.get_run(own_id).info.experiment_id
+            mlflow.set_experiment(experiment_id=experiment)
+            _delete_unfinished(store, experiment)
+            content |= {"run_id": own_id, "registered_model_name": name, "tags": {PROCESS_TAG: _this_process()}}
+            logged = Model.log(None, mlflow.pyfunc, name="model", **content)
+        version = str(logged.registered_model_version)
+        files = checksums(_protected(logged.model_uri))
+        store.client.set_model_version_tag(name, version, SHA256_TAG, digest(files))
     except mlflow.MlflowException as error:
         raise ValueError(f"MLflow cannot register {name!r}: {error}; MLFLOW_TRACKING_URI says where it is") from error
-    return f"models:/{name}/{logged.registered_model_version}"
+    return f"models:/{name}/{version}"
+
+
+def verify_model(uri: str) -> str:
+    """Compare a registered model's files with those that were registered, without running any of them.
+
+    Args:
+        uri: `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+
+    Returns:
+        The SHA-256 of the names and contents of its files.
+
+    Raises:
+        ValueError: they differ, or the registry does not say what was registered.
+    """
+    parts = re.fullmatch(r"models:/([^/@]+)([/@])([^/@]+)", uri)
+    if parts is None:
+        raise ValueError(f"{uri!r} is no model of a registry; give models:/NAME/VERSION or models:/NAME@ALIAS")
+    with private_folder() as folder:
+        files = checksums(fetch_model(uri, folder).folder)
+    name, mark, version = parts.groups()
+    client = RunStore(tracking_uri()).client
+    known = client.get_model_version_by_alias(name, version) if mark == "@" else client.get_model_version(name, version)
+    registered = known.tags.get(SHA256_TAG)
+    if registered is None:
+        raise ValueError(f"the registry has no {SHA256_TAG} of {uri}; `python -m explain register` leaves one")
+    if digest(files) != registered:
+        raise ValueError(
+            f"the files of {uri} are not those that were registered (sha256 {digest(files)}, registered {registered}); "
+            "do not load it, register it again"
+        )
+    return registered
+
+
+@contextmanager
+def _run_of(store: RunStore, name: str, run_id: str | None) -> Iterator[str]:
+    """Give the run `run_id` as it is, or one of the model's own, which counts as killed until the block is done."""
+    if run_id is not None and (known := store.known(run_id)):
+        yield known
+        return
+    spec = RunSpec(
+        uri=store.uri,
+        experiment="models",
+        run_name=f"register {name}",
+        params={},
+        tags={"stage": "register"},
+        key=uuid.uuid4().hex,
+        start_ms=_now_ms(),
+    )
+    own = store.open(spec)
+    store.end(own, "KILLED", _now_ms())
+    yield own
+    store.end(own, "FINISHED", _now_ms())
+
+
+def _delete_unfinished(store: RunStore, experiment: str) -> None:
+    """Delete models whose files were not all sent when their process, on this machine, was killed."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    for model in store.client.search_logged_models([experiment]):
+        host, _, process = model.tags.get(PROCESS_TAG, "").rpartition(" ")
+        if str(model.status) == "PENDING" and host == socket.gethostname() and not _lives(process):
+            get_artifact_repository(model.artifact_location).delete_artifacts()
+            store.client.delete_logged_model(model.model_id)
+
+
+def _this_process() -> str:
+    own = psutil.Process()
+    return f"{socket.gethostname()} {own.pid}:{own.create_time()}"
+
+
+def _lives(process: str) -> bool:
+    """Tell whether a process of this machine is still there, and its number is not another one's."""
+    pid, _, created = process.partition(":")
+    try:
+        return str(psutil.Process(int(pid)).create_time()) == created
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _protected(uri: str) -> Path:
+    """Return a logged model's files, which on this machine's disk nobody can write over from here on."""
+    from mlflow.artifacts import download_artifacts
+
+    folder = Path(download_artifacts(uri, tracking_uri=tracking_uri()))
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o444)
+    return folder
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

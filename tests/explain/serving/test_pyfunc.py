@@ -122,7 +122,17 @@ def test_a_loaded_model_makes_the_same_maps_by_its_own_code(served: Any, tmp_pat
 
 def test_nothing_in_the_model_is_a_pickle(served: Any) -> None:
     stored = [path for path in served.place.glob("mlartifacts/**/*") if path.is_file()]
-    assert {path.suffix for path in stored} <= {"", ".py", ".toml", ".json", ".yaml", ".yml", ".txt", ".safetensors"}
+    assert {path.suffix for path in stored} <= {
+        "",
+        ".py",
+        ".toml",
+        ".json",
+        ".yaml",
+        ".yml",
+        ".txt",
+        ".html",
+        ".safetensors",
+    }
     assert any(path.name == "student.safetensors" for path in stored)
     assert [path for path in stored if path.read_bytes()[:1] == b"\x80"] == []
 
