@@ -75,6 +75,8 @@ def load_student(run: str, device: str = "cpu") -> Student:
         depth, num_classes = description.pop("depth"), description.pop("num_classes")
         if len(tensors["fc.bias"]) != num_classes:  # before a network of any size is made
             raise ValueError(f"it is said to have {num_classes} classes, and has {len(tensors['fc.bias'])}")
+        if broken := sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()):
+            raise ValueError(f"weights are not finite: {', '.join(broken[:3])}")
         model = ResCBAM(depth, num_classes)
         model.load_state_dict(tensors)
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,8 @@ def distill(
             f"teacher {black_box.spec} gives an image several labels (output = {black_box.output!r}): a student learns "
             "probabilities that sum to 1. Explain it without a student, by a query-based method"
         )
-    train.labels(black_box.num_classes)  # raises where the classes do not fit
+    for images in (train, val):  # raises where the classes do not fit
+        print(images.describe(black_box.num_classes, black_box.class_names), file=sys.stderr)
     teacher_permutation(len(train.image_ids), recipe)  # raises where there is no other image
     source = {"teacher": black_box.spec, "teacher_fingerprint": black_box.fingerprint, **_started_from(init, recipe)}
     job = {"stage": "distill", "name": name, "source": source, "build": _build_distillation}
@@ -132,7 +134,7 @@ def finetune(
 def _open_out(out: str, stage: str, *, resume: bool) -> Folder:
     folder = Folder(out)
     if folder.finished() is not None:
-        raise ValueError(f"{out} holds a finished {RESULTS[stage]}; give another --out, or delete it")
+        raise ValueError(f"{out} holds a finished {RESULTS[stage]}; give another --out")
     if folder.exists(CHECKPOINTS) and not resume:
         raise ValueError(f"{out} holds unfinished work; give --resume to go on with it, or another --out")
     return folder
@@ -272,7 +274,12 @@ def _rate(config: dict[str, Any], training: Trainer, meter: Meter) -> Rate | Non
 
 def _build_distillation(config: dict[str, Any]) -> Trainer:
     device = own_device()
-    teacher = load_teacher(config["teacher"], num_threads=config["cpus"], device=device)
+    teacher = load_teacher(
+        config["teacher"],
+        num_threads=config["cpus"],
+        device=device,
+        expected_fingerprint=config["teacher_fingerprint"],
+    )
     train, val = (open_images(config["data"], split=split) for split in ("train", "val"))
     soft_labels = Folder(config["out"]).child("soft_labels")
     training = DistillationTrainer(Recipe.from_fields(config["recipe"]), teacher, train, val, soft_labels)

@@ -6,7 +6,7 @@ number of clients at a time.
 """
 
 from collections.abc import Mapping
-from importlib.metadata import requires, version
+from importlib.metadata import packages_distributions, requires, version
 from io import BytesIO
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -154,4 +154,7 @@ def _grey_image(size: tuple[int, int]) -> bytes:
 def _requirements() -> list[str]:
     """List what the project needs, in the versions of this environment."""
     needed = [Requirement(line) for line in requires(PROJECT) or ()]
-    return [f"{one.name}=={Version(version(one.name)).public}" for one in needed if one.marker is None]
+    names = [one.name for one in needed if one.marker is None]
+    if "onnxruntime" in names:  # or onnxruntime-gpu, which has the same modules
+        names[names.index("onnxruntime")] = packages_distributions()["onnxruntime"][0]
+    return [f"{name}=={Version(version(name)).public}" for name in names]

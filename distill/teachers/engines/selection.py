@@ -253,7 +253,9 @@ def _run(run: Run, images: np.ndarray, batch_size: int) -> np.ndarray:
 
 def _key(about: Sequence[str]) -> str:
     """Hash what a decision depends on: model and wishes, processor, versions; not the number of threads."""
-    versions = [importlib.metadata.version("onnxruntime")]
+    import onnxruntime
+
+    versions = [onnxruntime.__version__]  # of onnxruntime-gpu too, which is another distribution
     if has_openvino():
         versions.append(importlib.metadata.version("openvino"))
     cpu_info = Path("/proc/cpuinfo")

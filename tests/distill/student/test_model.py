@@ -156,3 +156,13 @@ def test_normalise_keeps_rows_columns_and_colours_apart():
 def test_unknown_depth_is_refused():
     with pytest.raises(ValueError, match="allowed: 18, 50"):
         ResCBAM(34)
+
+
+def test_a_student_with_weights_that_are_not_finite_is_refused(tmp_path):
+    model = ResCBAM(18, 3)
+    with torch.no_grad():
+        model.fc.weight[0, 0] = float("nan")
+    description = {"teacher": "x", "teacher_fingerprint": "", "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    save_student(Folder(str(tmp_path)), Student(model=model, input_size=(64, 64), **description))
+    with pytest.raises(ValueError, match=r"not finite: fc\.weight"):
+        load_student(str(tmp_path))
