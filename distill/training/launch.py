@@ -331,7 +331,7 @@ class _Recorder:
             return
         self.since_log.append(terms)
         done = self.training.global_step * self.training.images_per_step
-        shown = {name: terms[name] for name in self.training.shown}
+        shown: dict[str, Any] = {name: terms[name] for name in self.training.shown}
         self.progress(done, epoch=self.training.epoch + 1, **shown)
         if len(self.since_log) == self.training.recipe.log_steps:
             means = {name: sum(t[name] for t in self.since_log) / len(self.since_log) for name in terms}

@@ -15,7 +15,9 @@ from explain_jobs import TEACHER, made_rows, rows_of
 from PIL import Image
 
 import explain.job
+import explain.plan
 import explain.targets
+import explain.worker
 from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.data.frames import without_image_ids
