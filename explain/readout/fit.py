@@ -45,7 +45,7 @@ def fit(settings: FitSettings) -> dict[str, Any]:
     config = read_maps_config(settings, student)
     teacher = None if settings.teacher is None else _own_teacher(settings, student, config["rows"], device)
     images = open_labelled_images(settings, config)
-    print(images.describe(student.num_classes, student.class_names), file=sys.stderr)
+    print(images.describe(), file=sys.stderr)
     dataset = extract_dataset(settings, student, images, config["rows"])
     torch.manual_seed(settings.seed)
     head = new_readout(student.model).to(device)

@@ -226,7 +226,7 @@ def restored(folder: Path) -> Callable[[], object]:
 def state() -> dict[str, Any]:
     network = torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    return {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 1, "step": 2}
+    return {"network": network.state_dict(), "optimiser": optimizer.state_dict(), "epoch": 1, "step": 2}
 
 
 def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"network": {}}, {"network": 5}, {"optimizer": {"state": {}, "param_groups": []}}, {"epoch": "x"}, {"step": None}],
+    [{"network": {}}, {"network": 5}, {"optimiser": {"state": {}, "param_groups": []}}, {"epoch": "x"}, {"step": None}],
 )
 def test_a_state_of_another_training_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     torch.save(state() | changes, tmp_path / STATE_FILE)

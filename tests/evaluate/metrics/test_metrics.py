@@ -216,7 +216,7 @@ def test_every_image_method_and_measure_is_one_row(table):
 def test_rows_without_a_value_say_why(table):
     errors = table[table["error"].notna()].set_index(["image_id", "method", "measure"])["error"]
     assert set(errors[f"{BROKEN:02d}.png"]) == {"ImageError: the file cannot be decoded: not an image of a known "
-        "format (JPEG, PNG, WEBP, GIF, BMP, TIFF)"}  # fmt: skip
+        "format (JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM)"}  # fmt: skip
     assert set(errors[f"{NOT_FINITE:02d}.png", "random"]) == {"the map holds values that are not finite"}
     constant = errors[f"{CONSTANT:02d}.png", "mal_grad_cam"]
     assert set(constant.index) == {"pointing_game", "energy_inside"}
