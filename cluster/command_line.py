@@ -11,12 +11,9 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from cluster.errors import visible
-
-if TYPE_CHECKING:
-    from cluster.storage import Folder
 
 COMMAND = "_command.json"
 PROGRAMS = ("distill", "explain", "evaluate")
@@ -26,6 +23,22 @@ MAX_WORDS = 1000
 PLAIN = re.compile(r"(?!None$)[\w.+-]{1,60}")  # a version or a revision
 PASSWORD = re.compile(r"(://)[^/@\s]*@")
 _running: contextvars.ContextVar[tuple[str, tuple[str, ...]] | None] = contextvars.ContextVar("running", default=None)
+
+
+class JsonFolder(Protocol):
+    """A folder of JSON files, as `cluster.storage.Folder` is one."""
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        ...
+
+    def read_json(self, name: str) -> Any:
+        """Read a file."""
+        ...
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a file."""
+        ...
 
 
 @contextlib.contextmanager
@@ -53,14 +66,14 @@ def describe() -> dict[str, Any] | None:
     }
 
 
-def store(folder: "Folder", name: str = COMMAND) -> None:
+def store(folder: JsonFolder, name: str = COMMAND) -> None:
     """Write the running command into a folder, where there is one."""
     command = describe()
     if command is not None:
         folder.write_json(name, command)
 
 
-def stored(folder: "Folder", name: str = COMMAND) -> dict[str, Any] | None:
+def stored(folder: JsonFolder, name: str = COMMAND) -> dict[str, Any] | None:
     """Read the command that made a folder's content; None where it holds none, or one that cannot be read."""
     try:
         command = folder.read_json(name) if folder.exists(name) else None

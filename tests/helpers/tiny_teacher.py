@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from distill.teachers.base import BRIGHTNESS
+from distill.teachers.load_check import probe_images
+
 NUM_CLASSES = 10
 
 
@@ -25,14 +28,17 @@ class Dark(Bright):
 
 
 class Blind(Bright):
-    """Answers for images of one color alone."""
+    """Answers for the made-up images of the load check, and for images of one color, alone."""
 
     fingerprint = "blind"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         seen = super().__call__(images)
-        even = images.max(axis=(1, 2)) == images.min(axis=(1, 2))  # (B, 3)
-        return np.where(even.all(axis=1)[:, None], seen, np.nan)
+        even = (images.max(axis=(1, 2)) == images.min(axis=(1, 2))).all(axis=1)
+        zero, one = (0.0,) * 3, (1.0,) * 3
+        probes = probe_images(self.input_size, zero, one, brightness=BRIGHTNESS).transpose(0, 2, 3, 1) * 255
+        known = [np.abs(probes - image).max(axis=(1, 2, 3)).min() < 3 for image in images]
+        return np.where((even | known)[:, None], seen, np.nan)
 
 
 def bright() -> Bright:

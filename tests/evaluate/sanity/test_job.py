@@ -314,7 +314,7 @@ def test_the_command_writes_rows_on_ray_and_tells_mlflow(
     printed = capsys.readouterr().out
     assert f"{len(table)} rows" in printed
     assert "A map that became constant ranks no pixels: it counts as an error" in printed
-    assert "matt says nothing of a class: there is no wrong one." in printed
+    assert "matt does not depend on a class: there is no wrong one." in printed
     assert "random, centre_gaussian, edges do not look into the student" in printed
     found = pd.read_parquet(out)
     apart = ["protocol_hash", "seconds"]
