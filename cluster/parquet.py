@@ -7,6 +7,7 @@ operating system sets to the process catches.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
     from cluster.storage import Folder
 
-COMPUTED_BY = "computed_by"  # key in a part's metadata
+COMPUTED_BY = "computed_by"
+"""Key in a part's metadata: engine with precision, and device, of the worker that computed it (JSON)."""
+NUM_READERS = 16
+"""Files read at once, for stores where each costs a round trip."""
 MAX_VALUES = 300_000_000
 """Most values in a file's columns: more than a shard of 64 maps of 2,000 x 2,000, a gigabyte as float32."""
 MAX_BYTES = 2_000_000_000
@@ -112,7 +116,31 @@ def parts_schema(
 ) -> "pa.Schema":
     """Return the columns with metadata: schema version, configuration, and what computed the rows, where known."""
     metadata = {"schema_version": version, "config": json.dumps(config), "config_hash": config_hash(config)}
-    return columns.with_metadata(metadata | ({COMPUTED_BY: json.dumps(computed_by)} if computed_by else {}))
+    return with_computed_by(columns.with_metadata(metadata), computed_by)
+
+
+def with_computed_by(schema: "pa.Schema", computed_by: Mapping[str, str] | None) -> "pa.Schema":
+    """Add to a schema's metadata what computed the rows, where that is known."""
+    if not computed_by:
+        return schema
+    return schema.with_metadata({**(schema.metadata or {}), COMPUTED_BY: json.dumps(computed_by)})
+
+
+def read_computed_by(folder: "Folder") -> dict[str, str]:
+    """Read what the workers say that they computed a folder's parts with: engine with precision, and device.
+
+    Several are joined by " and "; parts of before version 0.2 say nothing.
+    """
+    from pyarrow import parquet
+
+    def read(name: str) -> dict[str, str]:
+        with folder.open(name) as part, parquet.ParquetFile(part) as file:
+            return json.loads((file.schema_arrow.metadata or {}).get(COMPUTED_BY.encode(), b"{}"))
+
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        parts = list(readers.map(read, folder.parts()))
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return {key: " and ".join(sorted({part[key] for part in parts if key in part})) for key in keys}
 
 
 def read_parts(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cluster.device import own_device
+from cluster.parquet import read_computed_by
 from cluster.session import ray_session, worker_resources
 from cluster.sharded_job import Summary, Worker, make_shards, require_results, run_shards
 from cluster.storage import Folder
@@ -15,7 +16,6 @@ from cluster.tracking.tracker import tracking_uri
 from distill.data import ImageSet
 from distill.teachers import load_teacher
 from evaluate.config import JobConfig, TeacherConfig
-from explain.maps import read_computed_by
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cluster.parquet import read_computed_by
 from cluster.session import WorkerResources, ray_session, worker_resources
 from cluster.sharded_job import Summary, make_shards, require_results, run_shards, shard_size
 from distill.data.frames import without_image_ids
@@ -15,7 +16,7 @@ from distill.teachers.engines.backends import EngineChoice, has_native_bfloat16
 from distill.teachers.query_budget import check_budget
 from explain.compiled.select import EAGER, GRAPH_IMAGES, GRAPH_QUERIES, select_engine
 from explain.config import Job
-from explain.maps import SCHEMA_VERSION, mendable_errors, read_computed_by
+from explain.maps import SCHEMA_VERSION, mendable_errors
 from explain.methods.registry import METHODS
 from explain.plan import Plan, make_plan
 from explain.runners.query_cache import open_responses

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from cluster.parquet import check_size, check_types, read_parquet
+from cluster.parquet import NUM_READERS, check_size, check_types, read_parquet, with_computed_by
 from cluster.storage import Folder, config_hash
 from explain.methods.registry import METHODS
 
@@ -20,11 +20,7 @@ SCHEMA_VERSION = 1
 STD = "saliency_std"
 MAPS = {"saliency", STD}
 """Columns that hold a value for each pixel or cell."""
-COMPUTED_BY = "computed_by"
-"""Key in a part's metadata: engine with precision, and device, of the worker that computed it (JSON)."""
 NOT_FINITE = "the map has values that are not finite numbers"
-NUM_READERS = 16
-"""Files read at once, for stores where each costs a round trip."""
 
 
 def maps_schema(config: Mapping[str, Any]) -> "pa.Schema":
@@ -105,31 +101,12 @@ def maps_table(
     """
     import pyarrow as pa
 
-    schema = maps_schema(config)
-    if computed_by:
-        schema = schema.with_metadata({**schema.metadata, COMPUTED_BY: json.dumps(computed_by)})
+    schema = with_computed_by(maps_schema(config), computed_by)
     same = {"method": config["method"], "config_hash": config_hash(config)}
     columns = {name: [same.get(name, row.get(name)) for row in rows] for name in schema.names}
     for name in MAPS & set(schema.names):
         columns[name] = [None if map_ is None else map_.ravel() for map_ in columns[name]]
     return pa.table(columns, schema=schema)
-
-
-def read_computed_by(folder: Folder) -> dict[str, str]:
-    """Read what the workers say that they computed a folder's parts with: engine with precision, and device.
-
-    Several are joined by " and "; parts of before version 0.2 say nothing.
-    """
-    from pyarrow import parquet
-
-    def read(name: str) -> dict[str, str]:
-        with folder.open(name) as part, parquet.ParquetFile(part) as file:
-            return json.loads((file.schema_arrow.metadata or {}).get(COMPUTED_BY.encode(), b"{}"))
-
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        parts = list(readers.map(read, folder.parts()))
-    keys = dict.fromkeys(key for part in parts for key in part)
-    return {key: " and ".join(sorted({part[key] for part in parts if key in part})) for key in keys}
 
 
 def mendable_errors(folder: Folder) -> set[str]:

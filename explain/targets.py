@@ -1,13 +1,12 @@
 """Target of each image: the teacher's top-1 is queried once and stored for every method."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.parquet import read_parquet
+from cluster.parquet import read_computed_by, read_parquet, with_computed_by
 from cluster.session import WorkerResources
 from cluster.sharded_job import Shard, make_shards, parquet_bytes, run_shards, shard_size
 from cluster.storage import PART_SUFFIX, Folder
@@ -16,7 +15,6 @@ from distill.data.frames import read_frame, without_image_ids
 from distill.data.versions import update_versions
 from distill.teachers import RefusedImageError, load_teacher
 from distill.teachers.outputs import SUM_TOLERANCE
-from explain.maps import COMPUTED_BY, read_computed_by
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,7 +139,7 @@ def _table(rows: Sequence[dict[str, Any]], computed_by: dict[str, str]) -> "pa.T
     schema = pa.schema(
         {"image_id": pa.string(), "target": pa.int32(), "target_prob": pa.float32(), "error": pa.string()}
     )
-    return pa.Table.from_pylist(list(rows), schema=schema.with_metadata({COMPUTED_BY: json.dumps(computed_by)}))
+    return pa.Table.from_pylist(list(rows), schema=with_computed_by(schema, computed_by))
 
 
 def responses_or_errors(teacher: "Teacher", frames: Sequence[np.ndarray]) -> list[np.ndarray | str]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from distill.data import ImageSet
-
-IMAGENET_CLASSES = 1000
+from distill.data.layouts.wordnet import NUM_CLASSES as IMAGENET_CLASSES
+from distill.data.layouts.wordnet import imagenet_names
 
 
 def name_classes(images: ImageSet | None, teacher_names: Sequence[str] | None, num_classes: int | None) -> list[str]:
@@ -28,13 +28,6 @@ def name_classes(images: ImageSet | None, teacher_names: Sequence[str] | None, n
     if images is not None and num_classes == len(images.class_names):
         return list(images.class_names)
     return [""] * (num_classes or 0)
-
-
-def imagenet_names() -> list[str]:
-    """Return the names of ImageNet's 1,000 classes in their order, as torchvision's weights carry them."""
-    from torchvision.models import ResNet18_Weights
-
-    return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def class_title(names: Sequence[str], number: int | None) -> str:

@@ -46,8 +46,6 @@ class Gallery:
     """All images, in the data set's order."""
     has_disagreement: bool
     """Whether a student was given."""
-    has_sheets: bool
-    """Whether each image has a picture of all methods side by side."""
 
 
 def write_gallery(out: Path, gallery: Gallery) -> None:
@@ -71,7 +69,6 @@ def write_gallery(out: Path, gallery: Gallery) -> None:
         "title": gallery.title,
         "methods": dict(gallery.methods),
         "disagreement": gallery.has_disagreement,
-        "sheets": gallery.has_sheets,
         "images": rows,
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -131,8 +131,7 @@ def read_scores(uris: Sequence[str], folders: Sequence[MapFolder]) -> dict[tuple
     aucs: dict[tuple[str, str, str], float] = {}
     for uri in uris:
         folder = Folder(uri)
-        parts = [name for name in folder.names() if name.startswith("part-") and name.endswith(".parquet")]
-        rows = [row for name in parts for row in read_parquet(folder, name, SCORE_COLUMNS).to_pylist()]
+        rows = [row for name in folder.parts() for row in read_parquet(folder, name, SCORE_COLUMNS).to_pylist()]
         known = [row for row in rows if row["config_hash"] in keys and row["game"] in GAMES and row["auc"] is not None]
         if not known:
             raise ValueError(

@@ -81,7 +81,6 @@ def show(config: Show) -> Shown:
         methods={one.key: one.title for one in job.folders},
         images=drawn,
         has_disagreement=job.student is not None,
-        has_sheets=config.sheets,
     )
     write_gallery(job.out, gallery)
     pictures = sum(len(image.pictures) for image in drawn)

@@ -25,7 +25,12 @@ def classes(folders: Sequence[str]) -> list[tuple[int, str]] | None:
     indices = [wordnet_ids().get(name) for name in folders]
     if None in indices:
         return None
+    names = imagenet_names()
+    return [(index, names[index]) for index in indices if index is not None]
+
+
+def imagenet_names() -> list[str]:
+    """Return the names of ImageNet's 1,000 classes in their order, as torchvision's weights carry them."""
     from torchvision.models import ResNet50_Weights
 
-    names = ResNet50_Weights.DEFAULT.meta["categories"]
-    return [(index, names[index]) for index in indices if index is not None]
+    return list(ResNet50_Weights.DEFAULT.meta["categories"])

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from cluster.storage import Folder, config_hash
+from distill.data.layouts.wordnet import imagenet_names
 from explain.__main__ import main
 from explain.maps import maps_table
-from explain.pictures.class_names import class_title, imagenet_names, name_classes
+from explain.pictures.class_names import class_title, name_classes
 from explain.pictures.config import Show
 from explain.pictures.show import MAX_NAME_BYTES, file_name
 
