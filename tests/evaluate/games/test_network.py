@@ -19,6 +19,7 @@ from serial_shards import Serial
 import evaluate.jobs
 import evaluate.sanity.job
 import explain.job
+import explain.targets
 from distill.data import open_images
 from distill.teachers.http.client import TOKEN_VARIABLE
 from distill.teachers.query_budget import Share, check_budget
@@ -57,6 +58,7 @@ def server(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, "run_shards", serial)
         monkeypatch.setattr(module, "ray_session", nullcontext)
         monkeypatch.setattr(module, "worker_resources", lambda _: None)
+    monkeypatch.setattr(explain.targets, "run_shards", serial)
     return running
 
 
@@ -238,7 +240,7 @@ def make_subject(answer: Callable[[np.ndarray], np.ndarray]) -> Subject:
 def test_a_black_box_that_names_one_class_is_refused_where_a_second_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = SimpleNamespace(num_ranked=1, spec="http://x", num_classes=10)
     monkeypatch.setattr(evaluate.sanity.job, "load_teacher", lambda _: judge)
-    monkeypatch.setattr(evaluate.sanity.job, "load_explained", lambda _: SimpleNamespace(shuffled=False))
+    monkeypatch.setattr(evaluate.sanity.job, "load_explained", lambda _, **__: SimpleNamespace(shuffled=False))
     monkeypatch.setattr(evaluate.sanity.job, "check_pair", lambda *_: None)
     config = SanityConfig(student="run", teacher="http://x", data="nowhere", out="nowhere")
     with pytest.raises(ValueError, match="names one class and no second choice"):
