@@ -36,6 +36,7 @@ CLAIM_S = 600.0  # after so long the job that wrote it is dead
 MAX_JSON_BYTES = 2**26
 # A put is all or nothing on these, and a rename is a copy: nothing is written aside.
 OBJECT_STORES = ("s3", "gcs", "abfs")
+SHORT_FINGERPRINT = 12  # digits that version 0.1 kept of a fingerprint
 SHOWN_CHARS = 80  # of a value in an error message
 MISSING = "nothing"
 
@@ -43,6 +44,14 @@ MISSING = "nothing"
 def config_hash(config: Mapping[str, Any]) -> str:
     """Hash a configuration: 12 hex digits of the SHA-256 of its JSON, whatever the order of its keys."""
     return hashlib.sha256(_canonical(config).encode()).hexdigest()[:12]
+
+
+def same_fingerprint(stored: str | None, other: str | None) -> bool:
+    """Compare two fingerprints: SHA-256 in hex, of which version 0.1 stored the first 12 digits."""
+    if stored is None or other is None or len(stored) == len(other):
+        return stored == other
+    short, full = sorted((stored, other), key=len)
+    return len(short) == SHORT_FINGERPRINT and full.startswith(short)
 
 
 def as_stored(settings: "DataclassInstance") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.storage import Folder, config_hash
+from cluster.storage import Folder, config_hash, same_fingerprint
 from distill.data import ImageSet, open_images
 from evaluate.stored import maps_config
 from explain.maps import map_parts, read_part, saliency_maps
@@ -139,12 +139,13 @@ def _open_source(uri: str) -> Source:
 def _check_teacher(source: Source, teacher: str, teacher_fingerprint: str, *, cross_teacher: bool) -> None:
     """Refuse maps of another black box than the one that scores; with `cross_teacher`, those that are not."""
     made_for = source.config["teacher_fingerprint"]
-    if cross_teacher and made_for in (None, teacher_fingerprint):
+    own = made_for is None or same_fingerprint(made_for, teacher_fingerprint)
+    if cross_teacher and own:
         raise ValueError(
             f"the maps in {source.uri} were made for {source.config['teacher'] or 'no teacher'}, so {teacher} is no "
             "other one; leave --cross-teacher out"
         )
-    if not cross_teacher and made_for not in (None, teacher_fingerprint):
+    if not cross_teacher and not own:
         raise ValueError(
             f"the maps in {source.uri} were made for teacher {source.config['teacher']} ({made_for}), "
             f"not for {teacher} ({teacher_fingerprint}); play them on their own teacher, in a job "
@@ -154,7 +155,8 @@ def _check_teacher(source: Source, teacher: str, teacher_fingerprint: str, *, cr
 
 def _check_same(key: str, problem: str, first: Source, other: Source) -> None:
     got, wanted = other.config[key], first.config[key]
-    if got != wanted:
+    same = same_fingerprint(got, wanted) if key.endswith("fingerprint") else got == wanted
+    if not same:
         raise ValueError(
             f"maps of one job must belong together, but {first.uri} ({key} {wanted}) and {other.uri} "
             f"({key} {got}) are of {problem}"

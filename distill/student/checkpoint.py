@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from cluster.storage import Folder
+from cluster.storage import Folder, same_fingerprint
 from distill.student.model import ResCBAM, Student
 from distill.teachers.teacher_toml import Description
 
@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 
 def check_pair(run: str, student: Student, teacher: Teacher) -> None:
     """Refuse a student of another teacher. Raises: ValueError."""
-    if student.teacher_fingerprint != teacher.fingerprint:
+    if not same_fingerprint(student.teacher_fingerprint, teacher.fingerprint):
         raise ValueError(
             f"student {run} was distilled from {student.teacher} ({student.teacher_fingerprint}), not from "
             f"{teacher.spec} ({teacher.fingerprint}); give its own teacher"
@@ -49,7 +49,7 @@ def save_student(folder: Folder, student: Student) -> Student:
         "depth": student.depth,
         "num_classes": student.num_classes,
     }
-    description["fingerprint"] = hashlib.sha256(weights).hexdigest()[:12]
+    description["fingerprint"] = hashlib.sha256(weights).hexdigest()
     folder.write_bytes(WEIGHTS_FILE, weights)
     folder.write_json(DESCRIPTION_FILE, description)
     return dataclasses.replace(student, fingerprint=description["fingerprint"])
@@ -69,9 +69,10 @@ def load_student(run: str, device: str = "cpu") -> Student:
             "give the --out folder of a finished `python -m distill RECIPE`"
         )
     weights = folder.read_bytes(WEIGHTS_FILE)
+    fingerprint = hashlib.sha256(weights).hexdigest()
     try:
         description, tensors = folder.read_json(DESCRIPTION_FILE), load_tensors(weights)
-        version, fingerprint = description.pop("format_version"), description.pop("fingerprint")
+        version, stored = description.pop("format_version"), str(description.pop("fingerprint"))
         depth, num_classes = description.pop("depth"), description.pop("num_classes")
         if len(tensors["fc.bias"]) != num_classes:  # before a network of any size is made
             raise ValueError(f"it is said to have {num_classes} classes, and has {len(tensors['fc.bias'])}")
@@ -92,9 +93,9 @@ def load_student(run: str, device: str = "cpu") -> Student:
         raise ValueError(
             f"the student in {run} cannot be read ({error}); distill again or copy the folder anew"
         ) from error
-    if version != FORMAT_VERSION or fingerprint != hashlib.sha256(weights).hexdigest()[:12]:
+    if version != FORMAT_VERSION or not same_fingerprint(stored, fingerprint):
         raise ValueError(
-            f"the student in {run} has format {version} and fingerprint {fingerprint}, which do not fit this program "
+            f"the student in {run} has format {version} and fingerprint {stored}, which do not fit this program "
             f"(format {FORMAT_VERSION}) or its weights; copy the folder anew"
         )
     model.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)  # pyright: ignore[reportCallIssue]

@@ -11,7 +11,7 @@ import pandas as pd
 from cluster import command_line
 from cluster.errors import WorkError
 from cluster.locations import Locations
-from cluster.storage import Folder
+from cluster.storage import Folder, same_fingerprint
 from evaluate.analysis.columns import CLEAN_AGREEMENT, FRAMES_AGREEMENT
 from evaluate.analysis.comparison import Tables
 from evaluate.games.reader import Results
@@ -151,9 +151,9 @@ def _agreement(folder: Folder, name: str, results: Results, maps: Mapping[str, A
     sims = tuple(found.get(f"sim{n}") for n in range(1, MAX_N + 1))
     about = f"{found.get('view', 'unknown view')}, {part_text(found)}"
     doubts = []
-    if found.get("teacher_fingerprint") != results.config["teacher_fingerprint"]:
+    if not same_fingerprint(found.get("teacher_fingerprint"), results.config["teacher_fingerprint"]):
         doubts.append("another black box")
-    if found.get("student_fingerprint") != maps.get("student_fingerprint"):
+    if not same_fingerprint(found.get("student_fingerprint"), maps.get("student_fingerprint")):
         doubts.append("another state of the student")
     doubt = " and ".join(doubts)
     command = command_line.stored(folder, f"_command-{name}")

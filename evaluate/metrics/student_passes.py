@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cluster.storage import same_fingerprint
 from distill.student.checkpoint import check_pair, load_student
 from distill.student.model import Student
 from evaluate.map_sets import Source
@@ -43,7 +44,7 @@ def check_student(run: str | None, sources: Sequence[Source], teacher: "Teacher"
         raise ValueError(f"{names}: none of the maps is of a method that explains a student; leave it out")
     for source in explained:
         made_by = source.config["student_fingerprint"]
-        if made_by != student.fingerprint:
+        if not same_fingerprint(made_by, student.fingerprint):
             raise ValueError(
                 f"the maps in {source.uri} explain student {source.config['student']} ({made_by}), not --student "
                 f"{run} ({student.fingerprint}); give that student"

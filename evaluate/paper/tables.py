@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cluster.storage import Folder
+from cluster.storage import Folder, same_fingerprint
 from evaluate.analysis.agreement import PREFIX, part_text
 from evaluate.analysis.comparison import interval
 from evaluate.config import PaperConfig
@@ -187,7 +187,7 @@ def _read_sims(folder: Folder, *, given: bool) -> tuple[list[Line], list[str]]:
     current = read_student_file(folder).get("fingerprint")
     names = [name for name in folder.names() if name.startswith(PREFIX) and name.endswith(".json")]
     found = [read_similarity(folder, name) for name in names]
-    lines = [_sim_line(one) for one in found if one.get("student_fingerprint") == current]
+    lines = [_sim_line(one) for one in found if same_fingerprint(one.get("student_fingerprint"), current)]
     stale = len(found) - len(lines)
     problems = [f"Measurements of another state of the student in {shown} are left out: {stale}."] if stale else []
     if not lines:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cluster import command_line
-from cluster.storage import Folder
+from cluster.storage import Folder, same_fingerprint
 from distill.data import ImageSet
 from evaluate.analysis.agreement import Disagreements, StudentFacts, disagreements, read_student
 from evaluate.analysis.columns import Column, game_columns, metric_columns
@@ -129,7 +129,7 @@ def _check_metrics_fit(
     """Refuse measures of another black box, of other maps, or of other images than the scores'."""
     judge, known = results.config["teacher_fingerprint"], {scored.config_hash for scored in results.methods}
     for uri, config in configs.items():
-        if config["teacher_fingerprint"] != judge:
+        if not same_fingerprint(config["teacher_fingerprint"], judge):
             raise ValueError(
                 f"the metrics in {uri} ask {config['teacher']} ({config['teacher_fingerprint']}), the scores "
                 f"{results.config['teacher']} ({judge}); measure the maps on that black box"

@@ -17,7 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from cluster.errors import WorkError
-from cluster.storage import Folder
+from cluster.storage import Folder, same_fingerprint
 from distill.student import checkpoint as students
 from distill.student.checkpoint import load_student
 from distill.student.model import ResCBAM, Student
@@ -136,10 +136,9 @@ def _load(folder: Folder, student: Student) -> ReadOut:
         raise ValueError(
             f"the read-out in {folder.uri} cannot be read ({error}); fit it again (python -m explain fit)"
         ) from error
-    length = len(str(fingerprint))
-    if version != FORMAT_VERSION or length not in (12, 64) or fingerprint != _fingerprint(tensors)[:length]:
+    if version != FORMAT_VERSION or not same_fingerprint(str(fingerprint), _fingerprint(tensors)):
         raise ValueError(f"the read-out in {folder.uri} has format {version} or weights that do not fit; fit it again")
-    if fitted_to != student.fingerprint:
+    if not same_fingerprint(str(fitted_to), student.fingerprint):
         raise ValueError(
             f"the read-out in {folder.uri} was fitted to student {fitted_to}, not {student.fingerprint}; fit it again"
         )

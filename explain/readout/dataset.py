@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cluster.progress.bar import Progress
-from cluster.storage import Folder
+from cluster.storage import Folder, same_fingerprint
 from distill.data import ImageSet
 from distill.data.frames import read_frame
 from distill.student.model import Student
@@ -73,7 +73,7 @@ def read_maps_config(settings: FitSettings, student: Student) -> dict[str, Any]:
             f"{settings.maps} holds maps of the split {config.get('split')!r}; a read-out is fitted to training "
             "images: give maps made with --split train"
         )
-    if config.get("teacher_fingerprint") != student.teacher_fingerprint:
+    if not same_fingerprint(config.get("teacher_fingerprint"), student.teacher_fingerprint):
         raise ValueError(
             f"{settings.maps} explains the black box {config.get('teacher')} ({config.get('teacher_fingerprint')}), "
             f"and {settings.student} was distilled from {student.teacher} ({student.teacher_fingerprint}); "

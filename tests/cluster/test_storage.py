@@ -10,7 +10,7 @@ import pytest
 from object_store import BUCKET
 from pyarrow import dataset, parquet
 
-from cluster.storage import Folder, config_hash, split_file
+from cluster.storage import Folder, config_hash, same_fingerprint, split_file
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -223,3 +223,13 @@ def test_a_configuration_that_is_none_is_an_error(tmp_path: Path, text: str) -> 
     (tmp_path / "_config.json").write_text(text)
     with pytest.raises(ValueError, match=rf"{tmp_path}/_config\.json (is not JSON|holds no configuration)"):
         Folder(str(tmp_path)).config()
+
+
+def test_a_fingerprint_of_version_0_1_is_the_start_of_todays() -> None:
+    full = "0123456789ab" + 52 * "0"
+    assert same_fingerprint(full[:12], full)
+    assert same_fingerprint(full, full[:12])
+    assert same_fingerprint(full, full)
+    assert same_fingerprint(None, None)
+    for other in (None, "", full[:11], full[:13], full[:12] + 52 * "1", "x" + full[1:12]):
+        assert not same_fingerprint(other, full), other

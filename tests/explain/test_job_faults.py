@@ -32,6 +32,7 @@ pytestmark = [
 ]
 
 NUM_IMAGES, SHARD = 32, 2
+CALLS_AT_LOAD = 3  # of a black box in each process: one image, and a batch in two orders
 AFTER_PARTS = 2  # the fault comes when so many are there
 TEACHER = "python:remote_teacher:make"
 COLUMNS = ["image_id", "target", "target_prob", "method", "saliency", "error"]
@@ -219,7 +220,7 @@ def test_a_black_box_that_is_stopped_and_started_again(
 ) -> None:
     calm, short, out = (tmp_path / name / "maps" for name in ("calm", "short", "long"))
     assert job(data, calm, *RISE, method="rise") == 0
-    expected, num_answers = rows(calm), server.num_answers
+    expected = rows(calm)
 
     def stop_for_a_while() -> None:
         server.stop()
@@ -236,4 +237,5 @@ def test_a_black_box_that_is_stopped_and_started_again(
     before = server.num_answers
     assert job(data, out, *RISE, method="rise") == 0
     assert rows(out) == expected
-    assert server.num_answers - before < num_answers - NUM_IMAGES // SHARD  # neither targets nor parts anew
+    missing = NUM_IMAGES - AFTER_PARTS * SHARD
+    assert server.num_answers - before <= 2 * CALLS_AT_LOAD + missing  # neither targets nor parts anew

@@ -327,4 +327,4 @@ def test_the_command_writes_rows_on_ray_and_tells_mlflow(
         fall = client.get_metric_history(run.info.run_id, "randomised_rank_correlation")
         assert [point.step for point in fall] == list(range(7))
         assert fall[0].value == 1
-        assert fall[-1].value == pytest.approx(run.data.mlflow_metrics["randomised_stem_rank_correlation"])
+        assert fall[-1].value == pytest.approx(run.data.metrics["randomised_stem_rank_correlation"])

@@ -139,6 +139,7 @@ def test_a_registered_model_is_found_by_name_version_and_alias(
 
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    mlflow.set_experiment("models")  # another test's, in another store, may be the active one
     model = onnx.load(models.folder / "exported" / "model.onnx")
     with mlflow.start_run():
         log_model(model, name="model", registered_model_name="tiny")
