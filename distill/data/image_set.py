@@ -6,8 +6,8 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from distill.data.boxes import Boxes
 from distill.data.decode import ImageError, decode
@@ -53,6 +53,10 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         assert len(self.image_ids) == len(self.class_ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the fields alone, without what `versions` and `fingerprint` remember."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def first(self, limit: int | None = None, per_class: int | None = None) -> ImageSet:
         """Take the first so many images of each class, or of all, in sorted order.

@@ -7,11 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Substrate = Literal["segment_mean", "mean", "blur"]
+from distill.perturb.blur import blur
 
-NO_WEIGHT = 1e-9
-"""Weight of a blur that is none: smaller ones change no result, and products with denormal numbers take ten times as
-long."""
+Substrate = Literal["segment_mean", "mean", "blur"]
 
 BLUR_SIGMA = 0.05
 """Standard deviation of the `blur` substrate as a share of the image's longer side: 11 px at 224 px."""
@@ -78,21 +76,6 @@ def compose(image: Tensor, other: Tensor, segments: Tensor, presence: Tensor) ->
     """
     shown = presence.to(segments.device).float().index_select(1, segments.flatten())  # (B, H * W) of 0 and 1
     return torch.lerp(other, image, shown.view(-1, 1, *segments.shape))  # which gives either as it is, to the last bit
-
-
-def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur (C, H, W) by a Gaussian of `sigma` times the longer side; weights beyond the border fall away."""
-    sigma_px = sigma * max(images.shape[1:])
-    rows, columns = (_blurring(side, sigma_px).to(images.device) for side in images.shape[1:])
-    return rows @ images @ columns.T
-
-
-def _blurring(side: int, sigma_px: float) -> Tensor:
-    """Make the weights of a row's or column's pixels in its blurred ones, (side, side)."""
-    places = torch.arange(side, dtype=torch.float32)
-    weights = torch.exp(-(((places[:, None] - places) / sigma_px) ** 2) / 2)
-    weights = torch.where(weights < NO_WEIGHT, 0.0, weights)
-    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def paint(weights: Tensor, segments: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
-"""What becomes of training views once they are cut: mixed, masked or blurred, the same for teacher and student.
+"""Augmentations of training views, the same for teacher and student: mixed with another image, masked or blurred.
 
-The student is taught what the teacher says of these very pixels (function matching, Beyer et al. 2022).
+The student learns what the teacher says of these very pixels (function matching, Beyer et al. 2022): masks and blurs
+are those of RISE and of the games, so that it follows the black box there too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -13,9 +15,16 @@ from PIL import Image
 
 from distill.data import ImageSet
 from distill.data.decode import resize
-from distill.training.masking import blend, blurred, masked
+from distill.perturb.blur import blur_levels
+from distill.perturb.rise_masks import FAMILIES, rise_masks
 from distill.training.recipes import Recipe
 from distill.training.views import Size, Views, view_generator
+
+BLUR_SIGMAS = (0.01, 0.1)
+"""Share of the longer side: RISE's blur is as wide as a Gaussian of .014, LIME's and KernelSHAP's is one of .05."""
+
+ORDER_CELLS = (3, 28)
+"""Cells of a random order along each side: from the last layer of a student at 96 px to a layer 2 at 224 px."""
 
 
 class Augmentation(NamedTuple):
@@ -56,10 +65,10 @@ class AugmentedViews(Views):
         teacher_size: Size,
         *,
         mean: Sequence[float],
-        taught: np.ndarray | None = None,
+        permutation: np.ndarray | None = None,
     ) -> None:
         """Keep what rows are made of; `mean` is the teacher's mean colour in [0, 1], which hides pixels."""
-        super().__init__(images, labels, recipe, teacher_size, taught)
+        super().__init__(images, labels, recipe, teacher_size, permutation)
         self.recipe, self.mean = recipe, mean
 
     def __getitem__(self, index: tuple[int, int]) -> dict:
@@ -84,3 +93,65 @@ class AugmentedViews(Views):
         return draw_augmentation(
             view_generator(self.recipe.seed, image_id, view, "change/"), self.recipe, len(self.labels)
         )
+
+
+def masked(view: np.ndarray, generator: np.random.Generator, mean: Sequence[float]) -> np.ndarray:
+    """Hide a part of a view: one time in two under a mask of RISE, else as in a frame of a game.
+
+    RISE's mask, of either family, leaves m x + (1 - m) mean. A game's frame shows the first pixels of a random order,
+    a share of them that is uniform in (0, 1), and in place of the others the mean colour or the blurred view.
+
+    Args:
+        view: uint8 (H, W, 3) at the teacher's size.
+        generator: source of randomness.
+        mean: the teacher's mean colour, per channel in [0, 1].
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    size, hidden = (view.shape[0], view.shape[1]), 255 * np.asarray(mean)
+    if generator.integers(2):
+        num_cells, keep_probability = FAMILIES[generator.integers(2)]
+        seed = int(generator.integers(2**63))
+        masks = rise_masks(range(1), seed=seed, size=size, num_cells=num_cells, keep_probability=keep_probability)
+        return blend(view, hidden, masks[0].numpy())
+    order = random_order(generator, size)
+    shown = order >= np.quantile(order, generator.random())
+    return blend(view, blurred(view, generator) if generator.integers(2) else hidden, shown)
+
+
+def random_order(generator: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Draw a map (H, W) float32 to rank pixels by: uniform numbers in a grid, as patches or smoothed to blobs."""
+    low, high = ORDER_CELLS
+    num_cells = round(math.exp(generator.uniform(math.log(low), math.log(high))))
+    grid = Image.fromarray(generator.random((num_cells, num_cells), dtype=np.float32))
+    kernel = Image.Resampling.BILINEAR if generator.integers(2) else Image.Resampling.NEAREST
+    return np.asarray(grid.resize((size[1], size[0]), kernel))
+
+
+def blurred(view: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Blur a view, uint8 (H, W, 3), by a Gaussian whose sigma is drawn log-uniformly from `BLUR_SIGMAS`."""
+    low, high = BLUR_SIGMAS
+    sigma_px = max(view.shape) * math.exp(generator.uniform(math.log(low), math.log(high)))
+    return blur_levels(view, sigma_px)
+
+
+def blend(view: np.ndarray, other: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+    """Compute `share * view + (1 - share) * other`, rounded to uint8 levels.
+
+    Args:
+        view: uint8 (H, W, 3).
+        other: (H, W, 3), or one colour (3,), in levels from 0 to 255.
+        share: in [0, 1], one number or (H, W).
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    height, width, _ = view.shape
+    rows = (height, width * 3)  # numpy is slow where the innermost axis is three long
+    other = np.tile(other, width) if other.ndim == 1 else other.reshape(rows)
+    other = other.astype(np.float32)
+    mixed = view.reshape(rows) - other
+    mixed *= np.repeat(share.astype(np.float32), 3, axis=1) if isinstance(share, np.ndarray) else share
+    mixed += other
+    return np.rint(mixed, out=mixed).astype(np.uint8).reshape(view.shape)

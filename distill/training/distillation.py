@@ -39,10 +39,12 @@ class DistillationTrainer(Trainer):
         self.num_views = recipe.num_views
         torch.manual_seed(recipe.seed)
         self.student = ResCBAM(recipe.depth, teacher.num_classes)
-        classes = (teacher.num_classes, teacher.class_names)
-        labels, taught = train.labels(*classes), teacher_permutation(len(train.image_ids), recipe)
-        train_views = AugmentedViews(train, labels, recipe, teacher.input_size, mean=teacher.mean, taught=taught)
-        val_views = Views(val, val.labels(*classes), recipe, teacher.input_size)
+        labels, val_labels = (images.labels(teacher.num_classes, teacher.class_names) for images in (train, val))
+        permutation = teacher_permutation(len(train.image_ids), recipe)
+        train_views = AugmentedViews(
+            train, labels, recipe, teacher.input_size, mean=teacher.mean, permutation=permutation
+        )
+        val_views = Views(val, val_labels, recipe, teacher.input_size)
         super().__init__(recipe, self.student, train_views, val_views, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
     def train_epoch(self) -> Iterator[dict[str, float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from cluster.parquet import read_parquet
 from cluster.storage import Folder, config_hash
+from distill.data.versions import delete_results
 from distill.training.recipes import Recipe
 
 Ask = Callable[[np.ndarray], np.ndarray]
@@ -30,12 +31,28 @@ def soft_labels_folder(folder: Folder, teacher_fingerprint: str, recipe: Recipe)
     return folder.child(f"{teacher_fingerprint}-{views}")
 
 
+def delete_soft_labels(folder: Folder, teacher_fingerprint: str, recipe: Recipe, image_ids: Collection[str]) -> None:
+    """Delete the soft labels of some images; all of the training views where images are mixed with each other."""
+    labels = soft_labels_folder(folder, teacher_fingerprint, recipe)
+    for view in (-1, *range(recipe.num_views)):
+        view_folder = labels.child(view_name(view))
+        delete_results(view_folder, image_ids, whole_parts=False)
+        if view >= 0 and recipe.mixup:
+            for name in view_folder.names():
+                view_folder.delete(name)
+
+
+def view_name(view: int) -> str:
+    """Name the folder of a view's soft labels; -1 is the validation crop."""
+    return f"view-{view:04d}" if view >= 0 else "view-centre"
+
+
 class SoftLabels:
     """Answer with the teacher's probabilities for the images of one view."""
 
     def __init__(self, folder: Folder | None, view: int) -> None:
         """Read what is known of the view `view` (-1: the validation crop); with no folder nothing is kept."""
-        self.folder = folder.child(f"view-{view:04d}" if view >= 0 else "view-centre") if folder else None
+        self.folder = folder.child(view_name(view)) if folder else None
         self.known: dict[str, np.ndarray] = {}
         self.new: dict[str, np.ndarray] = {}
         self.num_asked = 0

@@ -1,6 +1,6 @@
-"""One worker's share of a training, whatever is learnt: state, order, steps, validation. No Ray, no MLflow.
+"""One worker's share of a training, whatever is learned: state, order, steps, validation. No Ray, no MLflow.
 
-What is learnt is a subclass: from a black box (`training.py`) or from labels (`finetuning.py`).
+What is learned is a subclass: from a black box (`distillation`) or from labels (`finetuning`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import platform
 import time
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -182,10 +183,18 @@ class Trainer(ABC):
             f"val_{name}": float(total / count.clamp(min=1)) for name, total in zip(self.figures, sums, strict=True)
         }
 
-    def save(self, folder: Path) -> None:
-        """Write the state from which training goes on exactly where it is now."""
+    def all_errors(self) -> dict[str, str]:
+        """Gather the broken images of all workers: image id -> reason; every worker must take part."""
+        if self.num_workers == 1:
+            return dict(self.errors)
+        gathered: Any = gather_object([self.errors])
+        return {image_id: error for errors in gathered for image_id, error in errors.items()}
+
+    def save(self, folder: Path, errors: Mapping[str, str] | None = None) -> None:
+        """Write the state from which training goes on exactly where it is now; `errors` of all workers, where known."""
         state = {"network": self.network.state_dict(), "optimiser": self.optimizer.state_dict()}
-        torch.save(state | {"epoch": self.epoch, "step": self.step}, folder / STATE_FILE)
+        state |= {"epoch": self.epoch, "step": self.step, "errors": dict(self.errors if errors is None else errors)}
+        torch.save(state, folder / STATE_FILE)
 
     def restore(self, folder: Path) -> None:
         """Go back to a saved state; only tensors and plain values are read, nothing is unpickled.
@@ -202,6 +211,7 @@ class Trainer(ABC):
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimiser"])
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
+            self.errors = dict(state.get("errors", {}))
         except BROKEN_STATE as error:
             # torch's own advice there is to let the file run its code
             detail = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else error

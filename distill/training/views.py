@@ -80,10 +80,10 @@ def resize_fast(pixels: np.ndarray, size: Size) -> np.ndarray:
 
 
 def teacher_permutation(num_images: int, recipe: Recipe) -> np.ndarray:
-    """Say for each image whose answer it is taught: its own, or another one's where the recipe shuffles.
+    """Draw for each image the one whose response it is trained on: itself, or another one where the recipe shuffles.
 
-    Shuffled, the images stand in one ring, in an order drawn from the seed alone, and each is taught the one before
-    it: every answer is given once, and never to its own image.
+    Shuffled, the images stand in one ring, in an order drawn from the seed alone, and each is trained on the response
+    to the one before it: every response is given once, and never to its own image.
 
     Returns:
         (num_images,) numbers of images.
@@ -96,16 +96,16 @@ def teacher_permutation(num_images: int, recipe: Recipe) -> np.ndarray:
     if num_images < 2:
         raise ValueError(f"shuffled needs 2 training images or more, got {num_images}; leave --shuffled out")
     ring = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(1,))).permutation(num_images)
-    taught = np.empty_like(ring)
-    taught[ring] = np.roll(ring, 1)
-    return taught
+    permutation = np.empty_like(ring)
+    permutation[ring] = np.roll(ring, 1)
+    return permutation
 
 
 class Views(Dataset):
     """Give the views that an index (image, view) names; view -1 is the paper's validation crop.
 
-    A row: image_id, teacher_image_id and label (-1 for none) of the image whose answer is taught, student
-    (H, W, 3), error (None, or why there is no image), and with a `teacher_size` teacher (h, w, 3), of that image.
+    A row: image_id, student (H, W, 3) and error (None, or why there is no image); teacher_image_id and label (-1 for
+    none) of the image whose response it is trained on, and with a `teacher_size` that image's teacher (h, w, 3).
     `student` is what the network that is trained sees. A broken image keeps its place as grey pixels with its error,
     so that the loop can count it and leave it out.
     """
@@ -116,30 +116,30 @@ class Views(Dataset):
         labels: Sequence[int | None],
         recipe: TrainingRecipe,
         teacher_size: Size | None = None,
-        taught: np.ndarray | None = None,
+        permutation: np.ndarray | None = None,
     ) -> None:
-        """Keep what rows are made of; `taught` as of `teacher_permutation`, by default each image itself."""
+        """Keep what rows are made of; `permutation` as of `teacher_permutation`, by default each image itself."""
         self.images, self.recipe = images, recipe
         self.labels = np.array([-1 if label is None else label for label in labels])
-        self.taught = np.arange(len(images.image_ids)) if taught is None else taught
+        self.permutation = np.arange(len(images.image_ids)) if permutation is None else permutation
         self.sizes = (recipe.input_size,) if teacher_size is None else (recipe.input_size, teacher_size)
 
     def __getitem__(self, index: tuple[int, int]) -> dict:
         """Return one row."""
         number, view = index
-        taught = int(self.taught[number])
-        image_id, teacher_image_id = (self.images.image_ids[n] for n in (number, taught))
+        other = int(self.permutation[number])
+        image_id, teacher_image_id = (self.images.image_ids[n] for n in (number, other))
         error, pixels = None, [np.full((*size, 3), 128, np.uint8) for size in self.sizes]
         try:
             pixels = self.cut(image_id, view)
-            if taught != number:
+            if other != number:
                 pixels[1] = self.cut(teacher_image_id, view)[1]
         except ImageError as problem:
             error = str(problem)
         return {
             "image_id": image_id,
             "teacher_image_id": teacher_image_id,
-            "label": int(self.labels[taught]),
+            "label": int(self.labels[other]),
             "error": error,
             **dict(zip(("student", "teacher"), pixels, strict=False)),
         }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from distill.perturb.patches import rise_blur
+from distill.perturb.blur import rise_blur
 from evaluate.games.protocol import BLUR_KERNEL_PX, BLUR_SIGMA_PX, Baseline
 
 

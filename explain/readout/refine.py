@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.perturb.patches import rise_blur
-from distill.perturb.superpixels import blur
+from distill.perturb.blur import blur, rise_blur
 from distill.student.model import Student
 from distill.teachers.base import Teacher
 from explain.readout.dataset import ReadOutDataset, correlation

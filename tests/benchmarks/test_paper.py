@@ -76,9 +76,10 @@ class HereTrainer:
     def __init__(self, loop: Callable[[dict[str, Any]], None], *, train_loop_config: dict[str, Any], **_: Any) -> None:
         self.loop, self.config = loop, train_loop_config
 
-    def fit(self) -> None:
+    def fit(self) -> SimpleNamespace:
         AcceleratorState._reset_state(True)
         self.loop(self.config)
+        return SimpleNamespace(metrics={})
 
 
 @pytest.fixture(scope="module")

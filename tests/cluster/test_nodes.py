@@ -22,6 +22,7 @@ from benchmarks.reliability.nodes import AUTH, Nodes, several_nodes
 from cluster.session import ray_session, worker_resources
 from cluster.sharded_job import make_shards, run_shards
 from cluster.storage import Folder
+from distill.config import DistillConfig
 from distill.training.recipes import Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
@@ -115,9 +116,11 @@ def test_training_goes_on_with_fewer_workers_and_takes_the_node_that_joins(
                 Image.fromarray(pixels).save(tmp_path / f"data/{split}/class{c}/{i}.png")
     monkeypatch.setattr(distill.training.launch, "RESIZE_S", 2.0)
     out, notes = tmp_path / "student", tmp_path / "notes"
-    options: dict[str, Any] = {"num_workers": 2, "min_workers": 1}
-    places = {"data": str(tmp_path / "data"), "teacher": "python:recording_teacher:make", "out": str(out)}
-    with at_work(lambda: distill.training.launch.distill(RECIPE, name="folder", **places, **options)) as work:
+    box = "python:recording_teacher:make"
+    config = DistillConfig(
+        recipe=RECIPE, data=str(tmp_path / "data"), teacher=box, out=str(out), num_workers=2, min_workers=1
+    )
+    with at_work(lambda: distill.training.launch.distill(config, name="folder")) as work:
         wait_for(lambda: len(list(out.glob("checkpoints/checkpoint_2*"))) >= 2, work)
         lose_a_node(nodes, work)
         wait_for(lambda: world_sizes(notes)[-2:] == [2, 1], work)

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.perturb.superpixels import Substrate, blur, hidden, superpixels
+from distill.perturb.blur import blur
+from distill.perturb.superpixels import Substrate, hidden, superpixels
 from explain.methods.grid import grid_size
 from explain.methods.options import GpRegressionOptions, takes_options
 from explain.methods.query.gaussian_process import Cells, Posterior, Prior, Spectra, regress

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.perturb.patches import patch_numbers, rise_blur
+from distill.perturb.blur import rise_blur
+from distill.perturb.patches import patch_numbers
 from distill.perturb.superpixels import compose
 from explain.methods.options import OracleOptions, takes_options
 from explain.methods.query.queries import Queries

@@ -32,11 +32,12 @@ from scipy.io import savemat
 from torchvision import datasets
 from torchvision.datasets import imagenet as torchvision_imagenet
 
+from distill.config import DistillConfig
 from distill.data import ImageSet, open_images
 from distill.data.decode import ImageError
 from distill.data.frames import read_frame, without_image_ids
 from distill.data.root import Root
-from distill.training.launch import distill
+from distill.training.job import DistillationJob
 from distill.training.recipes import RECIPES, recipe_data
 from evaluate.map_sets import Source, open_played_images
 from evaluate.metrics.objects import Objects
@@ -303,7 +304,9 @@ def test_distilling_reads_the_labels_of_the_recipe(tmp_path, labels):
     root, name = make_aircraft(tmp_path / "data"), f"aircraft-{labels}"
     problem = rf"has 3 classes.*data#{labels}\) fit a model with {NUM_CLASSES[labels]}"
     with pytest.raises(ValueError, match=problem):
-        distill(RECIPES[name][1], name=name, data=str(root), teacher=TEACHER, out=str(tmp_path / "out"))
+        DistillationJob.open(
+            DistillConfig(recipe=RECIPES[name][1], data=str(root), teacher=TEACHER, out=str(tmp_path / "out")), name
+        )
 
 
 def test_maps_and_scores_keep_the_labels(tmp_path):

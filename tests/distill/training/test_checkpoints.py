@@ -52,11 +52,12 @@ def fails(monkeypatch: pytest.MonkeyPatch, fit: Callable[[int], None]) -> list[i
     """Let training do this instead, start by start; return the list of starts."""
     starts: list[int] = []
 
-    def start() -> None:
+    def start() -> SimpleNamespace:
         starts.append(len(starts))
         fit(starts[-1])
+        return SimpleNamespace(metrics={})
 
-    monkeypatch.setattr(loop, "_trainer", lambda *_: SimpleNamespace(fit=start))
+    monkeypatch.setattr(loop, "_make_trainer", lambda *_: SimpleNamespace(fit=start))
     return starts
 
 
@@ -71,11 +72,11 @@ def test_nodes_may_be_lost_as_long_as_there_are_new_checkpoints(
             raise WorkerGroupError("nodes are gone", {0: RuntimeError("killed")})
 
     starts = fails(monkeypatch, lose)
-    job: Any = {"out": str(tmp_path)}
+    start: Any = SimpleNamespace(job=SimpleNamespace(out=Folder(str(tmp_path))))
     with pytest.raises(WorkerGroupError):
-        loop._fit(job, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+        loop._fit(start)
     assert len(starts) == 7  # the seventh brought nothing new
-    loop._fit(job, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    loop._fit(start)
     assert len(starts) == 8
 
 
@@ -84,7 +85,15 @@ def test_what_the_user_must_see_to_is_not_tried_again(tmp_path: Path, monkeypatc
         raise WorkerGroupError("it failed", {0: WorkError("No space left on device")})
 
     starts = fails(monkeypatch, full)
-    job: Any = {"out": str(tmp_path)}
+    start: Any = SimpleNamespace(job=SimpleNamespace(out=Folder(str(tmp_path))))
     with pytest.raises(WorkError, match=r"started 6 times: No space left"):
-        loop._fit(job, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+        loop._fit(start)
     assert len(starts) == 1
+
+
+def test_a_training_that_diverged_names_what_to_change() -> None:
+    job: Any = SimpleNamespace(result="student", recipe=SimpleNamespace(lr=3.0))
+    loop._check_converged(job, {"val_kl": 1.0})
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"diverged: val_kl is (nan|inf), so no student .* --lr \(now 3\)"):
+            loop._check_converged(job, {"val_sim1": 0.5, "val_kl": value})

@@ -101,7 +101,7 @@ def test_it_validates_against_the_true_answers_and_the_student_says_what_it_was_
     one, plain = training(data, tmp_path), training(data, tmp_path, Recipe(**{**vars(RECIPE), "shuffled": False}))
     for shuffled, own in ((True, one), (False, plain)):
         assert own.result().shuffled == shuffled
-        assert np.array_equal(own.val_views.taught, np.arange(NUM_IMAGES))
+        assert np.array_equal(own.val_views.permutation, np.arange(NUM_IMAGES))
     plain.student.load_state_dict(one.student.state_dict())
     with torch.no_grad():
         assert one.validate() == plain.validate()

@@ -23,6 +23,7 @@ from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from cluster.storage import Folder
+from distill.config import FineTuneConfig
 from distill.data import open_images
 from distill.data.decode import center_crop, decode
 from distill.demo.rendering import render
@@ -238,6 +239,11 @@ def test_the_papers_recipes_are_the_students_but_for_what_a_student_has():
         assert TrainingRecipe.from_fields(recipe.fields()) == recipe
 
 
+def tune(data: object, out: Path, *, network: str = NETWORK, **options: Any) -> dict[str, float]:
+    config = FineTuneConfig(recipe=RECIPE, data=str(data), network=network, out=str(out), **options)
+    return finetune(config, name="folder")
+
+
 @pytest.mark.parametrize(
     ("network", "problem"),
     [
@@ -253,7 +259,7 @@ def test_the_papers_recipes_are_the_students_but_for_what_a_student_has():
 )
 def test_a_network_that_cannot_be_tuned_is_refused_before_any_work(data, tmp_path, network, problem):
     with pytest.raises(ValueError, match=problem):
-        finetune(RECIPE, name="folder", data=data, network=network, out=str(tmp_path / "out"))
+        tune(data, tmp_path / "out", network=network)
     assert not (tmp_path / "out").exists()
 
 
@@ -264,7 +270,7 @@ def test_images_without_two_classes_are_refused_before_any_work(data, tmp_path):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 40)).save(root / name)
         with pytest.raises(ValueError, match=problem):
-            finetune(RECIPE, name="folder", data=str(root), network=NETWORK, out=str(tmp_path / "out"))
+            tune(root, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     refused([f"{i}.png" for i in range(20)], "18 of 18 images .* no label")
@@ -277,16 +283,14 @@ def test_images_without_two_classes_are_refused_before_any_work(data, tmp_path):
 def test_the_command_leaves_a_black_box_and_a_killed_one_goes_on_exactly(data, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{HELPERS}")
-    metrics = finetune(
-        RECIPE, name="folder", data=data, network=NETWORK, out=str(tmp_path / "undisturbed"), num_workers=1
-    )
+    metrics = tune(data, tmp_path / "undisturbed", num_workers=1)
     manifest = Folder(str(tmp_path / "undisturbed")).finished()
     assert manifest is not None
     rate = manifest.pop("rate")
     assert (rate["job"], rate["kind"], rate["num_workers"]) == ("finetune folder", "training", 1)
     assert manifest == {"metrics": metrics, "errors": {}}
     with pytest.raises(ValueError, match="finished black box"):
-        finetune(RECIPE, name="folder", data=data, network=NETWORK, out=str(tmp_path / "undisturbed"), resume=True)
+        tune(data, tmp_path / "undisturbed", resume=True)
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
     (tracked,) = client.search_runs([experiment.experiment_id])

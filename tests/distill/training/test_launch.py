@@ -22,6 +22,7 @@ from small_disk import remount, small_disk
 from cluster.errors import WorkError
 from cluster.planning.throughput import rate_from
 from cluster.storage import Folder
+from distill.config import DistillConfig
 from distill.student.checkpoint import load_student, save_student
 from distill.student.model import ResCBAM, Student
 from distill.teachers.teacher_toml import Description
@@ -85,7 +86,7 @@ def undisturbed(world):
 def run(world, name, recipe=RECIPE, **options):
     teacher = f"onnx:{world}/teacher/model.onnx"
     places: dict[str, Any] = {"data": str(world / "data"), "out": str(world / name), "init": str(world / "start")}
-    return distill(recipe, name="folder", teacher=teacher, **(places | options))
+    return distill(DistillConfig(recipe=recipe, teacher=teacher, **(places | options)), name="folder")
 
 
 def test_the_job_leaves_a_student_its_curves_and_its_errors(world, undisturbed):
@@ -206,10 +207,7 @@ def test_work_that_does_not_fit_is_refused_before_it_starts(world, undisturbed, 
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / "data" / name)
     with pytest.raises(ValueError, match="3"):  # two class folders, a black box of three classes
-        distill(
-            RECIPE, name="folder", data=str(tmp_path / "data"), teacher=f"onnx:{world}/teacher/model.onnx",
-            out=str(tmp_path / "out"),
-        )  # fmt: skip
+        run(world, "out", data=str(tmp_path / "data"), out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="has 18 layers, the recipe's 50; give --depth 18"):
         run(world, "deeper", replace(RECIPE, depth=50))

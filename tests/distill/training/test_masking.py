@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.transform import resize
 
 from distill.perturb.rise_masks import FAMILIES, rise_masks
-from distill.training.masking import BLUR_SIGMAS, ORDER_CELLS, blend, blurred, masked, random_order
+from distill.training.augment import BLUR_SIGMAS, ORDER_CELLS, blend, blurred, masked, random_order
 
 SIZE = (36, 50)
 MEAN = (0.2, 0.5, 0.9)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from distill.perturb.patches import blur_weights
+from distill.perturb.blur import blur_weights
 from evaluate.games.baselines import BASELINES, image_rng
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

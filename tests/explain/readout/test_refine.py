@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
+from distill.perturb.blur import blur
 from distill.perturb.curves import compose
-from distill.perturb.superpixels import blur
 from distill.student.model import Student
 from distill.teachers import Teacher
 from evaluate.games.protocol import Protocol

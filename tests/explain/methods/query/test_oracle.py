@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from distill.perturb.blur import rise_blur
 from distill.perturb.curves import Perturbation, area_over, changed_fractions, patch_steps, play, rank_patches
-from distill.perturb.patches import patch_numbers, rise_blur
+from distill.perturb.patches import patch_numbers
 from evaluate.games.baselines import BASELINES
 from explain.methods.options import OracleOptions
 from explain.methods.query.oracle import oracle
