@@ -16,7 +16,7 @@ from functools import partial
 
 from cluster import cli
 
-VERSION = 2
+VERSION = 3
 """Counts changes of what is rendered, so that a folder of an older demo is not taken for this one's."""
 
 SIDE_PX = 128

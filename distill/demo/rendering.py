@@ -1,11 +1,12 @@
 """Render the demo's photographs: a textured object on clutter, with the object's exact mask.
 
-A class is a texture on one of four shapes. The clutter has the same shapes in one colour and blobs with textures of
-no class, so that a model must look at the object itself, which may be anywhere.
+A class is a texture on one of four shapes, in a hue of its own. The clutter has the same shapes in one pale color and
+blobs with textures of no class, so that a model must look at the object itself, which is seldom in the center.
 """
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,10 +25,10 @@ CLASSES = {
 }
 """Class -> (shape, texture), in sorted order."""
 
-SIZE_SHARE = (0.40, 0.60)
+SIZE_SHARE = (0.25, 0.50)
 """Diameter of an object over the image's side."""
 
-DISTRACTOR_SHARE = (0.15, 0.30)
+DISTRACTOR_SHARE = (0.12, 0.25)
 """Diameter of a distractor over the image's side: below every object's."""
 
 
@@ -54,7 +55,8 @@ def render(class_name: str, generator: np.random.Generator, *, side_px: int = 12
     clutter, placing, camera = generator.spawn(3)
     background = _clutter(clutter, side_px)
     shape, texture = CLASSES[class_name]
-    image, alpha = _draw(background, placing, shape, texture, SIZE_SHARE)
+    hue = list(CLASSES).index(class_name) / len(CLASSES)
+    image, alpha = _draw(background, placing, shape, texture, SIZE_SHARE, hue=hue)
     gain, noise = camera.uniform(0.8, 1.15), camera.normal(0, 0.025, (side_px, side_px, 1))
 
     def expose(pixels: np.ndarray) -> np.ndarray:
@@ -87,9 +89,18 @@ def _enlarge(noise: np.ndarray, side_px: int) -> np.ndarray:
 
 
 def _draw(
-    pixels: np.ndarray, generator: np.random.Generator, shape: str, texture: str, share: tuple[float, float]
+    pixels: np.ndarray,
+    generator: np.random.Generator,
+    shape: str,
+    texture: str,
+    share: tuple[float, float],
+    *,
+    hue: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a shape at a random place, turned at random, wholly inside: (H, W, 3) and its opacity (H, W)."""
+    """Draw a shape at a random place, turned at random, wholly inside: (H, W, 3) and its opacity (H, W).
+
+    Its colors are of that hue, or pale ones of any hue.
+    """
     side_px = len(pixels)
     radius_px = generator.uniform(*share) * side_px / 2
     centre = generator.uniform(radius_px, side_px - 1 - radius_px, 2)
@@ -103,14 +114,14 @@ def _draw(
     outline = (_blob(generator) if shape == "blob" else SHAPES[shape])(np.arctan2(v, u))
     alpha = np.clip(0.5 + (outline - np.hypot(u, v)) * radius_px, 0, 1)[..., None]
     painted, opacity = pixels.copy(), np.zeros((side_px, side_px))
-    painted[box] = pixels[box] * (1 - alpha) + _paint(generator, texture, u, v) * alpha
+    painted[box] = pixels[box] * (1 - alpha) + _paint(generator, texture, u, v, hue) * alpha
     opacity[box] = alpha[..., 0]
     return painted, opacity
 
 
-def _paint(generator: np.random.Generator, texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Colour an object whose radius is 1 with about three periods of a texture in two colours: (H, W, 3)."""
-    first, second = _two_colours(generator)
+def _paint(generator: np.random.Generator, texture: str, u: np.ndarray, v: np.ndarray, hue: float | None) -> np.ndarray:
+    """Color an object whose radius is 1 with about three periods of a texture in two colors: (H, W, 3)."""
+    first, second = _two_colors(generator, hue)
     scale = 2 * np.pi / generator.uniform(0.55, 0.75)
     phase = generator.uniform(0, 2 * np.pi, 2)
     if texture == "flat":
@@ -119,12 +130,14 @@ def _paint(generator: np.random.Generator, texture: str, u: np.ndarray, v: np.nd
     return first + (second - first) * mix[..., None]
 
 
-def _two_colours(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Choose two colours that differ enough in brightness to show a texture, in either order."""
-    first = generator.uniform(0.05, 0.95, 3)
-    contrast = generator.uniform(0.35, 0.6)
-    second = first + (contrast if first.mean() < 0.5 else -contrast) + generator.uniform(-0.1, 0.1, 3)
-    return first, np.clip(second, 0, 1)
+def _two_colors(generator: np.random.Generator, hue: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Choose a dark and a bright color of about that hue, in either order; without one, two pale ones."""
+    saturation = generator.uniform(0, 0.3) if hue is None else generator.uniform(0.65, 0.95)
+    hue = generator.random() if hue is None else hue + generator.uniform(-0.03, 0.03)
+    dark = generator.uniform(0.25, 0.4)
+    values = generator.permutation([dark, dark + generator.uniform(0.4, 0.55)])
+    first, second = (np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value)) for value in values)
+    return first, second
 
 
 def _polygon(corners: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -95,12 +95,12 @@ def _fit(
 
 
 def _turn(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Flip and turn a whole batch at random and exchange its colours: what is in it stays what it is."""
+    """Flip and turn a whole batch at random: what is in it stays what it is."""
     flip_y, flip_x, swap = (bool(torch.randint(2, (), generator=generator)) for _ in range(3))
     if swap:
         batch = batch.transpose(2, 3)
     batch = batch.flip([axis for axis, flip in ((2, flip_y), (3, flip_x)) if flip])
-    return batch[:, torch.randperm(3, generator=generator)].contiguous(memory_format=torch.channels_last)
+    return batch.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -226,7 +226,7 @@ def test_a_student_that_was_stopped_is_begun_and_its_sim_n_is_not(data, tmp_path
             "maps/mal_grad_cam was made with precision None, not bfloat16",
         ),
         ({"step_px": 100}, r"scores/rise was made with protocol.step_px 200, not 100"),
-        ({"init": "none", "names": "cub"}, "cub/student was made with init [0-9a-f]{12}, not None"),
+        ({"init": "none", "names": "cub"}, "cub/student was made with init [0-9a-f]{64}, not None"),
         ({"network": "lite:efficientnet-lite0", "names": "cub"}, f"was made with network {NETWORK}, not lite"),
     ],
 )
