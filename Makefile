@@ -26,7 +26,21 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 DEMO := runs/demo
 PHOTOGRAPHS := $(addprefix $(DEMO)/photographs/,chelsea.png coffee.png astronaut.png rocket.jpg motorcycle_left.png)
 TEACHER := onnx:$(DEMO)/teacher/model.onnx
-METHODS := mal_grad_cam ml_grad_cam matt grad_cam random centre_gaussian
+# The demo's maps: folder, method, options.
+define MAPS
+mal_grad_cam    mal_grad_cam --student $(DEMO)/student
+ml_grad_cam     ml_grad_cam --student $(DEMO)/student
+matt            matt --student $(DEMO)/student
+grad_cam        grad_cam --student $(DEMO)/student
+readout         readout --student $(DEMO)/student
+gp_50           gp_regression --num-samples 50
+gp_200          gp_regression --num-samples 200
+lime            lime --num-samples 200
+rise            rise --num-masks 1000
+random          random
+centre_gaussian centre_gaussian
+endef
+export MAPS
 
 # make paper DATASET=cars_40 DATA=../shared/data OPTIONS="--num-masks 2000"; `python -m benchmarks.paper --help` lists both.
 DATASET := all
@@ -86,15 +100,19 @@ demo-steps:
 	else \
 	  $(RUN) -m distill demo --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/student --resume; \
 	fi
-	@echo "== 3/6 explain the held-out images with every method"
-	@for method in $(METHODS); do \
-	  $(RUN) -m explain $$method --data $(DEMO)/data --student $(DEMO)/student --teacher $(TEACHER) --out $(DEMO)/maps/$$method; \
-	done
+	@echo "== 3/6 explain the held-out images with every family of methods; 64 queries for each of 160 training images teach"
+	@echo "       the read-out, which needs none afterwards"
+	@$(RUN) -m explain gp_regression --data $(DEMO)/data --split train --per-class 20 --num-samples 64 --map-cells 28 \
+	  --teacher $(TEACHER) --out $(DEMO)/maps_of_training
+	@$(RUN) -m explain fit --student $(DEMO)/student --maps $(DEMO)/maps_of_training
+	@while read -r name method; do \
+	  $(RUN) -m explain $$method --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/maps/$$name; \
+	done <<< "$$MAPS"
 	@echo "== 4/6 play insertion and deletion on the black box"
-	@$(RUN) -m evaluate games --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 512
+	@$(RUN) -m evaluate games --maps $(DEMO)/maps/* --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 512
 	@echo "== 5/6 compare student and black box, and the maps with the object masks"
 	@$(RUN) -m evaluate similarity --student $(DEMO)/student --teacher $(TEACHER) --data $(DEMO)/data
-	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(METHODS:%=$(DEMO)/maps/%) --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 8 --num-points 3
+	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(DEMO)/maps/* --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 8 --num-points 3
 	@echo "== 6/6 report"
 	@$(RUN) -m evaluate report --scores $(DEMO)/scores --measures $(DEMO)/measures --out $(DEMO)/report.html --table $(DEMO)/report.md
 	@echo
