@@ -41,6 +41,7 @@ random          random
 centre_gaussian centre_gaussian
 endef
 export MAPS
+MAP_FOLDERS = $$(awk '{ print "$(DEMO)/maps/" $$1 }' <<< "$$MAPS")
 
 # make paper DATASET=cars_40 DATA=../shared/data OPTIONS="--num-masks 2000"; `python -m benchmarks.paper --help` lists both.
 DATASET := all
@@ -104,15 +105,15 @@ demo-steps:
 	@echo "       the read-out, which needs none afterwards"
 	@$(RUN) -m explain gp_regression --data $(DEMO)/data --split train --per-class 20 --num-samples 64 --map-cells 28 \
 	  --teacher $(TEACHER) --out $(DEMO)/maps_of_training
-	@$(RUN) -m explain fit --student $(DEMO)/student --maps $(DEMO)/maps_of_training
+	@$(RUN) -m explain fit --student $(DEMO)/student --maps $(DEMO)/maps_of_training --data $(DEMO)/data
 	@while read -r name method; do \
 	  $(RUN) -m explain $$method --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/maps/$$name; \
 	done <<< "$$MAPS"
 	@echo "== 4/6 play insertion and deletion on the black box"
-	@$(RUN) -m evaluate games --maps $(DEMO)/maps/* --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 512
+	@$(RUN) -m evaluate games --maps $(MAP_FOLDERS) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 512
 	@echo "== 5/6 compare student and black box, and the maps with the object masks"
 	@$(RUN) -m evaluate similarity --student $(DEMO)/student --teacher $(TEACHER) --data $(DEMO)/data
-	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(DEMO)/maps/* --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 8 --num-points 3
+	@$(RUN) -m evaluate measures --measures pointing energy fidelity --maps $(MAP_FOLDERS) --data $(DEMO)/data --teacher $(TEACHER) --student $(DEMO)/student --out $(DEMO)/measures --num-masks 8 --num-points 3
 	@echo "== 6/6 report"
 	@$(RUN) -m evaluate report --scores $(DEMO)/scores --measures $(DEMO)/measures --out $(DEMO)/report.html --table $(DEMO)/report.md
 	@echo
