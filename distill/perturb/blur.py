@@ -1,10 +1,9 @@
-"""Gaussian blurs: RISE's of normalized pixels, the superpixel methods', and Pillow's of uint8 images."""
+"""Gaussian blurs of normalized pixels: RISE's and the superpixel methods'."""
 
 import functools
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
 from torch import Tensor
 
 NO_WEIGHT = 1e-9
@@ -27,11 +26,6 @@ def rise_blur(image: Tensor, *, kernel_px: int = 11, sigma_px: float = 5.0) -> T
     """
     rows, columns = (_rise_matrix(side, kernel_px, sigma_px).to(image) for side in image.shape[1:])
     return rows @ image @ columns.T
-
-
-def blur_levels(view: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Blur uint8 levels (H, W, 3) by a Gaussian; rounded to uint8."""
-    return np.asarray(Image.fromarray(view).filter(ImageFilter.GaussianBlur(sigma_px)))
 
 
 def blur_weights(kernel_px: int, sigma_px: float) -> np.ndarray:

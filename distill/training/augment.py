@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from distill.data import ImageSet
 from distill.data.decode import resize
-from distill.perturb.blur import blur_levels
 from distill.perturb.rise_masks import FAMILIES, rise_masks
 from distill.training.recipes import Recipe
 from distill.training.views import Size, Views, view_generator
@@ -133,7 +132,7 @@ def blurred(view: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Blur a view, uint8 (H, W, 3), by a Gaussian whose sigma is drawn log-uniformly from `BLUR_SIGMAS`."""
     low, high = BLUR_SIGMAS
     sigma_px = max(view.shape) * math.exp(generator.uniform(math.log(low), math.log(high)))
-    return blur_levels(view, sigma_px)
+    return np.asarray(Image.fromarray(view).filter(ImageFilter.GaussianBlur(sigma_px)))
 
 
 def blend(view: np.ndarray, other: np.ndarray, share: np.ndarray | float) -> np.ndarray:

@@ -47,11 +47,12 @@ def test_objects_lie_anywhere_wholly_inside_in_many_sizes():
     places = np.array([np.argwhere(mask).mean(axis=0) for mask in masks])
     shares = np.array([mask.mean() for mask in masks])
     assert not any(mask[0].any() and mask[-1].any() for mask in masks)
-    assert places.min() < 36
-    assert places.max() > 92
+    assert places.min() < 26
+    assert places.max() > 102
     np.testing.assert_allclose(places.mean(axis=0), 63.5, atol=6)
-    assert 0.03 < shares.min() < 0.07
-    assert 0.2 < shares.max() < 0.3
+    assert 0.015 < shares.min() < 0.04
+    assert 0.15 < shares.max() < 0.2
+    assert np.mean([mask[64, 64] for mask in masks]) < 0.35  # a map that points at the center is often wrong
 
 
 def test_the_background_says_nothing_about_the_class():
