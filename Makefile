@@ -22,7 +22,13 @@ LOCK_PYTHON := 3.11
 LOCKED := requirements/dev.txt
 LOCKS := from platform import *; import sys; \
   sys.exit((python_version()[:4], system(), machine()) != ("$(LOCK_PYTHON)", "Linux", "x86_64"))
-PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+PIP := $(RUN) -m pip install --progress-bar off --disable-pip-version-check
+# What pip says, as one line that moves on a terminal, or a line every 25 packages in a log. Its errors are on stderr.
+SHOW_PIP := awk -v total="$$total" -v moves="$$([ -t 2 ] && echo 1)" ' \
+  function show(text) { if (moves) printf "\r\033[K   %s", text; else print "   " text; fflush() } \
+  /^Collecting / { if (++n % 25 == 1 || moves) show("package " n total ": " $$2) } \
+  /^Installing collected/ { show(n " packages are here; to unpack them takes a minute or two") } \
+  END { if (moves) print "" }'
 DEMO := runs/demo
 PHOTOGRAPHS := $(addprefix $(DEMO)/photographs/,chelsea.png coffee.png astronaut.png rocket.jpg motorcycle_left.png)
 TEACHER := onnx:$(DEMO)/teacher/model.onnx
@@ -71,12 +77,16 @@ $(VENV)/.installed: pyproject.toml $(LOCKED)
 	@echo "== environment in $(VENV), made with $$("$(PYTHON)" --version): minutes, once, several gigabytes"
 	@"$(PYTHON)" -m venv $(VENV)
 	@if [ -n "$(LOCKED)" ] && $(RUN) -c '$(LOCKS)'; then \
-	  $(PIP) --require-hashes -r $(LOCKED); \
-	  $(PIP) --no-deps --no-build-isolation -e .; \
+	  total=" of $$(grep -c == $(LOCKED))"; \
+	  $(PIP) --require-hashes -r $(LOCKED) | $(SHOW_PIP); \
+	  $(PIP) --quiet --no-deps --no-build-isolation -e .; \
 	else \
-	  $(PIP) -e ".[$(EXTRAS)]"; \
+	  total=; \
+	  $(PIP) -e ".[$(EXTRAS)]" | $(SHOW_PIP); \
 	fi
 	@touch $@
+	@echo "== installed: malgradcam and $$($(RUN) -m pip list --disable-pip-version-check | wc -l) packages," \
+	  "$$(du -sh $(VENV) | cut -f1) in $(VENV). Next: make demo, or $(VENV)/bin/malgradcam --help"
 
 # Act one, a minute: five photographs and a real ImageNet classifier. Act two: the whole pipeline on rendered images.
 demo: $(VENV)/.installed
