@@ -135,7 +135,7 @@ def make_runs(folder: Folder, runs: Mapping[str, Callable[..., str | None]]) -> 
         runs: a run's name in the folder -> makes it and returns its id; gets the key of `Tracker`, which is noted
             before, so that a job that is killed over it leaves no second run.
     """
-    made = folder.read_json(RUNS_FILE) if folder.exists(RUNS_FILE) else {}
+    made = made_runs(folder)
     for name, make in runs.items():
         key = run_key(name)
         if key in made:
@@ -145,6 +145,14 @@ def make_runs(folder: Folder, runs: Mapping[str, Callable[..., str | None]]) -> 
         made[key] = make(key=tracker_key)
         del made[key + MAKING]
         folder.write_json(RUNS_FILE, made)
+
+
+def made_runs(folder: Folder) -> dict[str, str | None]:
+    """Read which runs a folder notes as made, by `run_key`. Raises: ValueError where its note is damaged."""
+    made = folder.read_json(RUNS_FILE) if folder.exists(RUNS_FILE) else {}
+    if not isinstance(made, dict) or not all(run_id is None or isinstance(run_id, str) for run_id in made.values()):
+        raise ValueError(f"{folder.uri}/{RUNS_FILE} names no MLflow runs; move it away, then give the command again")
+    return made
 
 
 def run_key(*names: str) -> str:

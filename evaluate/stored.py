@@ -88,7 +88,12 @@ def read_similarity(folder: Folder, name: str) -> dict[str, Any]:
     sims = {f"sim{n}": dict for n in range(1, MAX_N + 1)}
     _check(result, SIMILARITY, {**OPTIONAL_SIMILARITY, **sims}, where)
     for sim in sims:
-        check_fields(result.get(sim, {"mean": 0, "low": 0, "high": 0}), INTERVAL, where=f"{where}: {sim}")
+        interval = result.get(sim, {"mean": 0, "low": 0, "high": 0})
+        check_fields(interval, INTERVAL, where=f"{where}: {sim}")
+        if any(value < 0 or value > 1 for value in interval.values()):  # NaN where one image alone was seen
+            raise ValueError(
+                f"{where} has {sim} outside of 0 to 1; measure it again with `python -m evaluate similarity`"
+            )
     return result
 
 

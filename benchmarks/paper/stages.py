@@ -221,8 +221,9 @@ def _tables(settings: Settings) -> Stage:
     scores = [settings.place(name, "scores", folder) for name in names for folder in settings.methods]
     rows = [f"{name}={DATA_SETS[name].row}" for name in names if DATA_SETS[name].row]
     beside = ("--beside", *rows) if rows else ()
-    students = [settings.place(name, "student") for name in names]
-    command = ("evaluate", "tables", "--scores", *scores, "--student", *students, *beside, "--out", out)
+    students, maps = ([settings.place(name, folder) for name in names] for folder in ("student", "maps"))
+    named = ("--student", *students, "--maps", *maps, "--data", *map(settings.images, names))  # may be opened
+    command = ("evaluate", "tables", "--scores", *scores, *named, *beside, "--out", out)
     return Stage(name="tables and figures", command=command, out=out, proof=None)
 
 

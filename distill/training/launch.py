@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import torch
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
-from cluster.errors import WorkError
+from cluster.errors import USER_ERRORS, WorkError, one_line
 from cluster.filesystems import store_errors
 from cluster.planning.throughput import Meter, Rate, machine
 from cluster.progress.board import Reporter, remote_progress
@@ -27,6 +29,7 @@ from distill.training.trainer import Trainer
 from distill.training.views import batches_of
 
 MAX_FAILURES = 5  # restarts of the worker group without a new checkpoint before the job gives up
+MENDABLE = (*USER_ERRORS, torch.OutOfMemoryError)
 RESIZE_S = 60.0  # between looks for nodes that have joined, where the number of workers may change
 
 
@@ -137,7 +140,8 @@ def _fit(start: _Start) -> Mapping[str, float]:
         What the workers reported last.
 
     Raises:
-        WorkError: that is what the workers failed with, `MAX_FAILURES` restarts later.
+        WorkError: the workers failed with what the user can mend, `MAX_FAILURES` restarts later, or were lost as often
+            without a new checkpoint.
         WorkerGroupError: they failed otherwise, as often, without a new checkpoint.
     """
     checkpoints = start.job.out.child(CHECKPOINTS)
@@ -147,10 +151,12 @@ def _fit(start: _Start) -> Mapping[str, float]:
             return _make_trainer(start).fit().metrics or {}
         except WorkerGroupError as error:
             failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
-            told = [failure for failure in failures if isinstance(failure, WorkError)]
+            stuck = committed_checkpoints(checkpoints) == before
+            shown = (*MENDABLE, RayError) if stuck else MENDABLE
+            told = [failure for failure in failures if isinstance(failure, shown)]
             if told:
-                raise WorkError(f"training was started {MAX_FAILURES + 1} times: {told[0]}") from error
-            if committed_checkpoints(checkpoints) == before:
+                raise WorkError(f"training was started {MAX_FAILURES + 1} times: {one_line(told[0])}") from error
+            if stuck:
                 raise
 
 

@@ -38,6 +38,7 @@ SCALARS = [
     "map_student_passes",
     "error",
 ]
+ROUNDING = 1e-3  # by which a mean of float32 probabilities may lie outside of 0 to 1
 NUM_READERS = 16  # footers read at once, for stores where each costs a round trip
 # What two score folders must have in common: the key in `_config.json`, and what it is called in the error.
 MUST_AGREE = {"protocol_hash": "protocols", "teacher_fingerprint": "teachers", "data": "data sets"}
@@ -154,11 +155,17 @@ def load_results(uris: Sequence[str], *, cross_teacher: bool = False, against: s
     methods = label_methods([maps for config in configs for maps in config["maps"]])
     labels = {scored.config_hash: scored.label for scored in methods}
     curves: dict[tuple[str, str], MeanCurve] = {}
-    blocks = [_read_block(batch, labels, curves) for folder in folders for batch in _batches(folder) if batch.num_rows]
+    blocks = [
+        _read_block(batch, labels, curves, folder.uri)
+        for folder in folders
+        for batch in _batches(folder)
+        if batch.num_rows
+    ]
     if not blocks:
         raise ValueError(f"{folders[0].uri} holds no scores of any image; play the games again into another --out")
     rows: Any = pa.concat_tables(blocks).to_pandas()
     rows["name"] = rows["config_hash"].map(labels)
+    _check_values(rows["auc"].to_numpy(), "AUCs", ", ".join(folder.uri for folder in folders))
     _check_known(rows)
     _check_unique(rows)
     _check_hashes(rows, configs[0]["protocol_hash"])
@@ -244,10 +251,18 @@ def _part_schemas(folder: Folder, names: Sequence[str]) -> Iterator[pa.Schema]:
         yield from readers.map(read, names)
 
 
-def _read_block(batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[tuple[str, str], MeanCurve]) -> pa.Table:
+def _read_block(
+    batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[tuple[str, str], MeanCurve], uri: str
+) -> pa.Table:
     """Add a batch's curves to the sums, and return the rest of it with the curves' ends in `start` and `end`."""
     table, ends = pa.Table.from_batches([batch]), np.full((batch.num_rows, 2), np.nan)
     whole = table["curve"].is_valid().to_numpy()
+    lengths = {*batch["curve"].value_lengths().drop_null().to_pylist(), *(curve.sums.size for curve in curves.values())}
+    if len(lengths) > 1 or min(lengths, default=2) < 2:
+        raise ValueError(
+            f"{uri} holds curves of {' and '.join(map(str, sorted(lengths)[:4]))} points; allowed: 2 or more, the same "
+            "number for all. Play the games again into another --out"
+        )
     hashes, games = (batch[name].dictionary_encode() for name in ("config_hash", "game"))
     codes = hashes.indices.to_numpy() * len(games.dictionary) + games.indices.to_numpy()
     for code in np.unique(codes[whole]):
@@ -257,12 +272,24 @@ def _read_block(batch: pa.RecordBatch, labels: Mapping[str, str], curves: dict[t
         )
         index = np.flatnonzero(whole & (codes == code))
         picked = table["curve"].take(pa.array(index)).combine_chunks()
-        points = picked.flatten().to_numpy().reshape(len(picked), -1)
+        points = picked.flatten().to_numpy(zero_copy_only=False).reshape(len(picked), -1)
+        if np.isnan(points).any():
+            raise ValueError(f"{uri} holds curves with unknown points; play the games again into another --out")
+        _check_values(points, "curves", uri)
         ends[index] = points[:, [0, -1]]
         if config_hash in labels:
             curves.setdefault((labels[config_hash], game), MeanCurve()).add(points)
     scalars = table.select(SCALARS)
     return scalars.append_column("start", [ends[:, 0]]).append_column("end", [ends[:, 1]])
+
+
+def _check_values(values: np.ndarray, what: str, where: str) -> None:
+    """Refuse scores that are no probabilities, or no mean of such; NaN where an image has none."""
+    if (values < -ROUNDING).any() or (values > 1 + ROUNDING).any():
+        raise ValueError(
+            f"{where} holds {what} from {np.nanmin(values):.4g} to {np.nanmax(values):.4g}; allowed: 0 to 1. Play the "
+            "games again into another --out"
+        )
 
 
 def _check_known(rows: pd.DataFrame) -> None:

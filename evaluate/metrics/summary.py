@@ -66,6 +66,11 @@ def summarize_metrics(folders: Sequence[str]) -> list[MetricSummary]:
     found: dict[tuple[str, str], MetricSummary] = {}
     for folder in opened:
         frame: Any = read_metrics(folder, COLUMNS).to_pandas()
+        if strangers := sorted(set(frame["config_hash"].unique()) - set(named)):
+            raise ValueError(
+                f"{folder.uri} has metrics of maps that its configuration does not name, first {strangers[0]}; measure "
+                "again into another --out"
+            )
         for (config_hash, metric), rows in frame.groupby(["config_hash", "measure"], sort=False, observed=True):
             if (config_hash, metric) in found:
                 raise ValueError(

@@ -170,7 +170,7 @@ def class_name(images: ImageSet | None, student: StudentFacts, number: float | N
     if number is None or np.isnan(number):
         return "none"
     names = student.description.get("class_names") or ()
-    if int(number) < len(names):
+    if 0 <= int(number) < len(names):
         return str(names[int(number)])
     num_classes = student.description.get("num_classes")
     if images is not None and num_classes is not None:

@@ -10,7 +10,7 @@ from evaluate.analysis.comparison import MethodRow
 from evaluate.analysis.query_curve import draw_query_curves
 from evaluate.config import ReportConfig
 from evaluate.format.table import table_place, write_pages
-from evaluate.jobs import RUNS_FILE, run_key
+from evaluate.jobs import made_runs, run_key
 from evaluate.report.html import render
 from evaluate.report.report_data import ReportData, gather
 from evaluate.report.texts import console_text, markdown, numbers
@@ -72,11 +72,10 @@ def _track(report_data: ReportData, written: Sequence[str]) -> None:
 
 def _games_runs(report_data: ReportData) -> dict[str, str]:
     """Find the runs of the games in this store, by the maps' configuration hash."""
-    folders = [Folder(uri) for uri in report_data.results.uris]
-    made = {k: v for folder in folders if folder.exists(RUNS_FILE) for k, v in folder.read_json(RUNS_FILE).items()}
+    made = {key: run_id for uri in report_data.results.uris for key, run_id in made_runs(Folder(uri)).items()}
     hashes = [row.scored.config_hash for row in report_data.rows]
     keys = {own: run_key(own, report_data.results.config["protocol_hash"]) for own in hashes}
-    return {own: made[key] for own, key in keys.items() if made.get(key)}
+    return {own: run_id for own, key in keys.items() if (run_id := made.get(key))}
 
 
 def mlflow_metrics(row: MethodRow, columns: Sequence[Column]) -> dict[str, float]:

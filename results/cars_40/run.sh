@@ -64,10 +64,11 @@ fi
 
 scores=("$run"/scores/*/)
 all=("${scores[@]}" $run/scores_more $run/scores_learnt)
-report="python -m evaluate report --no-photographs"
-$report --scores "${all[@]}" --out results/cars_40/report.html --table results/cars_40/methods.md
-$report --scores "${all[@]}" --out $run/against_rise.html --table results/cars_40/against_rise.md --against rise
-$report --scores $run/scores/{mal_grad_cam,grad_cam,centre_gaussian} runs/scratch/cars_40/scores/*/ $run/scores_faithful \
+named=(--data "$data/stanford_cars_40" --maps $run/maps runs/scratch/cars_40/maps --student $run/student) # what the scores name may be opened
+report=(python -m evaluate report --no-photographs "${named[@]}")
+"${report[@]}" --scores "${all[@]}" --out results/cars_40/report.html --table results/cars_40/methods.md
+"${report[@]}" --scores "${all[@]}" --out $run/against_rise.html --table results/cars_40/against_rise.md --against rise
+"${report[@]}" --scores $run/scores/{mal_grad_cam,grad_cam,centre_gaussian} runs/scratch/cars_40/scores/*/ $run/scores_faithful \
     --out $run/students.html --table results/cars_40/students.md
-python -m evaluate tables --no-photographs --scores "${scores[@]}" --student $run/student --num-images 2 --out results/cars_40/paper
+python -m evaluate tables --no-photographs --scores "${scores[@]}" "${named[@]}" --num-images 2 --out results/cars_40/paper
 rm -f results/cars_40/paper/figure6-*.png # the report's gallery shows the same maps

@@ -127,16 +127,17 @@ ask readout_shuffled readout --student $run/shuffled
 games scores_readouts "readout readout_shuffled mal_grad_cam centre_gaussian" $main
 
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
-report="python -m evaluate report --no-photographs"
-$report --scores $run/scores/*/ --measures $run/measures $run/fidelity $run/sensitivity --out results/imagenette/report.html \
+named=(--data "$data" --maps $run/maps --student $student) # what the scores name may be opened
+report=(python -m evaluate report --no-photographs "${named[@]}")
+"${report[@]}" --scores $run/scores/*/ --measures $run/measures $run/fidelity $run/sensitivity --out results/imagenette/report.html \
     --table results/imagenette/methods.md
-$report --scores $run/scores/*/ --out $run/against_rise.html --table results/imagenette/against_rise.md --against rise_4000
+"${report[@]}" --scores $run/scores/*/ --out $run/against_rise.html --table results/imagenette/against_rise.md --against rise_4000
 for other in swapped patches; do
-    $report --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
+    "${report[@]}" --scores $run/scores_$other --out $run/$other.html --table results/imagenette/$other.md --against rise_4000
 done
-$report --scores $run/scores_readouts --out $run/readouts.html --table results/imagenette/readouts.md --against readout
-$report --scores $run/scores_oracle/*/ --out $run/oracle.html --table results/imagenette/oracle.md --against gp_500
-python -m evaluate tables --no-photographs --scores $run/scores/*/ --student $student --beside imagenette=imagenet \
+"${report[@]}" --scores $run/scores_readouts --out $run/readouts.html --table results/imagenette/readouts.md --against readout
+"${report[@]}" --scores $run/scores_oracle/*/ --out $run/oracle.html --table results/imagenette/oracle.md --against gp_500
+python -m evaluate tables --no-photographs --scores $run/scores/*/ "${named[@]}" --beside imagenette=imagenet \
     --num-images 2 --out results/imagenette/paper
 rm results/imagenette/paper/figure6-*.png # two megabytes; the report's gallery shows the same maps
 python -c '

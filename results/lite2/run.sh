@@ -72,9 +72,10 @@ specificity specificity_asked "gp_500 gp_50" "gp_regression_500 gp_regression_50
 rise 4000
 
 python -m evaluate similarity --student $student --teacher $teacher --data "$data"
-python -m evaluate report --no-photographs --scores $run/scores/*/ --out results/lite2/report.html --table results/lite2/methods.md \
+report=(python -m evaluate report --no-photographs --data "$data" --maps $run/maps --student $student)
+"${report[@]}" --scores $run/scores/*/ --out results/lite2/report.html --table results/lite2/methods.md \
     --query-plot results/lite2/budgets.png
 for rival in rise_4000 rise_centred_4000; do
-    python -m evaluate report --no-photographs --scores $run/scores/*/ --out $run/against_$rival.html \
+    "${report[@]}" --scores $run/scores/*/ --out $run/against_$rival.html \
         --table results/lite2/against_$rival.md --against $rival
 done

@@ -53,8 +53,8 @@ for method in random centre_gaussian edges; do maps $method $method; done
 for method in mal_grad_cam grad_cam layer_cam readout; do maps $method $method --student $student; done
 games no_question "random centre_gaussian edges mal_grad_cam grad_cam layer_cam readout"
 
-report="python -m evaluate report --no-photographs --scores $run/scores/no_question $run/scores/gp_regression $run/scores/kernel_shap
-    $run/scores/lime $run/scores/rise"
-$report --out results/query_curve/budgets.html --table results/query_curve/budgets.md --query-plot results/query_curve/budgets.png \
+report=(python -m evaluate report --no-photographs --data "$data" --maps $run/maps --student $student
+    --scores $run/scores/{no_question,gp_regression,kernel_shap,lime,rise})
+"${report[@]}" --out results/query_curve/budgets.html --table results/query_curve/budgets.md --query-plot results/query_curve/budgets.png \
     --against rise_4000
-$report --out $run/against_centred.html --table results/query_curve/against_centred.md --against rise_centred_4000
+"${report[@]}" --out $run/against_centred.html --table results/query_curve/against_centred.md --against rise_centred_4000

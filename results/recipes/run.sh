@@ -24,7 +24,7 @@ for recipe in imagenette faithful; do
 done
 [ -f $run/scores/_manifest.json ] || python -m evaluate games --maps $run/maps/imagenette $run/maps/faithful --data "$data" --teacher $teacher \
     --out $run/scores --step-px 1792 --num-workers "$workers"
-python -m evaluate report --no-photographs --scores $run/scores --out $run/report.html --table results/recipes/methods.md --against imagenette
+python -m evaluate report --no-photographs --data "$data" --scores $run/scores --out $run/report.html --table results/recipes/methods.md --against imagenette
 python - $run results/recipes/agreement.csv <<'END'
 import json, sys
 from pathlib import Path

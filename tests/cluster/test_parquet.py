@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_scores import make_world
 
 import cluster.parquet
 from cluster.parquet import MAX_VALUES, read_parquet
@@ -106,9 +107,13 @@ def test_maps_of_another_size_than_they_say_are_refused(height: int | None, widt
     assert f"is said to be {height} x {width}" in row["error"]
 
 
-def test_scores_that_are_no_parquet_are_one_error(tmp_path: Path) -> None:
-    Folder(str(tmp_path)).claim({"maps": [], "protocol_hash": "x", "teacher_fingerprint": "x", "data": "x"}, what="x")
-    for data in (b"", b"PAR1" + bytes(50) + b"PAR1", bomb(tmp_path / "part-0.parquet", 1_000_000).read_bytes()):
-        (tmp_path / "part-0.parquet").write_bytes(data)
-        with pytest.raises(ValueError, match=str(tmp_path)):
-            load_results([str(tmp_path)])
+def test_scores_that_are_no_parquet_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(tmp_path, num_images=2, skills={"random": 0.1, "rise": 0.4})
+    load_results([world.scores])
+    part = Path(world.scores) / "part-00001.parquet"
+    whole = part.read_bytes()
+    monkeypatch.setattr(cluster.parquet, "MAX_VALUES", 1_000_000)
+    for data in (b"", b"PAR1" + bytes(50) + b"PAR1", whole[: len(whole) // 2], bomb(part, 1_000_000).read_bytes()):
+        part.write_bytes(data)
+        with pytest.raises(ValueError, match=rf"{part} cannot be read as Parquet: .*move it away"):
+            load_results([world.scores])

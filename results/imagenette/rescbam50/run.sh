@@ -32,4 +32,4 @@ python -m evaluate games --maps $(printf "$run/maps/%s " $methods) --data $subse
 for view in centre_crop resize; do
     python -m evaluate similarity --student $run/student --teacher $teacher --data "$data" --view $view
 done
-python -m evaluate report --scores $run/scores --out $results/report.html --no-photographs --table $results/methods.md
+python -m evaluate report --scores $run/scores --data "$data" --out $results/report.html --no-photographs --table $results/methods.md

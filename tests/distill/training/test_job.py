@@ -1,14 +1,21 @@
-"""Training jobs: what they forget of images that were replaced."""
+"""Training jobs: what they forget of images that were replaced, and what they say of workers that fail."""
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from ray.exceptions import RayActorError, RayTaskError
+from ray.train import WorkerGroupError
 
+from cluster.errors import WorkError
 from cluster.storage import Folder
 from distill.config import DistillConfig
+from distill.training import launch
 from distill.training.job import DistillationJob
 from distill.training.recipes import RECIPES
 from distill.training.soft_label_cache import SoftLabels, soft_labels_folder, view_name
@@ -52,3 +59,27 @@ def test_soft_labels_of_a_replaced_image_are_forgotten(tmp_path: Path, mixup: bo
     write(tmp_path / "data" / "val/class4/4.png", 99)
     rest = set() if mixup else train - {"train/class3/13.png"}
     assert claimed() == {-1: val - {"val/class4/4.png"}, 0: rest, 1: rest}
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (ValueError("a soft label\nis broken"), "started 6 times: a soft label is broken$"),
+        (WorkError("the disk is full"), "started 6 times: the disk is full$"),
+        (torch.OutOfMemoryError("out of memory"), "started 6 times: out of memory$"),
+        (RayActorError(error_msg="the worker died"), "started 6 times: the worker died$"),
+    ],
+)
+def test_what_ends_the_workers_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
+) -> None:
+    class Fit:
+        def fit(self) -> None:
+            is_wrapped = type(failure) is ValueError
+            task = RayTaskError("f", "Traceback\n" * 90, failure, "x", 1, "1.2.3.4")  # pyright: ignore[reportArgumentType]
+            raise WorkerGroupError("Training failed", {0: task.as_instanceof_cause() if is_wrapped else failure})
+
+    monkeypatch.setattr(launch, "_make_trainer", lambda _: Fit())
+    start: Any = SimpleNamespace(job=SimpleNamespace(out=Folder(str(tmp_path))))
+    with pytest.raises(WorkError, match=message):
+        launch._fit(start)
