@@ -30,7 +30,7 @@ class DemoConfig:
     """folder or URI for data/ (train, val, masks) and teacher/ (model.onnx, teacher.toml)"""
     seed: int = 0
     """what everything random is drawn from"""
-    num_train: int = 2400
+    num_train: int = 1600
     """images to train on, spread evenly over the 8 classes"""
     num_val: int = 64
     """held-out images, spread evenly over the 8 classes"""

@@ -158,7 +158,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
         replace(IMAGENET, batch_size=128, lr=0.05, schedule="cosine", epochs=50, warmup_epochs=2),
     ),
     "demo": (
-        "The demo's rendered images, ResCBAM-18 at 64 px: two or three minutes on two cores.",
+        "The demo's rendered images, ResCBAM-18 at 64 px: a minute or two on two cores.",
         replace(
             SMALL,
             depth=18,
