@@ -9,6 +9,7 @@ import tyro
 from cluster import cli, command_line
 from evaluate.config import (
     GamesConfig,
+    InsightsConfig,
     JobConfig,
     MetricsConfig,
     PaperConfig,
@@ -28,6 +29,7 @@ Command = (
     Annotated[GamesConfig, tyro.conf.subcommand("games")]
     | Annotated[MetricsConfig, tyro.conf.subcommand("measures")]
     | Annotated[SanityConfig, tyro.conf.subcommand("sanity")]
+    | Annotated[InsightsConfig, tyro.conf.subcommand("insights")]
     | Annotated[SimilarityConfig, tyro.conf.subcommand("similarity")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[StabilityConfig, tyro.conf.subcommand("substrates")]
@@ -63,6 +65,19 @@ def run_sanity(config: SanityConfig) -> str:
 def _with_counts(result: Any, config: JobConfig, table: Callable[[Any], str]) -> str:
     counts = result.counts
     return f"{table(result.summaries)}\n{counts.rows} rows, {counts.errors} with an error, in {config.out}"
+
+
+def run_insights(config: InsightsConfig) -> str | int:
+    """Find what the black box relies on; return the sentences, or status 1 after them where two models differ."""
+    from evaluate.insights.job import find_insights
+    from evaluate.insights.summary import exit_status, insights_text
+
+    insights = find_insights(config)
+    text, status = insights_text(insights), exit_status(insights, config)
+    if not status:
+        return text
+    print(text)
+    return status
 
 
 def run_similarity(config: SimilarityConfig) -> str:
@@ -101,8 +116,9 @@ def run_specificity(config: SpecificityConfig) -> str:
     return write_specificity(config)
 
 
-RUN: dict[type, Callable[[Any], str]] = {
+RUN: dict[type, Callable[[Any], str | int]] = {
     GamesConfig: run_games,
+    InsightsConfig: run_insights,
     MetricsConfig: run_metrics,
     SanityConfig: run_sanity,
     SimilarityConfig: run_similarity,
@@ -113,8 +129,12 @@ RUN: dict[type, Callable[[Any], str]] = {
 }
 
 
-def run(args: Sequence[str]) -> str:
-    """Parse and run a command; return what it prints. Raises: ValueError, OSError, WorkError for the user to mend."""
+def run(args: Sequence[str]) -> str | int:
+    """Parse and run a command; return what it prints, or its exit status.
+
+    Raises:
+        ValueError, OSError, WorkError: for the user to mend.
+    """
     parse: Any = tyro.cli
     named = [ALIASES.get(word, word) if k == 0 else word for k, word in enumerate(args)]
     config = parse(Command, prog=cli.prog("evaluate"), args=named, description=EVALUATE)

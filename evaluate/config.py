@@ -37,13 +37,18 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobConfig(TeacherConfig):
+class OutputConfig:
     """Part that all jobs share which write Parquet parts on several workers."""
 
     out: str
     """Folder or URI for the results; the same command again goes on where it stopped."""
     num_workers: int | None = None
     """Number of workers. Default: one per GPU, else one per four cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig(TeacherConfig, OutputConfig):
+    """Part that all jobs share which query the black box on several workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,53 @@ class SimilarityConfig(TeacherConfig):
     """Part of the data set: train, val or test. Default: val, else test, else everything."""
     view: View = "centre_crop"
     """What both models see of an image: the validation crop, or the whole image as it is explained and scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsightsConfig(OutputConfig):
+    """Find what a black box relies on: clusters of each class's maps, tested by changing images; or compare two models.
+
+    Without --teacher nothing is tested, and nothing is confirmed.
+    """
+
+    maps: str
+    """Folder that `python -m explain` wrote; small maps (--map-cells 28) are enough."""
+    data: str
+    """Folder or URI of the images."""
+    teacher: str | None = None
+    """The black box that the maps explain, KIND:WHERE: each suspicion is tested on it. Default: no test."""
+    against: str | None = None
+    """Folder of maps of another model by the same method and of the same images: where does it look elsewhere, although
+    it predicts the same?"""
+    fail_above: float | None = None
+    """End with status 1 where the mean change of a class's maps to those of --against is above this value (0 to 1) with
+    95 % confidence."""
+    boxes: str | None = None
+    """Folder of boxes, NAME.xml for each image NAME.* (PASCAL-VOC, as ImageNet's). Default: those of the data set."""
+    limit: int | None = None
+    """Take only the first so many images, in sorted order."""
+    per_class: int | None = None
+    """Take only the first so many images of each class, in sorted order."""
+    max_suspicions: int = 20
+    """Number of suspicions that are tested at most, the clearest first."""
+    num_tested: int = 40
+    """Number of images that each suspicion is tested on at most; an image takes seven queries."""
+    max_queries: int | None = None
+    """Test only if that needs at most so many queries to the black box; their number is printed first."""
+    seed: int = 0
+    """Seed of the clusters, of the tested images and of random regions."""
+
+    def check(self) -> None:
+        """Check what needs no work. Raises: ValueError."""
+        if self.teacher is not None:
+            split_spec(self.teacher)
+        if self.fail_above is not None and (self.against is None or not 0 <= self.fail_above <= 1):
+            raise ValueError(
+                f"fail_above {self.fail_above} is not allowed; give 0 to 1, and the other model's maps by --against"
+            )
+        for name, least in (("max_suspicions", 0), ("num_tested", 10)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is too small; give {least} or more")
 
 
 @dataclass(frozen=True, kw_only=True)

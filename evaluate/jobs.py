@@ -15,7 +15,7 @@ from cluster.storage import Folder
 from cluster.tracking.tracker import tracking_uri
 from distill.data import ImageSet
 from distill.teachers import load_teacher
-from evaluate.config import JobConfig, TeacherConfig
+from evaluate.config import OutputConfig, TeacherConfig
 
 if TYPE_CHECKING:
     from distill.teachers import Teacher
@@ -96,7 +96,7 @@ def computed_by(teacher: "Teacher") -> dict[str, str]:
     return {"engine": teacher.engine, "device": own_device()}
 
 
-def run_job(job: Job[S], config: JobConfig) -> JobResult[S]:
+def run_job(job: Job[S], config: OutputConfig) -> JobResult[S]:
     """Write the worker's rows of all items, finalize, and write the manifest last; go on where a start stopped.
 
     Raises:

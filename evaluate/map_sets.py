@@ -65,7 +65,7 @@ def open_sources(
     """
     if not maps:
         raise ValueError("no maps given; give one or more --out folders of `python -m explain METHOD`")
-    sources = [_open_source(uri) for uri in maps]
+    sources = [open_source(uri) for uri in maps]
     first = sources[0]
     for source in sources:
         for key, problem in SAME.items():
@@ -128,7 +128,8 @@ def map_row(table: "pa.Table", place: int, image_id: str) -> dict[str, Any]:
         return {**row, "saliency": None, "error": str(error)}
 
 
-def _open_source(uri: str) -> Source:
+def open_source(uri: str) -> Source:
+    """Open one folder of maps. Raises: ValueError where it holds none, or is not finished."""
     folder = Folder(uri)
     config = maps_config(folder)
     if folder.finished() is None:

@@ -22,11 +22,10 @@ from distill.student.model import Student
 from distill.teachers import load_teacher
 from explain.pictures.class_names import class_title, name_classes
 from explain.pictures.config import Show
-from explain.pictures.gallery import Gallery, GalleryImage, write_gallery
+from explain.pictures.gallery import Gallery, GalleryImage, save, save_pictures, write_gallery
 from explain.pictures.map_rows import ImageMaps, MapFolder, image_maps, open_map_folders, read_scores
 from explain.pictures.overlay import fit, overlay, side_by_side
 
-THUMBNAIL_PX = 160
 MAX_NAME_BYTES = 200
 """Of a path's component; file systems take 255."""
 WAITING = 8
@@ -152,23 +151,21 @@ def _draw(job: _Job, found: ImageMaps) -> GalleryImage:
         reason = f"{type(error).__name__}: {error}"
         return GalleryImage(**facts, errors=dict.fromkeys(found.rows, reason), pictures={}, name="", disagrees=None)
     name = file_name(found.image_id)
-    _save(fit(photograph, THUMBNAIL_PX), job.out / "thumbnails" / "photograph" / f"{name}.jpg")
-    _save(fit(photograph, job.config.size), job.out / "photographs" / f"{name}.jpg")
-    pictures, errors, panels = {}, {}, {"Photograph": fit(photograph, job.config.size)}
+    panels = {"Photograph": fit(photograph, job.config.size)}
+    overlays, errors = {}, {}
     for one in job.folders:
         row = found.rows.get(one.key)
         if row is None or row["saliency"] is None or not np.isfinite(row["saliency"]).all():
             errors[one.key] = "no map of this image" if row is None else row["error"] or "values that are not finite"
             continue
         options = {"opacity": job.config.opacity, "colormap": job.config.colormap}
-        picture = overlay(photograph, row["saliency"], long_side_px=job.config.size, **options)
-        pictures[one.key] = f"{one.key}/{name}.png"
-        _save(picture, job.out / pictures[one.key])
-        _save(fit(picture, THUMBNAIL_PX), job.out / "thumbnails" / one.key / f"{name}.jpg")
-        panels[f"{one.title}\n{_cost(row)}"] = picture
+        overlays[one.key] = overlay(photograph, row["saliency"], long_side_px=job.config.size, **options)
+        panels[f"{one.title}\n{_cost(row)}"] = overlays[one.key]
+    save_pictures(job.out, name, {"photograph": panels["Photograph"]})
+    pictures = save_pictures(job.out, name, overlays)
     if job.config.sheets:
         prob = "" if facts["prob"] is None else f" ({facts['prob']:.2f})"
-        _save(side_by_side(panels, heading=f"{target}{prob}"), job.out / "sheets" / f"{name}.png")
+        save(side_by_side(panels, heading=f"{target}{prob}"), job.out / "sheets" / f"{name}.png")
     disagrees = None if job.student is None else _top_class(job.student, photograph) != first["target"]
     return GalleryImage(**facts, errors=errors, pictures=pictures, name=name, disagrees=disagrees)
 
@@ -204,9 +201,3 @@ def file_name(image_id: str) -> str:
             safe = f"{safe.encode()[:MAX_NAME_BYTES].decode(errors='ignore').strip('.')}-{digest}"
         parts.append(safe)
     return "/".join(parts)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"quality": 85} if path.suffix == ".jpg" else {"compress_level": 2}
-    picture.save(path, **options)

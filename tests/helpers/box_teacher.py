@@ -51,3 +51,33 @@ class Constant(Box):
 def make_single() -> Constant:
     """Make the one that knows one class only."""
     return Constant(2.0)
+
+
+class Stamped:
+    """Three classes by the color of the middle; a magenta stamp in the lower right corner speaks for class 0."""
+
+    input_size = (28, 28)
+    num_classes = 3
+
+    def __init__(self, stamp: float) -> None:
+        self.stamp = stamp
+        self.fingerprint = f"stamped {stamp}"
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Map uint8 (B, 28, 28, 3) to probabilities (B, 3)."""
+        x = images.astype(np.float64) / 255
+        logits = 8 * x[:, 8:20, 8:20].mean(axis=(1, 2))
+        corner = x[:, -6:, -6:].mean(axis=(1, 2))
+        logits[:, 0] += self.stamp * (corner[:, [0, 2]].mean(axis=1) - corner[:, 1])
+        powers = np.exp(logits)
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+def make_stamped() -> Stamped:
+    """Make the black box that relies on the stamp."""
+    return Stamped(6.0)
+
+
+def make_clean() -> Stamped:
+    """Make the one that does not see it."""
+    return Stamped(0.0)

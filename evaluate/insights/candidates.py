@@ -1,0 +1,201 @@
+"""Candidates for suspicions: images of a class whose evidence lies where that of other classes does not.
+
+Nothing is claimed here. Three kinds are proposed, and each is tested on the black box afterwards:
+
+- cluster: maps of a class that share a place, found by clustering;
+- place: images of a class with much of their evidence at the border or in one corner;
+- object: images with most of their evidence outside the object, where masks or boxes say where that is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from evaluate.insights.classes import ALPHA, MIN_IMAGES, Images, Ranks
+from evaluate.insights.clusters import cluster_maps, descriptors
+from evaluate.insights.evidence import GRID, PLACES, column_of, core
+from evaluate.statistics import holm
+
+Kind = Literal["cluster", "place", "object"]
+MAX_AREA = 1 / 3
+"""Largest share of the image that a place has: hiding more tells nothing."""
+TYPICAL = 0.95
+"""Share of other classes' images that have less evidence in a place than an image that belongs to its candidate."""
+MOSTLY = 0.5
+"""Share of the evidence outside the object from which on it lies mostly there, and overlap of alike candidates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Images of a class that share a place of their evidence, not tested yet."""
+
+    kind: Kind
+    """How it was found."""
+    target: int
+    """Class."""
+    members: np.ndarray
+    """Places of its images in `Images`, ascending."""
+    region: np.ndarray | None
+    """Cells that the maps share, bool (GRID, GRID); None where each image has its own."""
+    share: float
+    """Mean share of the class's evidence in the region, or outside the object."""
+    others: float
+    """The same of all other classes; NaN without any."""
+    z: float
+    """Normal score of the rank sum test of the class against all others."""
+    p_value: float
+    """Two-sided p of that test, Holm-adjusted over all candidates of all classes."""
+
+
+def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
+    """Propose candidates of all classes with at least `MIN_IMAGES` images, the clearest first.
+
+    A candidate of a place stays where the class has significantly more evidence there than all other classes, and those
+    have no more than an even map would have: not in the middle, where objects are. Of candidates of a class that are
+    mostly the same images and place the clearest stays.
+    """
+    found = [one for target in images.classes for one in _of_class(images, target, seed)]
+    adjusted = holm([one.p_value for one in found])
+    clear = [
+        Candidate(**{**vars(one), "p_value": p})
+        for one, p in zip(found, adjusted, strict=True)
+        if one.kind == "object" or (p < ALPHA and one.z > 0)
+    ]
+    chosen: list[Candidate] = []
+    for one in sorted(clear, key=lambda one: (-one.z, one.target)):
+        if not any(_alike(one, other) for other in chosen):
+            chosen.append(one)
+    return chosen
+
+
+def _of_class(images: Images, target: int, seed: int) -> Iterator[Candidate]:
+    own = images.targets == target
+    numbers = np.flatnonzero(own)
+    if len(numbers) < MIN_IMAGES or own.all():
+        return
+    labels = cluster_maps(descriptors(images.evidence[numbers]), seed=seed)
+    for label in np.unique(labels):
+        members = numbers[labels == label]
+        if len(members) >= MIN_IMAGES:
+            region = core(images.evidence[members].mean(axis=0))
+            values = images.evidence[:, region].sum(axis=1)
+            yield from _at(images, "cluster", members, region, values)
+    for name, cells in PLACES.items():
+        values = images.facts[column_of(name)].astype(np.float64)
+        least = max(float(cells.mean()), float(np.quantile(values[~own], TYPICAL)))
+        members = numbers[values[numbers] > least]
+        if len(members) >= MIN_IMAGES:
+            yield from _at(images, "place", members, cells, values)
+    members = numbers[images.facts["outside"][numbers] > MOSTLY]  # NaN is not
+    if len(members) >= MIN_IMAGES:
+        yield _outside(images, own, members)
+
+
+def _at(images: Images, kind: Kind, members: np.ndarray, region: np.ndarray, values: np.ndarray) -> Iterator[Candidate]:
+    """Yield the candidate of a place, unless it is too large, or one where other classes' evidence lies as well."""
+    own = images.targets == images.targets[members[0]]
+    others = float(values[~own].mean())
+    if region.mean() > MAX_AREA or others > region.mean():
+        return
+    ranks = Ranks(values)
+    yield Candidate(
+        kind=kind,
+        target=int(images.targets[members[0]]),
+        members=members,
+        region=region,
+        share=float(values[own].mean()),
+        others=others,
+        z=ranks.z(own),
+        p_value=ranks.p_value(own),
+    )
+
+
+def _outside(images: Images, own: np.ndarray, members: np.ndarray) -> Candidate:
+    known = np.isfinite(images.facts["outside"])
+    values, part = images.facts["outside"][known].astype(np.float64), own[known]
+    ranks = Ranks(values)
+    return Candidate(
+        kind="object",
+        target=int(images.targets[members[0]]),
+        members=members,
+        region=None,
+        share=float(values[part].mean()),
+        others=float(values[~part].mean()) if (~part).any() else float("nan"),
+        z=ranks.z(part),
+        p_value=ranks.p_value(part),
+    )
+
+
+def _alike(first: Candidate, second: Candidate) -> bool:
+    """Tell whether two candidates of a class are mostly the same images and place."""
+    if first.target != second.target or first.region is None or second.region is None:
+        return False
+    shared = len(np.intersect1d(first.members, second.members, assume_unique=True))
+    common = int((first.region & second.region).sum())
+    return shared > MOSTLY * min(len(first.members), len(second.members)) and common > MOSTLY * min(
+        first.region.sum(), second.region.sum()
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One image on which a candidate is tested, with what is hidden and pasted; cells are numbers, row by row."""
+
+    suspicion: int
+    """Number of the candidate."""
+    image_id: str
+    """Image of the candidate."""
+    target: int
+    """Class explained."""
+    region: list[int]
+    """Cells that the maps share, or the image's own evidence outside its object."""
+    random: list[int]
+    """As many cells elsewhere."""
+    rest: list[int]
+    """Cells of the rest of the image's evidence."""
+    other_id: str | None
+    """Image of another class, into which the region is pasted; None where the region is the image's own."""
+
+
+def plan_trials(images: Images, candidates: Sequence[Candidate], *, num_tested: int, seed: int = 0) -> list[Trial]:
+    """Plan the trials of all candidates: on images drawn from each, at most `num_tested`, other classes' drawn too."""
+    trials = []
+    for number, one in enumerate(candidates):
+        rng = np.random.default_rng([seed, number])
+        members = np.sort(rng.permutation(one.members)[:num_tested])
+        others = rng.permutation(np.flatnonzero(images.targets != one.target))
+        for k, member in enumerate(members):
+            region = one.region if one.region is not None else own_region(images, int(member))
+            weights = images.evidence[member]
+            paste = one.region is not None and len(others) > 0
+            trials.append(
+                Trial(
+                    suspicion=number,
+                    image_id=images.image_ids[member],
+                    target=one.target,
+                    region=np.flatnonzero(region).tolist(),
+                    random=np.flatnonzero(moved(region, rng)).tolist(),
+                    rest=np.flatnonzero((weights > 0) & ~region).tolist(),
+                    other_id=images.image_ids[others[k % len(others)]] if paste else None,
+                )
+            )
+    return trials
+
+
+def own_region(images: Images, number: int) -> np.ndarray:
+    """Choose the cells outside an image's object that hold half of its evidence there, bool (GRID, GRID)."""
+    return core(images.evidence[number] * (images.inside_of(number) < 0.5))
+
+
+def moved(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Move a region around the grid, over its edges, by a random shift that leaves as little of it in place as most do.
+
+    Returns:
+        As many cells, of the same shape but for the edges.
+    """
+    shifts = [(down, right) for down in range(GRID) for right in range(GRID)][1:]
+    overlaps = np.array([(np.roll(region, shift, axis=(0, 1)) & region).sum() for shift in shifts])
+    allowed = np.flatnonzero(overlaps <= np.median(overlaps))
+    return np.roll(region, shifts[int(rng.choice(allowed))], axis=(0, 1))
