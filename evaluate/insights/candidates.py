@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from evaluate.insights.classes import ALPHA, MIN_IMAGES, Images, Ranks
 from evaluate.insights.clusters import cluster_maps, descriptors
@@ -79,7 +80,7 @@ def _of_class(images: Images, target: int, seed: int) -> Iterator[Candidate]:
     for label in np.unique(labels):
         members = numbers[labels == label]
         if len(members) >= MIN_IMAGES:
-            region = core(images.evidence[members].mean(axis=0))
+            region = widened(core(images.evidence[members].mean(axis=0)))
             values = images.evidence[:, region].sum(axis=1)
             yield from _at(images, "cluster", members, region, values)
     for name, cells in PLACES.items():
@@ -185,8 +186,18 @@ def plan_trials(images: Images, candidates: Sequence[Candidate], *, num_tested: 
 
 
 def own_region(images: Images, number: int) -> np.ndarray:
-    """Choose the cells outside an image's object that hold half of its evidence there, bool (GRID, GRID)."""
-    return core(images.evidence[number] * (images.inside_of(number) < 0.5))
+    """Choose the cells outside an image's object that hold half of its evidence there, and those beside them.
+
+    Returns:
+        bool (GRID, GRID).
+    """
+    outside = images.inside_of(number) < 0.5
+    return widened(core(images.evidence[number] * outside)) & outside
+
+
+def widened(region: np.ndarray) -> np.ndarray:
+    """Add the cells beside a region, corners too: what is hidden in part is filled in again from its own rest."""
+    return ndimage.binary_dilation(region, np.ones((3, 3), dtype=bool))
 
 
 def moved(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:

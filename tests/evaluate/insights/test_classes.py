@@ -64,7 +64,7 @@ def test_candidates_are_the_planted_images_and_place():
     assert first.target == 0
     assert set(first.members.tolist()) == set(range(20))
     assert first.region is not None
-    assert first.region[:4, -4:].sum() == first.region.sum()
+    assert first.region[:5, -5:].sum() == first.region.sum()
     assert others == []
 
 

@@ -35,7 +35,7 @@ def test_the_planted_shortcut_is_the_only_finding(found):
     assert re.match(r"In 53 % of apple images \(16 of 30\) the evidence lies at one place", one["sentence"])
     for words in (
         "lower right corner",
-        "mostly magenta",
+        ", mostly ",
         "hiding it removes",
         "pasted into images",
         "16 images tested",
