@@ -10,6 +10,9 @@ from project_paths import ROOT
 from distill.teachers import KINDS
 from distill.training.recipes import FINE_TUNING_RECIPES, RECIPES
 from evaluate.games.schema import score_columns
+from evaluate.insights.images import COLUMNS as IMAGES
+from evaluate.insights.interventions import COLUMNS as TRIALS
+from evaluate.insights.suspicions import COLUMNS as SUSPICIONS
 from evaluate.metrics.schema import COLUMNS as METRICS
 from evaluate.metrics.settings import HIGHER_IS_BETTER
 from evaluate.sanity.schema import COLUMNS as CHECKS
@@ -20,7 +23,7 @@ README = ROOT / "README.md"
 PAGES = sorted([README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
 COMMANDS = (
     *("distill", "distill finetune", "explain", "explain auto", "explain fit", "explain register"),
-    *(f"evaluate {name}" for name in ("games", "measures", "sanity", "similarity", "specificity")),
+    *(f"evaluate {name}" for name in ("games", "insights", "measures", "sanity", "similarity", "specificity")),
     *(f"evaluate {name}" for name in ("report", "substrates", "tables")),
     *("cluster plan", "cluster run", "cluster upload"),
 )
@@ -65,6 +68,9 @@ def test_every_column_is_explained():
     schemas = [maps_schema({"method": "gp_regression"}), score_columns({"protocol": {"points": 9}}), METRICS, CHECKS]
     names = {name for schema in schemas for name in schema.names} | set(HIGHER_IS_BETTER)
     assert sorted(name for name in names if f"`{name}`" not in outputs) == []
+    insights = text_of(ROOT / "docs" / "insights.md")
+    wanted = {re.sub("_(low|high)$", "", name) for schema in (IMAGES, TRIALS, SUSPICIONS) for name in schema.names}
+    assert sorted(name for name in wanted if f"`{name}`" not in insights) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -49,7 +49,7 @@ def test_a_planted_corner_is_the_only_clear_contrast_to_the_others():
     values = images.facts["upper_right_corner"][:40]
     assert row["upper_right_corner"] == pytest.approx(values.mean())
     assert row["upper_right_corner_low"] < values.mean() < row["upper_right_corner_high"]
-    assert np.allclose(row["mean_map"], images.evidence[:40].reshape(40, -1).mean(axis=0))
+    assert np.allclose(np.array(row["mean_map"]), images.evidence[:40].reshape(40, -1).mean(axis=0))
 
 
 def test_the_spread_is_the_mean_distance_to_the_mean_map():

@@ -1,5 +1,7 @@
 """Clusters of maps: planted groups, scikit-learn's own clustering, the dense spectrum, and approximate neighbors."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.cluster import SpectralClustering
@@ -73,8 +75,8 @@ def test_descriptors_keep_hellinger_distances_of_coarse_evidence(planted):
 def test_approximate_neighbors_are_mostly_the_exact_ones(monkeypatch, planted):
     rng = np.random.default_rng(3)
     points = descriptors(np.concatenate([blobs(rng, 900, (5, 5), 3), blobs(rng, 300, (12, 12), 0.5)]))
-    exact = neighbor_graph(points) > 0
+    exact: Any = neighbor_graph(points) > 0
     monkeypatch.setattr(clusters, "EXACT", 100)
-    close = neighbor_graph(points) > 0
+    close: Any = neighbor_graph(points) > 0
     assert exact.multiply(close).sum() / exact.sum() > 0.9
     assert adjusted_rand_score(planted[1], cluster_maps(descriptors(planted[0]))) > 0.95
