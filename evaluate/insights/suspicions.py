@@ -152,7 +152,8 @@ def _number(value: Interval) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
+    text = f"{round(value, 2) + 0.0:.2f}"  # adding makes -0 and 0 the same
+    return text.replace("0.", ".", 1) if abs(value) < 0.995 else text
 
 
 NUMBERS = [f"{name}{end}" for name in (*EFFECTS, *BEYOND) for end in ("", "_low", "_high")]
