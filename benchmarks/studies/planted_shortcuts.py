@@ -4,8 +4,7 @@
 
 For each shortcut and seed a folder of small images is written, in which half of one class carries the shortcut; a
 network is fine-tuned on it, its validation images are explained and audited. Every step goes on where it was stopped.
-Half an hour on two cores for the default. Nothing was chosen by these numbers: the limits of the audit stand in
-`evaluate/insights/suspicions.py`.
+It has not been run at full size: there is no table of it yet. Nothing may be chosen by its numbers.
 """
 
 from __future__ import annotations
