@@ -34,6 +34,7 @@ PART_NAME = re.compile(r"part-[A-Za-z0-9]+\.parquet")  # no copy beside a part, 
 CLAIM = ".claim-"  # a store's file while a job claims the folder
 CLAIM_S = 600.0  # after so long the job that wrote it is dead
 MAX_JSON_BYTES = 2**26
+MAX_FILE_BYTES = 2**32  # read at once: no student, read-out or part is near
 # A put is all or nothing on these, and a rename is a copy: nothing is written aside.
 OBJECT_STORES = ("s3", "gcs", "abfs")
 SHORT_FINGERPRINT = 12  # digits that version 0.1 kept of a fingerprint
@@ -159,10 +160,10 @@ class Folder:
         """List the paths of `parts` in `filesystem`, for pyarrow's readers of data sets."""
         return [self._inside(name) for name in self.parts()]
 
-    def read_bytes(self, name: str, *, max_bytes: int | None = None) -> bytes:
+    def read_bytes(self, name: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Read the whole file `name`. Raises: FileNotFoundError, or ValueError for more than `max_bytes`."""
         with self.open(name) as stream:
-            if max_bytes is not None and stream.size() > max_bytes:
+            if stream.size() > max_bytes:
                 raise ValueError(f"{self.uri}/{name} has {stream.size()} bytes; at most {max_bytes} are read")
             return stream.read()
 

@@ -5,7 +5,6 @@
 It knows jobs by their manifests alone: any job that leaves a `rate` (`cluster.planning.throughput`) can be planned.
 """
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.planning.throughput import Rate, rate_from
-from cluster.storage import Folder
+from cluster.storage import Folder, split_file
 
 WORKLOADS = Path(__file__).with_name("workloads.toml")
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -99,7 +98,8 @@ def read_rates(place: str) -> list[Rate]:
     """
     try:
         if place.endswith(".json"):
-            found = json.loads(Path(place).expanduser().read_bytes())
+            folder, name = split_file(place)
+            found = folder.read_json(name)
             return [rate_from(fields) for fields in (found if isinstance(found, list) else [found])]
         manifest = Folder(place).finished()
         if manifest is None or not manifest.get("rate"):

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from cluster.storage import split_file
 from distill.data import ImageSet
 from distill.data.decode import ImageError, decode, resize
+from distill.data.root import MAX_BYTES
 
 
 def read_frame(images: ImageSet, image_id: str, size: tuple[int, int]) -> tuple[np.ndarray | None, str | None]:
@@ -38,7 +40,8 @@ def as_photograph(source: str | Path | np.ndarray | Image.Image) -> Image.Image:
         FileNotFoundError: there is no such file.
     """
     if isinstance(source, str | Path):
-        return decode(Path(source).read_bytes())
+        folder, name = split_file(str(source))
+        return decode(folder.read_bytes(name, max_bytes=MAX_BYTES))
     if isinstance(source, Image.Image):
         return ImageOps.exif_transpose(source).convert("RGB")
     array = np.asarray(source)

@@ -149,6 +149,8 @@ def test_pipes_huge_files_and_folders_are_not_read(tmp_path: Path) -> None:
         folder.read_bytes("pipe")
     with pytest.raises(ValueError, match=r"huge\.json has 8589934592 bytes; at most"):
         folder.read_json("huge.json")
+    with pytest.raises(ValueError, match=r"huge\.json has 8589934592 bytes; at most"):
+        folder.read_bytes("huge.json")  # such as the weights of a student
     (tmp_path / "_config.json").mkdir()
     with pytest.raises((ValueError, WorkError), match="regular file"):
         folder.config()
