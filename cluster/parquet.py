@@ -134,8 +134,9 @@ def read_computed_by(folder: "Folder") -> dict[str, str]:
     from pyarrow import parquet
 
     def read(name: str) -> dict[str, str]:
-        with folder.open(name) as part, parquet.ParquetFile(part) as file:
-            return json.loads((file.schema_arrow.metadata or {}).get(COMPUTED_BY.encode(), b"{}"))
+        with folder.open(name) as part, readable(f"{folder.uri}/{name}"), parquet.ParquetFile(part) as file:
+            stored = json.loads((file.schema_arrow.metadata or {}).get(COMPUTED_BY.encode(), b"{}"))
+            return {key: str(value) for key, value in stored.items()} if isinstance(stored, dict) else {}
 
     with ThreadPoolExecutor(NUM_READERS) as readers:
         parts = list(readers.map(read, folder.parts()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -145,10 +146,15 @@ def _are_placeholders(names: Sequence[str]) -> bool:
 
 
 def _exact(name: str) -> str:
-    return f"={name.strip()}"
+    return f"={_one_form(name).strip()}"
+
+
+def _one_form(name: str) -> str:
+    """Write letters with accents as one character: some file systems keep them as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _plain(name: str) -> str:
     """Reduce a name to its words: `001.Black_footed_Albatross` and `black-footed albatross` are the same."""
-    words = re.sub(r"^\d+[._ -]+(?=\D)", "", name.strip())
+    words = re.sub(r"^\d+[._ -]+(?=\D)", "", _one_form(name).strip())
     return " ".join(re.sub(r"[\s_-]+", " ", words).casefold().split())

@@ -52,6 +52,9 @@ OTHER_EXTENSIONS = frozenset(
 MAX_BYTES = 2**29
 """Largest image file that is read: the largest that is decoded, with four channels of 16 bit, not compressed."""
 
+COPIES = "__MACOSX/"
+"""Folder that packing on a Mac adds: a copy of each name, and no class."""
+
 MAX_TABLE_BYTES = 2**26
 """Largest file of a data set that is no image: the largest that the layouts here bring has 3 MB."""
 
@@ -331,7 +334,7 @@ def skipped_text(skipped: Mapping[str, int]) -> str:
 
 def _ending(name: str) -> str:
     """Return the ending of a file's name in lower case; empty for hidden files and those without one."""
-    if name.startswith(".") or "/." in name:
+    if name.startswith((".", COPIES)) or "/." in name or f"/{COPIES}" in name:
         return ""
     stem, dot, ending = name.rpartition(".")
     return ending.lower() if stem and dot else ""

@@ -33,6 +33,17 @@ def test_underscores_and_hyphens_are_spaces(tmp_path: Path) -> None:
     assert images.labels(2, ("gull", "black-footed albatross")) == (1, 0)
 
 
+def test_two_spellings_of_one_accent_are_one_name(tmp_path: Path) -> None:
+    images = folders(tmp_path, "cafe\u0301", "bar")  # as some file systems keep it
+    assert images.labels(3, ("x", "caf\u00e9", "bar")) == (2, 1)
+
+
+def test_the_copies_that_packing_on_a_mac_adds_are_no_class(tmp_path: Path) -> None:
+    write_images(tmp_path, "__MACOSX/cat/1.png", "cat/__MACOSX/2.png", "dog/1.png")
+    images = folders(tmp_path, "cat")
+    assert (images.class_names, images.image_ids) == (("cat", "dog"), ("cat/1.png", "dog/1.png"))
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [
