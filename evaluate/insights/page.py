@@ -27,6 +27,7 @@ NUM_IN_SHEET = 4
 PICTURES = {"map": "Map", "hidden": "Shared place hidden", "pasted": "Pasted into another class"}
 AGAINST = {"map": "Map", "against": "Map of the other model"}
 PROBABILITY = "probability"
+NOT_DRAWN = "not drawn for this image"
 
 
 def write_page(insights: Insights) -> None:
@@ -83,7 +84,7 @@ def _images_of(insights: Insights, one: Suspicion, group: int) -> Iterator[Galle
             continue
         paths = save_pictures(out, name, pictures)
         columns.append((trial.image_id.rpartition("/")[2], list(pictures.values())))
-        missing = {key: "no place in common" for key in PICTURES if key not in pictures}
+        missing = {key: NOT_DRAWN for key in PICTURES | AGAINST if key not in pictures}
         yield _image(insights, trial.image_id, group, name=name, paths=paths, errors=missing, scores=_scores(row))
     if columns:
         save(columns_of(_alike(columns[:NUM_IN_SHEET])), out / "sheets" / f"suspicion-{group + 1:02d}.png")
@@ -178,6 +179,6 @@ def _changed(insights: Insights, group: int) -> Iterator[GalleryImage]:
         maps = {"map": first[image_id], "against": second[image_id]}
         pictures = {key: overlay(photograph, saliency, long_side_px=SIDE_PX) for key, saliency in maps.items()}
         paths = save_pictures(out, name, {"photograph": fit(photograph, SIDE_PX), **pictures})
-        errors = {key: "both models' maps alone" for key in PICTURES if key != "map"}
+        errors = {key: NOT_DRAWN for key in PICTURES if key not in pictures}
         change = {"against": {"change": float(insights.images.changes[number])}}
         yield _image(insights, image_id, group, name=name, paths=paths, errors=errors, scores=change)

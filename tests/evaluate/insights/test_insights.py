@@ -172,8 +172,12 @@ def test_another_model_that_looks_elsewhere_is_told_by_class(find, world):
     config = InsightsConfig(maps="", data="", out="", against="x", fail_above=0.5)
     assert exit_status(compared, config) == 1
     assert exit_status(compared, dataclasses.replace(config, fail_above=1.0)) == 0
-    gallery = (Path(compared.folder.uri) / "data.js").read_text()
-    assert '"other model"' in gallery
+    folder = Path(compared.folder.uri)
+    gallery = json.loads((folder / "data.js").read_text().removeprefix("const GALLERY = ").rstrip(";\n"))
+    assert gallery["groups"][-1]["status"] == "other model"
+    for image in gallery["images"]:
+        drawn = {key for key in gallery["methods"] if (folder / key / f"{image['name']}.png").is_file()}
+        assert drawn == set(gallery["methods"]) - set(image["errors"])
 
 
 @pytest.mark.parametrize(
