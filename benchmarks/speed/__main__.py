@@ -20,7 +20,7 @@ import tyro
 from benchmarks.speed.ratio import Row
 from benchmarks.speed.table import earlier, write
 
-GROUPS = ("games", "asking", "mal_grad_cam", "maps", "adaptive", "training", "reading", "jobs", "commands")
+GROUPS = ("games", "asking", "mal_grad_cam", "maps", "adaptive", "training", "reading", "insights", "jobs", "commands")
 """Files in `cases` with a `measure`, in the order in which they run."""
 IMAGENETTE = "../shared/data/imagenette"
 

@@ -136,4 +136,5 @@ def class_rows(images: Images, compared: Sequence[Contrast], names: Mapping[int,
                 row |= {key: one.share.mean, f"{key}_low": one.share.low, f"{key}_high": one.share.high}
                 row |= {f"{key}_others": one.others, f"{key}_p_holm": one.p_value}
         rows.append(row)
-    return rows
+    keys = dict.fromkeys(key for row in rows for key in row)  # the first class may be a small one
+    return [{key: row.get(key) for key in keys} for row in rows]

@@ -15,8 +15,8 @@ from benchmarks.speed.ratio import Row, Times, interleaved, speed_row
 from benchmarks.speed.table import markdown
 
 KEYS = {
-    "games", "rise", "lime", "mal_grad_cam", "maps", "adaptive", "step", "distil", "read", "jobs", "workers", "help",
-    "demo",
+    "games", "rise", "lime", "mal_grad_cam", "maps", "adaptive", "step", "distil", "read", "insights", "jobs",
+    "workers", "help", "demo",
 }  # fmt: skip
 """Rows that the table must have."""
 

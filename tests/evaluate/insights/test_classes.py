@@ -52,6 +52,15 @@ def test_a_planted_corner_is_the_only_clear_contrast_to_the_others():
     assert np.allclose(np.array(row["mean_map"]), images.evidence[:40].reshape(40, -1).mean(axis=0))
 
 
+def test_a_small_class_has_a_row_with_its_map_alone():
+    images = Images(table(12, corner=True).slice(3))  # nine images of the first class
+    first, second, _ = class_rows(images, contrasts(images), {0: "a", 1: "b", 2: "c"})
+    assert (first["num_images"], second["num_images"]) == (9, 12)
+    assert first.keys() == second.keys()
+    assert first["border"] is None
+    assert second["border"] is not None
+
+
 def test_the_spread_is_the_mean_distance_to_the_mean_map():
     maps = Images(table(12, corner=False)).evidence[:12]
     assert spread(maps) == pytest.approx(np.mean([distances(one, maps.mean(axis=0)) for one in maps]))
