@@ -130,8 +130,8 @@ demo-steps:
 	@echo "Where to look:"
 	@echo "  $(DEMO)/report.html          methods, curves, gallery, agreement, commands: open it in a browser"
 	@echo "  $(DEMO)/maps, scores, measures: Parquet, for pyarrow, pandas or DuckDB"
-	@echo "  $(VENV)/bin/mlflow server --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
-	@echo "                               then http://127.0.0.1:5000, experiment demo: select the methods' runs, Compare"
+	@echo "  $(VENV)/bin/python -m cluster ui    MLflow: charts and pictures of all methods, at the address that it prints,"
+	@echo "                               http://127.0.0.1:5000/#/experiments/ID/runs?compareRunsMode=CHART"
 
 paper: $(VENV)/.installed
 	@$(RUN) -m cluster run -- $(PAPER)

@@ -1,4 +1,4 @@
-"""Plumbing: one Ray for several commands, records that MLflow has missed, what a run at full size costs."""
+"""Plumbing: one Ray for several commands, MLflow's pages and the records it missed, what a run at full size costs."""
 
 import sys
 from collections.abc import Sequence
@@ -37,6 +37,17 @@ def run(command: Annotated[tyro.conf.Positional[list[str]], tyro.conf.arg(metava
     from cluster.session import run_with_ray
 
     return run_with_ray(command)
+
+
+def ui(*, port: int = 5000) -> None:
+    """Show the runs in a browser: MLflow's pages of the store in MLFLOW_TRACKING_URI, else `mlflow.db`, for reading.
+
+    Args:
+        port: Port on 127.0.0.1.
+    """
+    from cluster.tracking.server import serve
+
+    serve(port)
 
 
 def verify(model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]) -> None:
@@ -85,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     app = tyro.extras.SubcommandApp()
     app.command(plan)
     app.command(run)
+    app.command(ui)
     app.command(upload)
     app.command(verify)
     return cli.run(lambda: app.cli(prog=cli.prog("cluster"), description=__doc__, args=arguments))

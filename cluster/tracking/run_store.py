@@ -5,6 +5,9 @@ while a server is down), and an error where two processes create the same experi
 becomes of that which cannot be sent, are in `tracking`.
 """
 
+import base64
+import io
+import json
 import logging
 import os
 import re
@@ -17,6 +20,7 @@ from cluster.storage import split_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # The user's own setting of any of these wins.
 BOUNDS = {
@@ -36,6 +40,11 @@ KEY_TAG = "tracker_key"  # finds a run again whose creation was not confirmed
 MAX_BATCH = 1000  # metrics in one call, MLflow's own limit
 MAX_BATCH_PARAMS = 100
 MAX_PARAM_CHARS, MAX_TAG_CHARS, MAX_KEY_CHARS = 6000, 8000, 250
+MAX_DIGEST_CHARS = 36
+RESULT_TAG = "result_key"  # names what several jobs find out about: their numbers stand in one run
+SLOTS = ("scores", "measures")  # tags of these jobs' folders; a run has one of each, and the first one's stage
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow takes it for one of language models
+PAGES = "http://127.0.0.1:5000"  # where `python -m cluster ui` shows a store that has no server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,7 @@ class RunStore:
     def __init__(self, uri: str) -> None:
         """Name the store; it is opened by the first call."""
         self.uri = uri
+        self.experiment_id = ""  # of the run that `open` opened
         self._client: MlflowClient | None = None
 
     @property
@@ -78,19 +88,40 @@ class RunStore:
         return self._client
 
     def open(self, spec: RunSpec) -> str:
-        """Create the run, or go on with `spec.run_id` where that exists, and return its id."""
-        known = None if spec.run_id is None else self.known(spec.run_id)
+        """Create the run, or go on with `spec.run_id` or with the run of the same result, and return its id."""
+        known = None if spec.run_id is None else self._run(spec.run_id)
+        known = known or self._same_result(spec)
         if known is not None:
-            self.client.update_run(known, status="RUNNING")
-            return known
+            return self._go_on(known, spec)
         cut_off = self.find(spec) if spec.anew else None
         if cut_off is not None:
             self.client.delete_run(cut_off)  # into MLflow's trash
         tags = spec.tags | {KEY_TAG: spec.key}
-        experiment = self._experiment_id(spec.experiment)
-        run = self.client.create_run(experiment, start_time=spec.start_ms, tags=tags, run_name=spec.run_name)
+        self.experiment_id = self._experiment_id(spec.experiment)
+        run = self.client.create_run(self.experiment_id, start_time=spec.start_ms, tags=tags, run_name=spec.run_name)
         self._log_params(run.info.run_id, spec.params)
         return run.info.run_id
+
+    def _same_result(self, spec: RunSpec) -> "Run | None":
+        """Find the first run in which another job has the same result, and none of this kind another folder."""
+        own = {slot: spec.tags[slot] for slot in SLOTS if slot in spec.tags}
+        for run in reversed(self._search(spec.experiment, RESULT_TAG, spec.tags.get(RESULT_TAG))):
+            held = {slot: run.data.tags[slot] for slot in SLOTS if slot in run.data.tags}
+            if held.keys() - own.keys() and held | own == own | held:
+                return run
+        return None
+
+    def _go_on(self, run: "Run", spec: RunSpec) -> str:
+        """Add parameters that the run does not have, and tags; its stage stays where it holds the first slot's."""
+        run_id, tags = run.info.run_id, dict(spec.tags)
+        self.experiment_id = run.info.experiment_id
+        self.client.update_run(run_id, status="RUNNING")
+        if SLOTS[0] in run.data.tags:
+            tags.pop("stage", None)
+        for name, value in tags.items():
+            self.client.set_tag(run_id, name, value)
+        self._log_params(run_id, {name: spec.params[name] for name in spec.params.keys() - run.data.params.keys()})
+        return run_id
 
     def log(self, run_id: str, metrics: Sequence[Sequence[Any]]) -> None:
         """Send (name, value, step, time in ms) metrics, a thousand a call."""
@@ -110,24 +141,63 @@ class RunStore:
             send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
             send(run_id, str(path), folder or None)
 
+    def inputs(self, run_id: str, inputs: Sequence[Mapping[str, str]]) -> None:
+        """Note what the run is made from: name, digest, source and context of each."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        noted = [
+            DatasetInput(
+                Dataset(one["name"], one["digest"][:MAX_DIGEST_CHARS], "local", json.dumps({"uri": one["source"]})),
+                tags=[InputTag("mlflow.data.context", one["context"])],
+            )
+            for one in inputs
+        ]
+        self.client.log_inputs(run_id, datasets=noted)
+
+    def table(self, run_id: str, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Write a table as `mlflow.log_table` does, which would add its rows to an earlier one's."""
+        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+        file = f"{legal_name(name)}.json"
+        self.client.log_text(run_id, json.dumps({"columns": columns, "data": rows}), file)
+        tables = json.loads(self.client.get_run(run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        own = {"path": file, "type": "table"}
+        if own not in tables:
+            self.client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*tables, own]))
+
+    def image(self, run_id: str, key: str, png: str) -> None:
+        """Send a PNG, in base64, for MLflow's grid of images: one row a key, one column a run."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(base64.b64decode(png)), formats=["PNG"]) as picture:
+            self.client.log_image(run_id, picture.convert("RGB"), key=re.sub(r"[^\w\-. /]", "_", key, flags=re.ASCII))
+
     def end(self, run_id: str, status: str, time_ms: int) -> None:
         """Mark the run as ended."""
         self.client.set_terminated(run_id, status, time_ms)
 
     def find(self, spec: RunSpec) -> str | None:
         """Return the id of the run that carries `spec.key`, if its creation reached the store."""
-        experiment = self.client.get_experiment_by_name(spec.experiment)
-        if experiment is None:
-            return None
-        found = self.client.search_runs([experiment.experiment_id], f"tags.{KEY_TAG} = '{spec.key}'")
+        found = self._search(spec.experiment, KEY_TAG, spec.key)
         return found[0].info.run_id if found else None
+
+    def _search(self, experiment_name: str, tag: str, value: str | None) -> "list[Run]":
+        """List the runs of an experiment whose tag has this value, newest first."""
+        experiment = None if value is None else self.client.get_experiment_by_name(experiment_name)
+        if experiment is None:
+            return []
+        return list(self.client.search_runs([experiment.experiment_id], f"tags.{tag} = '{value}'"))
 
     def known(self, run_id: str) -> str | None:
         """Return the id of a run that is in the store, else None."""
+        run = self._run(run_id)
+        return None if run is None else run.info.run_id
+
+    def _run(self, run_id: str) -> "Run | None":
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.client.get_run(run_id).info.run_id
+            return self.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -138,9 +208,11 @@ class RunStore:
 
         experiment = self.client.get_experiment_by_name(name)
         if experiment is not None:
+            for tag in KIND.items() - experiment.tags.items():
+                self.client.set_experiment_tag(experiment.experiment_id, *tag)
             return experiment.experiment_id
         try:
-            return self.client.create_experiment(name, artifact_location=_artifact_location(self.uri, name))
+            return self.client.create_experiment(name, _artifact_location(self.uri, name), tags=KIND)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -160,6 +232,12 @@ class RunStore:
 def legal_name(name: str) -> str:
     """Replace what MLflow refuses in the name of a metric, parameter or tag."""
     return re.sub(r"[^\w\-. /:]", "_", name)[:MAX_KEY_CHARS]
+
+
+def runs_page(uri: str, experiment_id: str) -> str:
+    """Return the address of an experiment's runs and charts; its plain address opens a page for language models."""
+    server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else PAGES
+    return f"{server}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
 
 
 def absolute_uri(uri: str) -> str:

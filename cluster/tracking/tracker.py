@@ -4,7 +4,9 @@ All talk with the store happens on one thread of its own, in batches. What canno
 spill file as JSON lines, and `python -m cluster upload FILE` sends it later.
 """
 
+import base64
 import logging
+import math
 import os
 import re
 import threading
@@ -28,6 +30,7 @@ from cluster.tracking.run_store import (
     RunStore,
     absolute_uri,
     legal_name,
+    runs_page,
 )
 
 FLUSH_INTERVAL_S = 5.0
@@ -118,6 +121,11 @@ class Tracker:
         done = self._opening.done() and self._opening.exception() is None
         return self._opening.result() if done else None
 
+    @property
+    def page(self) -> str | None:
+        """Return the address of the runs of this experiment, or None while the store has not given the run an id."""
+        return self.run_id and _without_password(runs_page(self._spec.uri, self._store.experiment_id))
+
     def log(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics at `step`; returns at once, they are sent every few seconds."""
         now = _now_ms()
@@ -142,6 +150,20 @@ class Tracker:
     def artifact(self, place: str | Path, folder: str = "") -> None:
         """Log the file at a path or URI, or a local folder with its files; it must stay in place until `close`."""
         self._submit({"kind": "artifact", "path": Folder(str(place)).uri, "folder": folder})
+
+    def inputs(self, inputs: Sequence[Mapping[str, str]]) -> None:
+        """Log what the run is made from: `name`, `digest`, `source` and `context` of each."""
+        noted = [{name: _without_password(text) for name, text in one.items()} for one in inputs]
+        self._submit({"kind": "inputs", "inputs": noted})
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table of numbers and texts as the artifact `NAME.json`; what is not a number becomes empty."""
+        finite = [[None if isinstance(x, float) and not math.isfinite(x) else x for x in row] for row in rows]
+        self._submit({"kind": "table", "name": name, "columns": list(columns), "rows": finite})
+
+    def image(self, name: str, png: bytes) -> None:
+        """Log a picture; MLflow's pages show those of one name from several runs beside each other."""
+        self._submit({"kind": "image", "picture": name, "png": base64.b64encode(png).decode()})
 
     def close(self, status: str = "FINISHED") -> None:
         """Send what is left and end the run; a second call does nothing."""

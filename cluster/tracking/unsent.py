@@ -15,6 +15,9 @@ SENT_SUFFIX = ".sent"
 FIELDS = {
     "metrics": {"metrics": list},
     "artifact": {"path": str, "folder": str},
+    "inputs": {"inputs": list},
+    "table": {"name": str, "columns": list, "rows": list},
+    "image": {"picture": str, "png": str},
     "end": {"status": str, "time_ms": int},
 }
 """Fields of the records that follow a run's."""
@@ -39,12 +42,18 @@ def run_record(spec: RunSpec) -> dict[str, Any]:
 
 
 def deliver(store: RunStore, run_id: str, records: Sequence[dict[str, Any]]) -> None:
-    """Send records of one run: kinds `metrics`, `artifact` and `end`."""
+    """Send records of one run, of the kinds in `FIELDS`."""
     for record in records:
         if record["kind"] == "metrics":
             store.log(run_id, record["metrics"])
         elif record["kind"] == "artifact":
             store.artifact(run_id, record["path"], record["folder"])
+        elif record["kind"] == "inputs":
+            store.inputs(run_id, record["inputs"])
+        elif record["kind"] == "table":
+            store.table(run_id, record["name"], record["columns"], record["rows"])
+        elif record["kind"] == "image":
+            store.image(run_id, record["picture"], record["png"])
         else:
             store.end(run_id, record["status"], record["time_ms"])
 
