@@ -63,8 +63,12 @@ def run_sanity(config: SanityConfig) -> str:
 
 
 def _with_counts(result: Any, config: JobConfig, table: Callable[[Any], str]) -> str:
-    counts = result.counts
-    return f"{table(result.summaries)}\n{counts.rows} rows, {counts.errors} with an error, in {config.out}"
+    from cluster.storage import Folder
+    from evaluate.runs import runs_line, stored_page
+
+    counts, page = result.counts, runs_line(stored_page(Folder(config.out)))
+    lines = [table(result.summaries), f"{counts.rows} rows, {counts.errors} with an error, in {config.out}", page]
+    return "\n".join(filter(None, lines))
 
 
 def run_insights(config: InsightsConfig) -> str | int:

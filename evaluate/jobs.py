@@ -1,8 +1,6 @@
-"""What the Ray Data jobs of this package share: provenance, the run up to the manifest, MLflow runs made once."""
+"""What the Ray Data jobs of this package share: provenance, and the run up to the manifest."""
 
 import dataclasses
-import hashlib
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,7 +10,6 @@ from cluster.parquet import read_computed_by
 from cluster.session import ray_session, worker_resources
 from cluster.sharded_job import Summary, Worker, make_shards, require_results, run_shards
 from cluster.storage import Folder
-from cluster.tracking.tracker import tracking_uri
 from distill.data import ImageSet
 from distill.teachers import load_teacher
 from evaluate.config import OutputConfig, TeacherConfig
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
     from distill.teachers import Teacher
 
 S = TypeVar("S")
-RUNS_FILE = "_mlflow.json"  # which runs were made, so that a rerun makes no second one
-MAKING = "/making"  # behind the name of a run that is being made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,37 +120,3 @@ def run_job(job: Job[S], config: OutputConfig) -> JobResult[S]:
         folder.finish({**dataclasses.asdict(counts), **manifest, **read_computed_by(folder)})
     require_results(counts, folder, f"rows of {job.rows}")
     return JobResult(counts=counts, summaries=summaries)
-
-
-def make_runs(folder: Folder, runs: Mapping[str, Callable[..., str | None]]) -> None:
-    """Make MLflow runs, except those that the folder notes as made in this store.
-
-    Args:
-        folder: where the job's rows lie.
-        runs: a run's name in the folder -> makes it and returns its id; gets the key of `Tracker`, which is noted
-            before, so that a job that is killed over it leaves no second run.
-    """
-    made = made_runs(folder)
-    for name, make in runs.items():
-        key = run_key(name)
-        if key in made:
-            continue
-        tracker_key = made.setdefault(key + MAKING, uuid.uuid4().hex)
-        folder.write_json(RUNS_FILE, made)
-        made[key] = make(key=tracker_key)
-        del made[key + MAKING]
-        folder.write_json(RUNS_FILE, made)
-
-
-def made_runs(folder: Folder) -> dict[str, str | None]:
-    """Read which runs a folder notes as made, by `run_key`. Raises: ValueError where its note is damaged."""
-    made = folder.read_json(RUNS_FILE) if folder.exists(RUNS_FILE) else {}
-    if not isinstance(made, dict) or not all(run_id is None or isinstance(run_id, str) for run_id in made.values()):
-        raise ValueError(f"{folder.uri}/{RUNS_FILE} names no MLflow runs; move it away, then give the command again")
-    return made
-
-
-def run_key(*names: str) -> str:
-    """Name a run in this store, as `RUNS_FILE` notes it."""
-    store = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]  # a URI may hold a password
-    return "/".join([store, *names])

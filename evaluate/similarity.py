@@ -19,6 +19,7 @@ from distill.student.similarity import sim_n
 from distill.teachers import load_teacher
 from distill.teachers.query_budget import Share, check_budget
 from evaluate.config import SimilarityConfig, View
+from evaluate.runs import INTERVAL, inputs_of
 from evaluate.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -119,10 +120,8 @@ def _interval(values: np.ndarray) -> dict[str, float]:
 def _track(
     experiment: str, run: str, found: dict[str, dict[str, float]], settings: dict[str, Any], num_images: int
 ) -> None:
-    with Tracker(
-        experiment, "similarity", params={"student": run, **settings}, tags={"stage": "similarity"}
-    ) as tracker:
-        metrics = {name: interval["mean"] for name, interval in found.items()}
-        if num_images > 1:
-            metrics |= {f"{name}_{end}": i[end] for name, i in found.items() for end in ("low", "high")}
-        tracker.log({**metrics, "num_images": num_images})
+    params, tags = {"student": run, **settings}, {"stage": "similarity"}
+    with Tracker(experiment, "similarity", params=params, tags=tags) as tracker:
+        tracker.inputs(inputs_of({"data_name": experiment, **settings}))
+        tracker.log({f"similarity/{name}": interval["mean"] for name, interval in found.items()})
+        tracker.table("similarity", INTERVAL, [[name, *i.values(), num_images] for name, i in found.items()])

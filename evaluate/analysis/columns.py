@@ -9,7 +9,7 @@ from typing import Literal
 
 from evaluate.games.derived import MIN_SPAN
 from evaluate.games.protocol import RankedBy
-from evaluate.metrics.settings import HIGHER_IS_BETTER
+from evaluate.metrics.settings import HIGHER_IS_BETTER, mlflow_name
 
 Group = Literal["games", "measures", "fidelity"]
 GROUPS: dict[Group, str] = {
@@ -51,23 +51,23 @@ class Column:
 
 RANDOM_ORDER = "0 for a random order (Blücher et al. 2024)"
 GAMES: dict[RankedBy, tuple[str, str, str]] = {  # heading, name in MLflow, explanation
-    "gap": ("Insertion − deletion", "insertion_minus_deletion_auc", ""),  # noqa: RUF001
+    "gap": ("Insertion − deletion", "games/insertion_minus_deletion_auc", ""),  # noqa: RUF001
     "deletion": ("Deletion AUC", "deletion_auc", ""),
     "insertion": ("Insertion AUC", "insertion_auc", ""),
     "insertion_normalised": (
         "Normalised insertion",
-        "insertion_normalised_auc",
+        "games/insertion_normalised_auc",
         "the area of (curve − start) / (end − start) of each image; a curve that ends less than "  # noqa: RUF001
         f"{MIN_SPAN:g} from its start is flat and left out",
     ),
     "deletion_gain": (
         "SRG, deletion",
-        "symmetric_relevance_gain_deletion",
+        "games/symmetric_relevance_gain_deletion",
         f"symmetric relevance gain: the AUC with the least relevant first minus that with the most, {RANDOM_ORDER}",
     ),
     "insertion_gain": (
         "SRG, insertion",
-        "symmetric_relevance_gain_insertion",
+        "games/symmetric_relevance_gain_insertion",
         f"symmetric relevance gain: the AUC with the most relevant first minus that with the least, {RANDOM_ORDER}",
     ),
 }
@@ -128,5 +128,5 @@ def _metric_column(name: str) -> Column:
         group="fidelity" if name.startswith(FIDELITY) else "measures",
         higher_is_better=HIGHER_IS_BETTER.get(name),
         about=about,
-        metric=name,
+        metric=mlflow_name(name),
     )

@@ -98,7 +98,7 @@ def play_games(config: GamesConfig) -> JobResult[GamesSummary]:
 
     def finalize(folder: Folder) -> list[GamesSummary]:
         summaries = summarize_games(folder, sources)
-        track_games(folder, images.name, summaries, stored)
+        track_games(folder, images, summaries, stored)
         return summaries
 
     job = Job(

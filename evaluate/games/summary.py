@@ -9,12 +9,12 @@ import numpy as np
 
 from cluster.storage import Folder
 from cluster.tracking.tracker import Tracker
+from distill.data import ImageSet
 from evaluate.games.derived import normalised_area, relevance_gain
 from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES
 from evaluate.games.reader import load_results
-from evaluate.jobs import make_runs
 from evaluate.map_sets import Source
-from evaluate.scored_method import method_title
+from evaluate.runs import INTERVAL, Overlays, finite, interval_row, main_last, make_runs, method_run
 from evaluate.statistics import Interval, mean_interval
 
 COSTS = {
@@ -24,6 +24,10 @@ COSTS = {
     "tied_share": "tied_share",
     "auc_bound": "auc_bound",  # of scores that leave points out
 }
+IN_TABLE = ("auc_bound",)  # and no chart
+GROUP = "games/"  # of MLflow's charts
+FRONT = "auc/"  # the first group of all: MLflow sorts groups, and shows names without one last
+MAIN_AUCS = tuple(f"{game}_auc" for game in GAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +55,23 @@ class GamesSummary:
     """Images without one."""
 
     def mlflow_metrics(self) -> dict[str, float]:
-        """List all numbers by their MLflow names; what is not a number is left out."""
-        named = {"num_images": float(self.num_images), "num_errors": float(self.num_errors), **self.costs}
-        intervals = {f"{game}_auc": auc for game, auc in self.auc.items()}
-        intervals |= {f"symmetric_relevance_gain_{game}": gain for game, gain in self.gains.items()}
-        intervals["insertion_normalised_auc"] = self.insertion_normalised
-        named["num_insertion_flat"] = float(self.num_flat)
-        for name, found in intervals.items():
-            named |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
-        return {name: value for name, value in named.items() if np.isfinite(value)}
+        """List the means by their MLflow names; what is not a number is left out."""
+        means = {f"{'' if name in MAIN_AUCS else GROUP}{name}": value.mean for name, value in self._intervals().items()}
+        means |= {f"{FRONT}{name}": means[name] for name in MAIN_AUCS}
+        return finite(means | {f"cost/{name}": value for name, value in self.costs.items() if name not in IN_TABLE})
+
+    def mlflow_table(self) -> list[list[Any]]:
+        """Lay out everything with intervals and counts, as rows of the columns `INTERVAL`."""
+        counts = {"num_images": self.num_images, "num_errors": self.num_errors, "num_insertion_flat": self.num_flat}
+        rows = [interval_row(name, value) for name, value in self._intervals().items()]
+        return rows + [[name, value, None, None, self.num_images] for name, value in {**self.costs, **counts}.items()]
+
+    def _intervals(self) -> dict[str, Interval]:
+        return {
+            **{f"{game}_auc": auc for game, auc in self.auc.items()},
+            "insertion_normalised_auc": self.insertion_normalised,
+            **{f"symmetric_relevance_gain_{game}": gain for game, gain in self.gains.items()},
+        }
 
 
 def summarize_games(folder: Folder, sources: Sequence[Source]) -> list[GamesSummary]:
@@ -108,51 +120,38 @@ def _gains(by_game: Mapping[str, Any]) -> dict[str, Interval]:
     }
 
 
-def track_games(folder: Folder, experiment: str, summaries: Sequence[GamesSummary], stored: Mapping[str, Any]) -> None:
+def track_games(folder: Folder, images: ImageSet, summaries: Sequence[GamesSummary], stored: Mapping[str, Any]) -> None:
     """Make one MLflow run per method, unless the scores folder notes that this store has it already.
 
     Args:
         folder: the scores folder.
-        experiment: the data set's name.
-        outcomes: the methods.
+        images: the data set.
+        summaries: the methods.
         stored: the scores' configuration.
     """
-    runs = {
-        f"{summary.source.config_hash}/{stored['protocol_hash']}": partial(
-            _track, experiment, summary, stored, folder.uri
-        )
-        for summary in summaries
-    }
-    make_runs(folder, runs)
-
-
-def _track(experiment: str, summary: GamesSummary, stored: Mapping[str, Any], uri: str, *, key: str) -> str | None:
-    source = summary.source
-    options = {f"option.{name}": value for name, value in source.config["options"].items()}
-    kept = (
-        "teacher",
-        "teacher_fingerprint",
-        "data",
-        "data_fingerprint",
-        "split",
-        "limit",
-        "per_class",
-        "protocol_hash",
+    make = partial(_track, images.name, stored, folder.uri, Overlays(images))
+    ordered = main_last(summaries, lambda summary: summary.source.method)
+    make_runs(
+        folder,
+        {f"{one.source.config_hash}/{stored['protocol_hash']}": partial(make, one) for one in ordered},
     )
-    student = {name: source.config[name] for name in ("student", "student_fingerprint", "target")}
-    params = {"method": source.method, **options, **student, **{name: stored[name] for name in kept if name in stored}}
-    params |= {f"protocol.{name}": value for name, value in stored["protocol"].items()}
+
+
+def _track(
+    experiment: str, stored: Mapping[str, Any], uri: str, overlays: Overlays, summary: GamesSummary, *, key: str
+) -> Tracker:
+    params = {f"protocol.{name}": value for name, value in stored["protocol"].items()}
     params |= {f"made_for.{name}": value for name, value in stored.get("made_for", {}).items()}
     tags = {
         "stage": "cross_teacher_games" if "made_for" in stored else "games",
-        "method": source.method,
-        "config_hash": source.config_hash,
         "protocol_hash": stored["protocol_hash"],
-        "maps": source.uri,
         "scores": uri,
     }
-    with Tracker(experiment, method_title(source.record()), params=params, tags=tags, key=key) as tracker:
+    with method_run(experiment, summary.source.record(), stored, params=params, tags=tags, key=key) as tracker:
         tracker.log(summary.mlflow_metrics())
         for game, curve in summary.curves.items():
-            tracker.curve(f"{game}_curve", curve.tolist())
-    return tracker.run_id
+            for group in ("", FRONT) if game in GAMES else (GROUP,):
+                tracker.curve(f"{group}{game}_curve", curve.tolist())
+        tracker.table("games", INTERVAL, summary.mlflow_table())
+        overlays.log(tracker, summary.source.uri)
+    return tracker

@@ -92,7 +92,7 @@ def compute_metrics(config: MetricsConfig) -> JobResult[MetricSummary]:
 
     def finalize(folder: Folder) -> list[MetricSummary]:
         summaries = summarize_metrics([folder.uri])
-        track_metrics(folder, images.name, summaries, stored)
+        track_metrics(folder, images, summaries, stored)
         return summaries
 
     job = Job(

@@ -147,3 +147,8 @@ def check_metrics(metrics: Sequence[str]) -> tuple[Metric, ...]:
 def row_names(metrics: Sequence[Metric]) -> tuple[str, ...]:
     """List the names of the rows that these metrics write for a map, in their order."""
     return tuple(name for metric in metrics for name in ROWS[metric])
+
+
+def mlflow_name(metric: str) -> str:
+    """Name a metric in MLflow: in the group of its charts."""
+    return f"fidelity/{metric.removeprefix('fidelity_')}" if metric.startswith("fidelity_") else f"metrics/{metric}"

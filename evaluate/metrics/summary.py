@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cluster.storage import Folder
 from cluster.tracking.tracker import Tracker
-from evaluate.jobs import make_runs
+from distill.data import ImageSet
 from evaluate.metrics.schema import read_metrics
-from evaluate.metrics.settings import settings_hash
-from evaluate.scored_method import label_methods, method_title
+from evaluate.metrics.settings import mlflow_name, settings_hash
+from evaluate.runs import INTERVAL, finite, interval_row, main_last, make_runs, method_run
+from evaluate.scored_method import label_methods
 from evaluate.statistics import Interval, mean_interval
 from evaluate.stored import metrics_config
 
@@ -113,32 +113,26 @@ def _metric_summary(scored: Any, metric: str, rows: Any) -> MetricSummary:
 
 
 def track_metrics(
-    folder: Folder, experiment: str, summaries: Sequence[MetricSummary], stored: Mapping[str, Any]
+    folder: Folder, images: ImageSet, summaries: Sequence[MetricSummary], stored: Mapping[str, Any]
 ) -> None:
-    """Make one MLflow run per method, unless the metrics folder notes that this store has it already.
+    """Add to the run of each method's games, or make one, unless the metrics folder notes that this store has it.
 
     Args:
         folder: the metrics folder.
-        experiment: the data set's name.
-        measured: what it came to.
+        images: the data set.
+        summaries: of all methods.
         stored: the folder's configuration.
     """
     runs = {}
-    for entry in stored["maps"]:
+    for entry in main_last(stored["maps"], lambda entry: entry["method"]):
         own = [one for one in summaries if one.config_hash == entry["config_hash"]]
-        runs[entry["config_hash"]] = partial(_track, experiment, entry, own, stored, folder.uri)
+        runs[entry["config_hash"]] = partial(_track, images.name, entry, own, stored, folder.uri)
     make_runs(folder, runs)
 
 
 def mlflow_metrics(summaries: Sequence[MetricSummary]) -> dict[str, float]:
-    """List one method's numbers by their MLflow names; what is not a number is left out."""
-    named: dict[str, float] = {}
-    for one in summaries:
-        name = one.metric
-        named |= {name: one.value.mean, f"{name}_low": one.value.low, f"{name}_high": one.value.high}
-        named |= {f"{name}_num_images": float(one.value.num), f"{name}_num_errors": float(one.num_errors)}
-        named |= {f"{name}_seconds": one.seconds, f"{name}_teacher_queries": one.teacher_queries}
-    return {name: value for name, value in named.items() if np.isfinite(value)}
+    """List one method's means by their MLflow names; what is not a number is left out."""
+    return finite({mlflow_name(one.metric): one.value.mean for one in summaries})
 
 
 def _track(
@@ -149,25 +143,14 @@ def _track(
     uri: str,
     *,
     key: str,
-) -> str | None:
-    kept = ("teacher", "teacher_fingerprint", "data", "data_fingerprint", "split", "limit", "per_class")
-    options = {f"option.{name}": value for name, value in entry["config"]["options"].items()}
-    hashes = {f"protocol_hash.{one.metric}": one.protocol_hash for one in summaries}
-    student = {name: entry["config"][name] for name in ("student", "student_fingerprint", "target")}
-    params = {
-        "method": entry["method"],
-        **options,
-        **student,
-        **{name: stored[name] for name in kept if name in stored},
-        **hashes,
-    }
-    tags = {
-        "stage": "measures",
-        "method": entry["method"],
-        "config_hash": entry["config_hash"],
-        "maps": entry["uri"],
-        "measures": uri,
-    }
-    with Tracker(experiment, method_title(entry), params=params, tags=tags, key=key) as tracker:
+) -> Tracker:
+    params = {f"protocol_hash.{one.metric}": one.protocol_hash for one in summaries}
+    tags = {"stage": "measures", "measures": uri}
+    columns = [*INTERVAL, "num_errors", "seconds", "teacher_queries"]
+    rows = [
+        [*interval_row(one.metric, one.value), one.num_errors, one.seconds, one.teacher_queries] for one in summaries
+    ]
+    with method_run(experiment, entry, stored, params=params, tags=tags, key=key) as tracker:
         tracker.log(mlflow_metrics(summaries))
-    return tracker.run_id
+        tracker.table("metrics", columns, rows)
+    return tracker

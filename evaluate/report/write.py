@@ -1,8 +1,7 @@
 """One self-contained page about scores, with its tables as Markdown and CSV, kept in MLflow too."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Any
 
 from cluster.storage import Folder, split_file
 from evaluate.analysis.columns import Column
@@ -10,10 +9,10 @@ from evaluate.analysis.comparison import MethodRow
 from evaluate.analysis.query_curve import draw_query_curves
 from evaluate.config import ReportConfig
 from evaluate.format.table import table_place, write_pages
-from evaluate.jobs import made_runs, run_key
 from evaluate.report.html import render
 from evaluate.report.report_data import ReportData, gather
 from evaluate.report.texts import console_text, markdown, numbers
+from evaluate.runs import INTERVAL, finite, interval_row, made_runs, run_key, runs_line
 from evaluate.scored_method import method_title
 
 
@@ -41,15 +40,17 @@ def write_report(config: ReportConfig) -> str:
         plots, file = split_file(config.query_plot)
         plots.write_bytes(file, draw_query_curves(report_data.rows))
         written.append(plots.child(file).uri)
-    _track(report_data, written)
-    return console_text(report_data, written[0])
+    return "\n".join(filter(None, [console_text(report_data, written[0]), runs_line(_track(report_data, written))]))
 
 
-def _track(report_data: ReportData, written: Sequence[str]) -> None:
+def _track(report_data: ReportData, written: Sequence[str]) -> str | None:
     """Keep the files in a run `report`, and the table's figures in the runs of the methods' games.
 
     So one run holds all that is known of a method, and MLflow's compare page ranks methods by any measure. A method
     whose games this store has no run of is left out.
+
+    Returns:
+        The address of the runs; None where the store is away.
     """
     from cluster.tracking.tracker import Tracker
 
@@ -57,17 +58,19 @@ def _track(report_data: ReportData, written: Sequence[str]) -> None:
     kept = ("protocol_hash", "teacher", "teacher_fingerprint", "data", "data_fingerprint", "split")
     folders = {"scores": ", ".join(report_data.results.uris), "measures": ", ".join(report_data.metric_configs)}
     params = {name: config.get(name) for name in kept} | folders
-    with Tracker(report_data.data_name, "report", params=params, tags={"stage": "report"}) as tracker:
+    with Tracker(report_data.data_name, "report", params=params, tags={"stage": "report"}) as report:
         for place in written:
-            tracker.artifact(place)
+            report.artifact(place)
     runs = _games_runs(report_data)
     for row in report_data.rows:
         method, config_hash = row.scored.method, row.scored.config_hash
         if config_hash in runs:
             own = {"method": method, "config_hash": config_hash}
             name = method_title({"method": method, "config": row.scored.config})
-            with Tracker(report_data.data_name, name, params=own, run_id=runs[config_hash]) as tracker:
+            with Tracker(report_data.data_name, name, params={}, tags=own, run_id=runs[config_hash]) as tracker:
                 tracker.log(mlflow_metrics(row, report_data.columns))
+                tracker.table("comparison", [*INTERVAL, "win_rate", "p_holm"], _comparison(row, report_data.columns))
+    return report.page
 
 
 def _games_runs(report_data: ReportData) -> dict[str, str]:
@@ -79,12 +82,13 @@ def _games_runs(report_data: ReportData) -> dict[str, str]:
 
 
 def mlflow_metrics(row: MethodRow, columns: Sequence[Column]) -> dict[str, float]:
-    """List a method's figures by their MLflow names; what is not a number is left out."""
-    named: dict[str, float] = {}
-    for column in columns:
-        name, value, against = column.metric, row.values.get(column.name), row.against.get(column.name)
-        if value is not None:
-            named |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
-        if against is not None:
-            named |= {f"{name}_win_rate": against.win_rate, f"{name}_p_holm": against.p_holm}
-    return {name: value for name, value in named.items() if np.isfinite(value)}
+    """List a method's means by their MLflow names; what is not a number is left out."""
+    return finite({one.metric: value.mean for one in columns if (value := row.values.get(one.name)) is not None})
+
+
+def _comparison(row: MethodRow, columns: Sequence[Column]) -> list[list[Any]]:
+    """List a method's differences to the main one: with interval, share of images won and p value."""
+    compared = {column.metric: row.against[column.name] for column in columns if column.name in row.against}
+    return [
+        [*interval_row(name, one.difference), float(one.win_rate), float(one.p_holm)] for name, one in compared.items()
+    ]

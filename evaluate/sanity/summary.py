@@ -9,11 +9,12 @@ import numpy as np
 
 from cluster.storage import Folder
 from cluster.tracking.tracker import Tracker
-from evaluate.jobs import make_runs
+from evaluate.runs import INTERVAL, finite, inputs_of, interval_row, main_last, make_runs
 from evaluate.sanity.schema import read_sanity
 from evaluate.statistics import Interval, mean_interval
 
 SIMILARITIES = ("rank_correlation", "rank_correlation_absolute", "ssim")
+GROUP = "sanity/"  # of MLflow's charts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +63,8 @@ def _check_summary(method: str, check: str, stage: str | None, rows: Any) -> Che
 
 
 def mlflow_metrics(summaries: Sequence[CheckSummary]) -> dict[str, float]:
-    """List one method's numbers by their MLflow names; what is not a number is left out."""
-    named: dict[str, float] = {}
-    for one in summaries:
-        for name, found in one.similarities.items():
-            key = f"{one.name}_{name}"
-            named |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high}
-        named[f"{one.name}_num_errors"] = float(one.num_errors)
-    return {name: value for name, value in named.items() if np.isfinite(value)}
+    """List one method's means by their MLflow names; what is not a number is left out."""
+    return finite({f"{GROUP}{one.name}_{name}": i.mean for one in summaries for name, i in one.similarities.items()})
 
 
 def track_checks(folder: Folder, experiment: str, summaries: Sequence[CheckSummary], stored: Mapping[str, Any]) -> None:
@@ -82,7 +77,7 @@ def track_checks(folder: Folder, experiment: str, summaries: Sequence[CheckSumma
         stored: the folder's configuration.
     """
     runs = {}
-    for method in stored["methods"]:
+    for method in main_last(stored["methods"], str):
         own = [one for one in summaries if one.method == method]
         runs[method] = partial(_track, experiment, method, own, stored, folder.uri)
     make_runs(folder, runs)
@@ -90,14 +85,21 @@ def track_checks(folder: Folder, experiment: str, summaries: Sequence[CheckSumma
 
 def _track(
     experiment: str, method: str, summaries: Sequence[CheckSummary], stored: Mapping[str, Any], uri: str, *, key: str
-) -> str | None:
+) -> Tracker:
     options = {f"option.{name}": value for name, value in stored["methods"][method].items()}
     params = {"method": method, **options, **{name: value for name, value in stored.items() if name != "methods"}}
     tags = {"stage": "sanity", "method": method, "protocol_hash": stored["protocol_hash"], "sanity": uri}
+    rows = [
+        [*interval_row(f"{one.name}_{name}", value), one.num_errors]
+        for one in summaries
+        for name, value in one.similarities.items()
+    ]
     with Tracker(experiment, method, params=params, tags=tags, key=key) as tracker:
+        tracker.inputs(inputs_of(stored))
         tracker.log(mlflow_metrics(summaries))
         for name in SIMILARITIES:
             fall = [one.similarities[name].mean for one in summaries if one.check == "randomised"]
             if np.isfinite(fall).all():
-                tracker.curve(f"randomised_{name}", [1.0, *fall])  # the intact student's map is its own likeness
-    return tracker.run_id
+                tracker.curve(f"{GROUP}randomised_{name}", [1.0, *fall])  # the intact student's map is its own likeness
+        tracker.table("sanity", [*INTERVAL, "num_errors"], rows)
+    return tracker

@@ -1,6 +1,7 @@
 """Sim N over a data set, against a plain count, with a tiny student and a black box of other input size."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ class Recorder:
 
     def log(self, metrics: dict[str, float]) -> None:
         self.metrics |= metrics
+
+    def inputs(self, inputs: list[dict[str, str]]) -> None:
+        assert [one["context"] for one in inputs] == ["explained", "teacher"]
+
+    def table(self, name: str, columns: Sequence[str], rows: list[list[Any]]) -> None:
+        self.rows = rows
 
 
 RUNS: list[Recorder] = []
@@ -103,8 +110,8 @@ def test_counts_what_a_plain_loop_counts(data, tmp_path, runs, view, cut):
     assert "sim4" not in found  # three classes
     (logged,) = runs
     assert (logged.experiment, logged.run_name) == ("photos", "similarity")
-    assert logged.metrics["sim1"] == found["sim1"]["mean"]
-    assert logged.metrics["sim1_low"] == found["sim1"]["low"]
+    assert logged.metrics["similarity/sim1"] == found["sim1"]["mean"]
+    assert logged.rows[0] == ["sim1", *(found["sim1"][name] for name in ("mean", "low", "high")), 39]
 
 
 def test_the_result_is_stored_beside_the_student(data, tmp_path):

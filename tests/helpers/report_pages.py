@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from typing import Any
 
@@ -59,6 +60,8 @@ class FakeTracker:
     def __init__(self, experiment: str, run_name: str, **given: Any) -> None:
         self.experiment, self.run_name, self.given, self.files = experiment, run_name, given, []
         self.logged: dict[str, float] = {}
+        self.tables: dict[str, list[list[Any]]] = {}
+        self.page = "http://server/#/experiments/7/runs?compareRunsMode=CHART"
         FakeTracker.made.append(self)
 
     def __enter__(self) -> "FakeTracker":
@@ -72,3 +75,7 @@ class FakeTracker:
 
     def log(self, metrics: dict[str, float]) -> None:
         self.logged |= metrics
+
+    def table(self, name: str, columns: Sequence[str], rows: list[list[Any]]) -> None:
+        assert {len(row) for row in rows} <= {len(columns)}
+        self.tables[name] = rows

@@ -31,8 +31,8 @@ from evaluate.games.baselines import BASELINES, image_rng
 from evaluate.games.job import GamesWork, GamesWorker, _ahead, play_games
 from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Baseline, Protocol
 from evaluate.games.schema import read_scores
-from evaluate.jobs import RUNS_FILE
 from evaluate.map_sets import Source, map_items, open_played_images, open_sources
+from evaluate.runs import RUNS_FILE, stored_page
 from explain.maps import maps_table
 
 pytestmark = [
@@ -246,13 +246,30 @@ def test_mlflow_has_one_run_per_method_with_curves(played):
     assert sorted(run.data.tags["method"] for run in runs) == ["first", "second_one"]
     run = next(run for run in runs if run.data.tags["method"] == "first")
     metrics = run.data.metrics
+    file = client.download_artifacts(run.info.run_id, "games.json")
+    table = pd.read_json(file, orient="split").set_index("name")
     for game in GAMES:
-        assert metrics[f"{game}_auc_low"] < metrics[f"{game}_auc"] < metrics[f"{game}_auc_high"]
+        row = table.loc[f"{game}_auc"]
+        assert row["low"] < metrics[f"{game}_auc"] < row["high"]
+        assert metrics[f"auc/{game}_auc"] == metrics[f"{game}_auc"] == pytest.approx(row["mean"])
         curve = client.get_metric_history(run.info.run_id, f"{game}_curve")
         assert sorted(point.step for point in curve) == list(range(13))
-    assert metrics["seconds_per_map"] == 0.5
-    assert metrics["teacher_queries_per_map"] == 2
-    assert (metrics["num_images"], metrics["num_errors"]) == (NUM_IMAGES - 2, 2)
+    assert metrics["cost/seconds_per_map"] == 0.5
+    assert metrics["cost/teacher_queries_per_map"] == 2
+    assert table.loc[["num_images", "num_errors"], "mean"].tolist() == [NUM_IMAGES - 2, 2]
+    assert [one.dataset.name for one in run.inputs.dataset_inputs] == [Path(played.data).name, "black box"]
+
+
+def test_mlflow_shows_the_same_photographs_under_every_method(played, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", played.uri)
+    client, runs = runs_of(played)
+    keys = [
+        {Path(item.path).name.split("+")[0] for item in client.list_artifacts(run.info.run_id, "images")}
+        for run in runs
+    ]
+    assert keys[0] == keys[1]
+    assert 8 <= len(keys[0]) <= 12  # without the images that cannot be read
+    assert str(stored_page(Folder(played.scores))).endswith("/runs?compareRunsMode=CHART")
 
 
 def test_a_rerun_restores_what_is_missing_and_makes_no_second_run(played, monkeypatch):
