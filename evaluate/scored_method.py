@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from explain.methods.registry import METHODS
+from explain.methods.titles import title_of
 
 MAIN_METHOD = "mal_grad_cam"
 CEILING = "oracle"  # searches with the games' own score: how far maps can get, and no explanation
@@ -34,6 +35,11 @@ class ScoredMethod:
     """Folder of the maps."""
     config: Mapping[str, Any]
     """The maps' configuration."""
+
+    @property
+    def title(self) -> str:
+        """Return the label with the method's name as people write it."""
+        return titled(self.method, self.label)
 
     @property
     def explains(self) -> str:
@@ -105,6 +111,11 @@ def label_methods(maps: Sequence[Mapping[str, Any]]) -> tuple[ScoredMethod, ...]
         )
         for entry in distinct.values()
     )
+
+
+def titled(method: str, label: str) -> str:
+    """Write the method at the start of a label as people do."""
+    return title_of(method) + label.removeprefix(method) if label.startswith(method) else label
 
 
 def method_title(maps: Mapping[str, Any]) -> str:

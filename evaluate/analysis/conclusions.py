@@ -4,15 +4,69 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluate.analysis.comparison import MethodRow, Verdict, lead
+from evaluate.analysis.comparison import MethodRow, Verdict, interval, lead, paired
 from evaluate.analysis.query_curve import curve_label
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER, Game
 from evaluate.games.reader import Results
+from evaluate.scored_method import MAIN_METHOD
 from evaluate.statistics import Interval
+from explain.methods.titles import title_of
 
+FEW_IMAGES = 30
 EXTREME = {"deletion": "lowest", "insertion": "highest"}
 # What the main method does where another method's verdict is this.
 VERBS: dict[Verdict, str] = {"better": "loses to", "worse": "beats", "unclear": "is not clearly different from"}
+
+
+def advice(results: Results, rows: Sequence[MethodRow]) -> list[str]:
+    """Say in plain words which map to use and how certain that is, by insertion minus deletion AUC.
+
+    First the best map of all, then the best one that takes no query, where that is another.
+    """
+    maps = [row for row in rows if np.isfinite(row.gap.mean) and not (row.scored.is_control or row.scored.is_ceiling)]
+    controls = [row for row in rows if np.isfinite(row.gap.mean) and row.scored.is_control]
+    if not maps:
+        return ["No map of a method has a score, so there is none to recommend."]
+    best = maps[0]
+    rivals = [row for row in maps[1:] if not _same_but_for_budget(row, best)]
+    cost = (
+        f"{best.teacher_queries:,.0f} queries of the black box per map" if best.teacher_queries else "no query per map"
+    )
+    said = [
+        f"Use {best.scored.title}: of {len(maps)} maps it has the best scores, and it takes {cost}. "
+        f"{_certainty(results, best, rivals[0]) if rivals else ''}{_above_controls(results, best, controls)}"
+    ]
+    free = next((row for row in maps if row.teacher_queries == 0), best)
+    if free is not best:
+        said.append(f"Without a query per map, use {free.scored.title}.{_above_controls(results, free, controls)}")
+    if best.gap.num < FEW_IMAGES:
+        said.append(f"Only {best.gap.num} images were scored: read all this as a hint.")
+    return said
+
+
+def _certainty(results: Results, best: MethodRow, second: MethodRow) -> str:
+    ahead = _ahead(results, best, second)
+    name, images = second.scored.title, f"{best.gap.num} images"
+    if ahead.low > 0:
+        return f"It is clearly ahead of the second, {name}: other images of this kind would very likely say the same."
+    return f"That it is ahead of the second, {name}, is not certain: on these {images} the two may be as good."
+
+
+def _above_controls(results: Results, row: MethodRow, controls: Sequence[MethodRow]) -> str:
+    """Say whether a map is clearly better than the best control."""
+    if not controls:
+        return " No control was scored, so nothing says that it is better than chance."
+    name = controls[0].scored.title
+    if _ahead(results, row, controls[0]).low > 0:
+        return f" It clearly beats the control {name}, which looks at no model."
+    return f" Take care: it is not clearly better than the control {name}, which looks at no model."
+
+
+def _ahead(results: Results, row: MethodRow, other: MethodRow) -> Interval:
+    gaps = results.measure("gap")
+    assert gaps is not None, "every protocol has both games"
+    first, second = paired(gaps, row.scored.label, other.scored.label)
+    return interval(first - second)
 
 
 def sentences(results: Results, rows: Sequence[MethodRow]) -> list[str]:
@@ -27,12 +81,12 @@ def _winner(results: Results, rows: Sequence[MethodRow], game: Game) -> str:
     if not order:
         return f"No map has a score in the {game} game."
     best = order[0]
-    text = f"{best.scored.label} has the {EXTREME[game]} {game} AUC, {getattr(best, game).mean:.3f}"
+    text = f"{best.scored.title} has the {EXTREME[game]} {game} AUC, {getattr(best, game).mean:.3f}"
     rivals = [row for row in order[1:] if not _same_but_for_budget(row, best)] or order[1:]
     if not rivals:
         return f"{text}; it is the only method."
-    second = rivals[0].scored.label
-    ahead = lead(results, game, best.scored.label, second)
+    second = rivals[0].scored.title
+    ahead = lead(results, game, best.scored.label, rivals[0].scored.label)
     how = "ahead of" if ahead.low > 0 else "not clearly ahead of"
     return f"{text}, {how} {second} (by {_plain(ahead)})."
 
@@ -73,15 +127,15 @@ def against_controls(results: Results, rows: Sequence[MethodRow]) -> list[str]:
     """Say for each control whether the main method beats it, with the paired difference in each game."""
     main = results.main
     if main is None:
-        return ["mal_grad_cam was not scored, so nothing is said about it here."]
+        return [f"{title_of(MAIN_METHOD)} was not scored, so nothing is said about it here."]
     controls = [row for row in rows if row.scored.is_control]
     if not controls:
         return ["No control was scored, so nothing here says that any map is better than chance."]
-    return [_against(main.label, row) for row in controls if row.scored is not main]
+    return [_against(main.title, row) for row in controls if row.scored is not main]
 
 
 def _against(main: str, row: MethodRow) -> str:
-    control = row.scored.label
+    control = row.scored.title
     found = {game: row.against[game] for game in GAMES if game in row.against}
     if not found:
         return f"{main} and the control {control} have no image in common."

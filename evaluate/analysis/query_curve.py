@@ -10,6 +10,7 @@ from evaluate.format.figures import CONTROL_COLOUR, DASHES, INK, MAIN_COLOUR, PA
 from evaluate.games.protocol import GAMES
 from evaluate.scored_method import MAIN_METHOD, ScoredMethod
 from explain.methods.registry import METHODS
+from explain.methods.titles import title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def curve_label(scored: ScoredMethod) -> str:
     known = METHODS.get(scored.method)
     changed = unlike_defaults(scored.config.get("options") or {}, known and known.options())
     own = [f"{name}={value}" for name, value in sorted(changed.items()) if name not in BUDGET_OPTIONS]
-    return f"{scored.method} ({', '.join(own)})" if own else scored.method
+    return f"{title_of(scored.method)} ({', '.join(own)})" if own else title_of(scored.method)
 
 
 def plot_query_curves(game: str, rows: Sequence[MethodRow], *, theme: str) -> str:
@@ -95,7 +96,7 @@ def _draw_lines(axes: "Axes", game: str, rows: Sequence[MethodRow]) -> None:
         main = scored.method == MAIN_METHOD
         i = num[scored.is_control]
         colour = MAIN_COLOUR if main else CONTROL_COLOUR if scored.is_control else PALETTE[-1 - i % len(PALETTE)]
-        line = axes.axhline(getattr(row, game).mean, color=colour, linewidth=2.2 if main else 1.2, label=scored.label)
+        line = axes.axhline(getattr(row, game).mean, color=colour, linewidth=2.2 if main else 1.2, label=scored.title)
         if not main:
             num[scored.is_control] += 1
             line.set_dashes([float(part) for part in DASHES[1 + (i + i // len(PALETTE)) % 3].split()])

@@ -1,4 +1,4 @@
-"""The report's pictures: mean curves as paths for the page to draw, photographs and maps as data URIs."""
+"""The report's pictures: mean curves as paths for the page to draw, and pictures as data URIs."""
 
 import base64
 import io
@@ -26,9 +26,6 @@ MAX_POINTS = 113  # of a curve as drawn: every other one of 225
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)  # between two lines of a plot's grid
 MAX_LINES = 6
 PLOT_WIDTH, PLOT_HEIGHT = 1000, 640  # of the plotted area, in the units of the paths
-OVERLAY_SHARE = 0.62  # of the heat map's colour where the map is at its maximum
-NUM_COLOURS = 64  # of a drawn map: the eye sees no more, and the file is half as large
-MAX_MAP_PX = 112  # a side of a drawn map; smaller maps keep their size, and the browser enlarges them
 JPEG_QUALITY = 82
 DOTS_PER_INCH = 150  # of a figure that is a file of its own
 
@@ -118,35 +115,6 @@ def png_of(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def draw_map(saliency: np.ndarray, *, over_photograph: bool) -> str:
-    """Draw a map (H, W) as a PNG data URI: its minimum dark, its maximum bright, a constant map dark throughout.
-
-    Args:
-        saliency: finite; larger maps than `MAX_MAP_PX` are averaged down.
-        over_photograph: let what lies under it show through, the more the lower the map is.
-    """
-    from matplotlib import colormaps
-
-    low, high = float(saliency.min()), float(saliency.max())
-    unit = (saliency - low) / (high - low) if high > low else np.zeros_like(saliency)
-    shrink = max(1.0, max(unit.shape) / MAX_MAP_PX)
-    height, width = (max(1, round(side / shrink)) for side in unit.shape)
-    resized = Image.fromarray(unit.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    levels = np.linspace(0, 1, NUM_COLOURS)
-    picture = Image.fromarray((np.asarray(resized).clip(0, 1) * (NUM_COLOURS - 1)).round().astype(np.uint8), "P")
-    picture.putpalette((colormaps["inferno"](levels)[:, :3] * 255).round().astype(np.uint8).tobytes())
-    shares = 255 * OVERLAY_SHARE * (0.35 + 0.65 * levels)
-    options = {"transparency": shares.round().astype(np.uint8).tobytes()} if over_photograph else {}
-    return encode(picture, "PNG", optimize=True, **options)
-
-
-def draw_photographs(image: np.ndarray) -> tuple[str, str]:
-    """Draw an image, uint8 (H, W, 3), as JPEG data URIs: as it is, and in dim grey, so that colour above is the map."""
-    grey = (image.astype(np.float32).mean(axis=2) * 0.75 + 20).round().astype(np.uint8)
-    first, second = (encode(Image.fromarray(pixels), "JPEG", quality=JPEG_QUALITY) for pixels in (image, grey))
-    return first, second
 
 
 def encode(picture: Image.Image, kind: str, **options: Any) -> str:

@@ -10,16 +10,17 @@ from evaluate.games.summary import GamesSummary
 from evaluate.metrics.settings import HIGHER_IS_BETTER
 from evaluate.metrics.summary import MetricSummary
 from evaluate.sanity.summary import SIMILARITIES, CheckSummary
-from evaluate.scored_method import label_methods
+from evaluate.scored_method import label_methods, titled
 from evaluate.statistics import Interval
 from explain.methods.registry import METHODS
+from explain.methods.titles import title_of
 
 
 def games_text(summaries: Sequence[GamesSummary]) -> str:
     """Write both AUCs of each method with their 95 % intervals, images and errors; then what follows from the curves:
     normalized insertion and, where they were played, the relevance gains.
     """
-    names = [scored.label for scored in label_methods([summary.source.record() for summary in summaries])]
+    names = [scored.title for scored in label_methods([summary.source.record() for summary in summaries])]
     gains = [game for game in GAMES if any(game in summary.gains for summary in summaries)]
     of_gains = " and symmetric relevance gain (SRG)" if gains else ""
     areas = Table(
@@ -50,7 +51,7 @@ def metrics_text(summaries: Sequence[MetricSummary]) -> str:
     """Write the mean of each method and metric with its 95 % interval, images and errors."""
     rows = [
         [
-            one.label,
+            titled(one.method, one.label),
             one.metric,
             "higher" if HIGHER_IS_BETTER[one.metric] else "lower",
             interval_text(one.value),
@@ -77,7 +78,7 @@ def sanity_text(summaries: Sequence[CheckSummary]) -> str:
         ],
         rows=[
             [
-                one.method,
+                title_of(one.method),
                 one.check,
                 one.stage,
                 *(interval_text(one.similarities[name]) for name in SIMILARITIES),
@@ -92,10 +93,10 @@ def sanity_text(summaries: Sequence[CheckSummary]) -> str:
 
 def _sanity_notes(methods: set[str]) -> list[str]:
     classless = [name for name in METHODS if name in methods and not METHODS[name].class_specific]
-    blind = [method.name for method in METHODS.values() if method.explains != "student"]
+    blind = [title_of(method.name) for method in METHODS.values() if method.explains != "student"]
     return [
         "A map that became constant ranks no pixels: it counts as an error, not as a similarity.",
-        *(f"{name} does not depend on a class: there is no wrong one." for name in classless),
+        *(f"{title_of(name)} does not depend on a class: there is no wrong one." for name in classless),
         f"{', '.join(blind)} do not look into the student: no check here could change their maps.",
     ]
 

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
-from distill.data import ImageSet
-from evaluate.analysis.agreement import StudentFacts
-from evaluate.format.figures import draw_map, draw_photographs
+from evaluate.format.figures import JPEG_QUALITY, encode
 from evaluate.games.reader import Results
 from evaluate.report.report_data import ReportData
 from evaluate.scored_images import read_image
 from evaluate.scored_method import MAIN_METHOD, ScoredMethod
 from explain.maps import STD, maps_of
+from explain.pictures.class_names import class_title, name_classes
+from explain.pictures.overlay import OPACITY, overlay
 
 SHOWN = ("ml_grad_cam", "matt", MAIN_METHOD)  # in the order of the paper's figure 5
-LONG_SIDE_PX = 224
+LONG_SIDE_PX, DOUBT_PX = 224, 64
+GRAY = (128, 128, 128)  # under a map whose photograph is not shown
+HERO_IMAGES, HERO_METHODS = 4, 3  # of the picture at the top of the page
 RULE = (
     "Images are ordered by {label}'s insertion minus deletion AUC (then by name); the {best} best, the {middle} "
     "around the median and the {worst} worst of {total} are shown. Nobody picked them by eye."
@@ -33,7 +37,7 @@ class Tile:
     scored: ScoredMethod
     """The method."""
     source: str | None
-    """Data URI of the map; None where it cannot be shown."""
+    """Data URI of the map over its photograph; None where it cannot be shown."""
     doubt: str | None
     """Data URI of the standard deviation of the map's values; None where the method knows none."""
     note: str
@@ -58,8 +62,8 @@ class Card:
     """Name of the class explained."""
     size: tuple[int, int]
     """Height and width in which everything is shown, in pixels."""
-    photographs: tuple[str, str] | None
-    """Data URIs of the image, and of the same in dim grey; None where it is not shown or cannot be read."""
+    photograph: str | None
+    """Data URI of the image; None where it is not shown or cannot be read."""
     tiles: tuple[Tile, ...]
     """One per method."""
     differs: bool
@@ -112,22 +116,41 @@ def make_cards(report_data: ReportData, picks: Sequence[tuple[str, str]], *, pho
     folders = report_data.maps
     maps = {scored.label: maps_of(folders[scored.label], ids) if scored.label in folders else {} for scored in methods}
     stds = {scored.label: maps_of(folders[scored.label], ids, STD) if maps[scored.label] else {} for scored in methods}
+    names = name_classes(images, *(report_data.student.description.get(key) for key in ("class_names", "num_classes")))
     cards = []
     for image_id, place in picks:
         found = {label: drawn.get(image_id) for label, drawn in maps.items()}
         size = _size(found)
         frame = read_image(images, image_id, size) if photographs else None
-        over = frame is not None
-        label, target = (class_name(images, report_data.student, rows.at[image_id, key]) for key in ("label", "target"))
+        under = None if frame is None else Image.fromarray(frame)
+        label, target = (rows.at[image_id, key] for key in ("label", "target"))
         tiles = tuple(
-            _tile(report_data, scored, image_id, found[scored.label], stds[scored.label].get(image_id), over=over)
+            _tile(report_data, scored, image_id, (found[scored.label], stds[scored.label].get(image_id)), under)
             for scored in methods
         )
-        pictures = None if frame is None else draw_photographs(frame)
-        differs = image_id in report_data.disagreements.differing
-        same = {"image_id": image_id, "place": place, "label": label, "target": target, "size": size}
-        cards.append(Card(**same, photographs=pictures, tiles=tiles, differs=differs))
+        card = Card(
+            image_id=image_id,
+            place=place,
+            label=class_title(names, None if pd.isna(label) else int(label)),
+            target=class_title(names, None if pd.isna(target) else int(target)),
+            size=size,
+            photograph=None if under is None else encode(under, "JPEG", quality=JPEG_QUALITY),
+            tiles=tiles,
+            differs=image_id in report_data.disagreements.differing,
+        )
+        cards.append(card)
     return cards
+
+
+def hero(report_data: ReportData, cards: Sequence[Card]) -> dict[str, Any]:
+    """Choose what the top of the page shows: images evenly from the gallery's, with the best maps and the paper's."""
+    shown = [row.scored for row in report_data.rows if not (row.scored.is_control or row.scored.is_ceiling)]
+    free = [row.scored for row in report_data.rows if row.scored in shown and row.teacher_queries == 0]
+    wanted = [*shown[:1], *free[:1], *filter(None, [report_data.results.main]), *shown[1:]]
+    methods = list({scored.label: scored for scored in wanted}.values())[:HERO_METHODS]
+    drawn = [card for card in cards if any(tile.source for tile in card.tiles)]
+    number = min(HERO_IMAGES, len(drawn))
+    return {"methods": methods, "cards": [drawn[k * len(drawn) // number] for k in range(number)]}
 
 
 def _size(found: Mapping[str, np.ndarray | None]) -> tuple[int, int]:
@@ -141,11 +164,11 @@ def _tile(
     report_data: ReportData,
     scored: ScoredMethod,
     image_id: str,
-    saliency: np.ndarray | None,
-    std: np.ndarray | None,
-    *,
-    over: bool,
+    maps: tuple[np.ndarray | None, np.ndarray | None],
+    under: Image.Image | None,
 ) -> Tile:
+    """Draw a map, and its deviation where that is known, or say why there is none."""
+    saliency, std = maps
     aucs = [report_data.results.auc(game).at[image_id, scored.label] for game in ("deletion", "insertion")]
     source, note = None, "deletion {:.3f}, insertion {:.3f}".format(*aucs)
     if saliency is None:
@@ -153,29 +176,21 @@ def _tile(
     elif not np.isfinite(saliency).all():
         note = "The map holds values that are not finite."
     else:
-        source = draw_map(saliency, over_photograph=over)
+        source = _picture(saliency, under, LONG_SIDE_PX)
     known = report_data.disagreements if scored.kind == "student" else None
     return Tile(
         scored=scored,
         source=source,
-        doubt=draw_map(std, over_photograph=False) if std is not None and np.isfinite(std).all() else None,
+        doubt=_picture(std, None, DOUBT_PX) if std is not None and np.isfinite(std).all() else None,
         note=note,
         differs=None if known is None else known.flagged(image_id, scored.label),
         on_frames=float("nan") if known is None else known.on_frames(image_id, scored.label),
     )
 
 
-def class_name(images: ImageSet | None, student: StudentFacts, number: float | None) -> str:
-    """Name a class of the black box as well as the student's description and the data set can."""
-    if number is None or np.isnan(number):
-        return "none"
-    names = student.description.get("class_names") or ()
-    if 0 <= int(number) < len(names):
-        return str(names[int(number)])
-    num_classes = student.description.get("num_classes")
-    if images is not None and num_classes is not None:
-        try:
-            return images.label_name(int(number), int(num_classes))
-        except ValueError:
-            return f"class {int(number)}"
-    return f"class {int(number)}"
+def _picture(saliency: np.ndarray, photograph: Image.Image | None, side_px: int) -> str:
+    """Draw a map over its photograph; without one in full color over gray."""
+    height, width = saliency.shape
+    under = Image.new("RGB", (width, height), GRAY) if photograph is None else photograph
+    drawn = overlay(under, saliency, opacity=1.0 if photograph is None else OPACITY, long_side_px=side_px)
+    return encode(drawn, "JPEG", quality=JPEG_QUALITY)

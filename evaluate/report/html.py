@@ -16,7 +16,7 @@ from evaluate.format.figures import PLOT_HEIGHT, PLOT_WIDTH, CurvePlot, line_sty
 from evaluate.format.numbers import p_value
 from evaluate.format.safe_text import readable
 from evaluate.games.protocol import GAMES, HIGHER_IS_BETTER
-from evaluate.report.gallery import choose, make_cards, ranking, rule
+from evaluate.report.gallery import choose, hero, make_cards, ranking, rule
 from evaluate.report.report_data import ReportData
 from evaluate.scored_method import MARKS
 from evaluate.statistics import Interval
@@ -51,6 +51,7 @@ def _context(report_data: ReportData, *, photographs: bool, num_gallery: int) ->
     results, judge = report_data.results, report_data.results.main or report_data.rows[0].scored
     order = ranking(results, judge)
     picks = choose(order, num_gallery)
+    cards = make_cards(report_data, picks, photographs=photographs) if picks else []
     present = {row.scored.kind for row in report_data.rows}
     return {
         "found": report_data,
@@ -70,8 +71,9 @@ def _context(report_data: ReportData, *, photographs: bool, num_gallery: int) ->
         "plot_size": (PLOT_WIDTH, PLOT_HEIGHT),
         "query_plots": {game: _query_plots(report_data, game) for game in GAMES},
         "best": {game: "higher" if HIGHER_IS_BETTER[game] else "lower" for game in results.games},
-        "cards": make_cards(report_data, picks, photographs=photographs) if picks else [],
-        "rule": rule(judge.label, order, num_gallery),
+        "cards": cards,
+        "hero": hero(report_data, cards),
+        "rule": rule(judge.title, order, num_gallery),
         "photographs": photographs,
         "errors": errors(report_data),
         "sources": _sources(report_data),
@@ -124,7 +126,7 @@ def _sources(report_data: ReportData) -> list[dict[str, str]]:
         for (what, mark, uri), config in folders.items()
     ]
     maps = [
-        {"title": f"Maps of {scored.label}", "hash": scored.config_hash, "text": _pretty(scored.config)}
+        {"title": f"Maps of {scored.title}", "hash": scored.config_hash, "text": _pretty(scored.config)}
         for scored in results.methods
     ]
     return found + maps
@@ -179,8 +181,8 @@ def errors(report_data: ReportData) -> dict[str, Any]:
 
 
 def _methods(report_data: ReportData, labels: set[str]) -> str:
-    every = [row.scored.label for row in report_data.rows]
-    return "all" if len(labels) == len(every) else ", ".join(label for label in every if label in labels)
+    every = [row.scored for row in report_data.rows]
+    return "all" if len(labels) == len(every) else ", ".join(one.title for one in every if one.label in labels)
 
 
 def _pretty(config: Any) -> str:

@@ -12,7 +12,7 @@ from distill.data import ImageSet
 from evaluate.analysis.agreement import Disagreements, StudentFacts, disagreements, read_student
 from evaluate.analysis.columns import Column, game_columns, metric_columns
 from evaluate.analysis.comparison import MethodRow, method_rows
-from evaluate.analysis.conclusions import sentences
+from evaluate.analysis.conclusions import advice, sentences
 from evaluate.analysis.strata import Strata, strata
 from evaluate.config import ReportConfig
 from evaluate.games.protocol import RANKINGS
@@ -37,6 +37,8 @@ class ReportData:
     """What the table shows of each method."""
     rows: list[MethodRow]
     """The table, best method first."""
+    advice: list[str]
+    """Which map to use and how certain that is, in plain words."""
     conclusions: list[str]
     """What came out, in sentences."""
     student: StudentFacts
@@ -87,6 +89,7 @@ def gather(config: ReportConfig) -> ReportData:
         metric_configs=configs,
         columns=columns,
         rows=rows,
+        advice=advice(results, rows),
         conclusions=sentences(results, rows) + (order_sentences(data_set, row) if row else []),
         student=student,
         disagreements=differing,

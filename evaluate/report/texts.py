@@ -29,6 +29,7 @@ def markdown(report_data: ReportData) -> str:
     )
     blocks = [
         escaped(first),
+        *map(escaped, report_data.advice),
         "\n".join(f"- {escaped(sentence)}" for sentence in report_data.conclusions),
         _methods_table(report_data).markdown().rstrip("\n"),
         " ".join(f"{column.heading}: {column.about}." for column in report_data.columns if column.about),
@@ -45,7 +46,7 @@ def _methods_table(report_data: ReportData) -> Table:
     return Table(
         headings=["method", "kind", *map(_heading, columns), *costs],
         rows=[
-            [row.scored.label, MARKS[row.scored.kind], *(_value(row, column) for column in columns), *_costs(row)]
+            [row.scored.title, MARKS[row.scored.kind], *(_value(row, column) for column in columns), *_costs(row)]
             for row in report_data.rows
         ],
     )
@@ -75,12 +76,12 @@ def _comparisons(report_data: ReportData) -> tuple[str, Table]:
     main, columns = report_data.results.main, [column for column in report_data.columns if column.is_compared]
     rows = [row for row in report_data.rows if row.against]
     text = (
-        f"Each method minus {main.label if main else '-'}, paired on the images that both have: mean difference with "
+        f"Each method minus {main.title if main else '-'}, paired on the images that both have: mean difference with "
         "its 95 % interval, the share of images on which the method is better (ties half), and the p value of "
         f"Wilcoxon's signed rank test, Holm-adjusted over these {sum(len(row.against) for row in rows)} comparisons. "
         "'better' and 'worse' stand where the interval leaves zero out and p is below 0.05."
     )
-    cells = [[row.scored.label, *(_comparison(row.against.get(column.name)) for column in columns)] for row in rows]
+    cells = [[row.scored.title, *(_comparison(row.against.get(column.name)) for column in columns)] for row in rows]
     return text, Table(headings=["method", *map(_heading, columns)], rows=cells)
 
 
@@ -101,7 +102,7 @@ def _strata(report_data: ReportData) -> tuple[str, Table]:
     wheres = ("both agree", "they differ")
     headings = [f"{game}{ARROWS[HIGHER_IS_BETTER[game]]}, {where}" for game in GAMES for where in wheres]
     rows = [
-        [one.scored.label, *(interval_text(part[game]) for game in GAMES for part in (one.agree, one.differ))]
+        [one.scored.title, *(interval_text(part[game]) for game in GAMES for part in (one.agree, one.differ))]
         for one in report_data.strata
     ]
     return text, Table(headings=["method", *headings], rows=rows)
@@ -148,7 +149,7 @@ def console_text(report_data: ReportData, page: str | None) -> str:
         headings=["method", *map(_heading, [*played, *computed]), "s / map"],
         rows=[
             [
-                row.scored.label + (" (control)" if row.scored.is_control else ""),
+                row.scored.title + (" (control)" if row.scored.is_control else ""),
                 *(_value(row, column) for column in played),
                 *(_mean(row.values.get(column.name)) for column in computed),
                 f"{row.seconds:.3g}",
@@ -156,7 +157,7 @@ def console_text(report_data: ReportData, page: str | None) -> str:
             for row in report_data.rows
         ],
     )
-    return console_page("", [table], [*report_data.conclusions, *_last_lines(report_data, page)])
+    return console_page("", [table], [*report_data.advice, *report_data.conclusions, *_last_lines(report_data, page)])
 
 
 def _last_lines(report_data: ReportData, page: str | None) -> list[str]:

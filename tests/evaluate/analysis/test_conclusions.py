@@ -52,3 +52,38 @@ def test_who_is_first_at_each_number_of_queries_that_several_were_given(said: An
     ]
     assert not said(*rows[:2], rows[-1])[2:]  # one budget is what the table of methods tells
     assert not said(*rows[::2], *rows[::2])[2:]  # one method, of two students
+
+
+@pytest.fixture
+def gaps(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give advice on rows whose leads, insertion minus deletion AUC, are as certain as is said."""
+
+    def advise(low: float, *rows: MethodRow) -> list[str]:
+        monkeypatch.setattr(conclusions, "_ahead", lambda *_: Interval(mean=low + 0.1, low=low, high=1, num=9))
+        return conclusions.advice(NO_MAIN, rows)
+
+    return advise
+
+
+def control(insertion: float) -> MethodRow:
+    values = {"deletion": 0.3, "insertion": insertion, "gap": insertion - 0.3}
+    scored = ScoredMethod(label="random", method="random", config_hash="0", maps="maps", config={"explains": "nothing"})
+    return method_row(scored, {game: Interval(mean=v, low=v, high=v, num=9) for game, v in values.items()}, 0)
+
+
+def test_advice_names_the_best_map_and_the_best_without_queries(gaps: Any) -> None:
+    rows = [row("a", 1000, 0.1, 0.9), row("b", 0, 0.2, 0.8), control(0.5)]
+    best, free, few = gaps(0.05, *rows)
+    assert best.startswith("Use a: of 2 maps it has the best scores, and it takes 1,000 queries of the black box")
+    assert "It is clearly ahead of the second, b" in best
+    assert best.endswith("It clearly beats the control Random, which looks at no model.")
+    assert free.startswith("Without a query per map, use b. It clearly beats the control Random")
+    assert few == "Only 9 images were scored: read all this as a hint."
+
+
+def test_advice_does_not_claim_what_the_interval_leaves_open(gaps: Any) -> None:
+    best, _ = gaps(-0.05, row("b", 0, 0.2, 0.8), row("c", 0, 0.2, 0.7), control(0.5))
+    assert "That it is ahead of the second, c, is not certain" in best
+    assert "Take care: it is not clearly better than the control Random" in best
+    assert gaps(0.05, control(0.5)) == ["No map of a method has a score, so there is none to recommend."]
+    assert "No control was scored" in gaps(0.05, row("b", 0, 0.2, 0.8))[0]

@@ -10,9 +10,9 @@ from fake_scores import SIZE, make_world, saliency
 from PIL import Image
 from report_pages import report_of
 
-from evaluate.format.figures import MAX_MAP_PX, NUM_COLOURS, draw_map, draw_photographs
-from evaluate.report.gallery import Card, choose, make_cards, ranking, rule, side_by_side
+from evaluate.report.gallery import DOUBT_PX, Card, choose, hero, make_cards, ranking, rule, side_by_side
 from evaluate.report.report_data import ReportData
+from explain.pictures.overlay import overlay
 
 SKILLS = {"random": 0.05, "matt": 0.45, "rise": 0.9, "ml_grad_cam": 0.62, "mal_grad_cam": 0.7}
 
@@ -67,51 +67,38 @@ def test_every_method_stands_beside_the_input_the_papers_first_the_controls_last
         assert tile.note == f"deletion {deletion:.3f}, insertion {insertion:.3f}"
 
 
-def test_tiles_are_the_stored_maps_and_the_photograph_is_there_once(found: ReportData) -> None:
+def test_tiles_are_the_stored_maps_over_the_photograph(found: ReportData) -> None:
     one = card(found, ranking(found.results, found.rows[0].scored)[0])
     assert one.size == (149, 224)  # of a map of 24 x 36
-    assert one.photographs is not None
-    assert [picture(uri).size for uri in one.photographs] == [(224, 149)] * 2
-    assert [picture(uri).mode for uri in one.photographs] == ["RGB", "L"]
+    photograph, data = picture(one.photograph), Path(found.results.config["data"])
+    assert photograph.size == (224, 149)
     for tile in one.tiles:
-        stored = saliency(
-            one.image_id, SKILLS[tile.scored.method], tile.scored.method, Path(found.results.config["data"])
-        )
-        drawn = picture(tile.source)
-        assert drawn.size == SIZE[::-1]
-        unit = (stored - stored.min()) / np.ptp(stored)
-        assert np.abs(np.asarray(drawn) / (NUM_COLOURS - 1) - unit).max() < 0.51 / (NUM_COLOURS - 1)
+        stored = saliency(one.image_id, SKILLS[tile.scored.method], tile.scored.method, data)
+        wanted = overlay(photograph, stored, long_side_px=224)
+        assert difference(picture(tile.source), wanted) < 8  # levels: JPEG
 
 
 def test_without_photographs_nothing_of_the_image_is_kept(found: ReportData) -> None:
     one = card(found, ranking(found.results, found.rows[0].scored)[0], photographs=False)
-    assert one.photographs is None
+    assert one.photograph is None
     for tile in one.tiles:
-        assert "transparency" not in picture(tile.source).info
+        stored = saliency(
+            one.image_id, SKILLS[tile.scored.method], tile.scored.method, Path(found.results.config["data"])
+        )
+        wanted = overlay(Image.new("RGB", (SIZE[1], SIZE[0]), (128, 128, 128)), stored, opacity=1, long_side_px=224)
+        assert difference(picture(tile.source), wanted) < 8
 
 
-def test_a_map_lets_the_photograph_show_through_where_it_is_low() -> None:
-    ramp = np.linspace(-3, 5, 12, dtype=np.float32).reshape(2, 6)
-    shares = np.asarray(picture(draw_map(ramp, over_photograph=True)).convert("RGBA"))[..., 3]
-    assert (np.diff(shares.ravel().astype(int)) > 0).all()
-    assert (shares.min(), shares.max()) == (55, 158)
+def difference(first: Image.Image, second: Image.Image) -> float:
+    return float(np.abs(np.asarray(first, np.float32) - np.asarray(second, np.float32)).mean())
 
 
-@pytest.mark.parametrize("value", [0.0, -7.5])
-def test_a_constant_map_is_dark(value: float) -> None:
-    assert set(np.asarray(picture(draw_map(np.full((3, 4), value, np.float32), over_photograph=False))).ravel()) == {0}
-
-
-@pytest.mark.parametrize(
-    ("shape", "size"), [((1, 1), (1, 1)), ((224, 448), (56, 112)), ((1, 500), (1, 112)), ((112, 7), (112, 7))]
-)
-def test_large_maps_are_averaged_down_and_small_ones_stay(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    checks = (np.indices(shape).sum(axis=0) % 2).astype(np.float32)
-    drawn = picture(draw_map(checks, over_photograph=False))
-    assert drawn.size == size[::-1]
-    assert max(drawn.size) <= MAX_MAP_PX
-    if shape == (224, 448):
-        assert np.asarray(drawn).min() >= NUM_COLOURS // 2 - 1  # every pixel is half of a check board
+def test_the_page_begins_with_the_best_maps_the_papers_and_those_without_queries(found: ReportData) -> None:
+    cards = make_cards(found, choose(ranking(found.results, found.rows[0].scored), 8), photographs=True)
+    shown = hero(found, cards)
+    assert [scored.title for scored in shown["methods"]] == ["RISE", "MAL-Grad-CAM", "ML-Grad-CAM"]
+    assert [card.place.split(",")[0] for card in shown["cards"]] == ["best", "best", "middle", "worst"]
+    assert hero(found, [])["cards"] == []
 
 
 def test_a_map_that_is_not_finite_is_said_to_be(found: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +122,5 @@ def test_what_a_method_knows_of_its_doubt_is_drawn_beside_its_map(
     )
     for tile in card(found, best).tiles:
         assert tile.doubt is not None
-        assert picture(tile.doubt).size == (4, 4)
+        assert picture(tile.doubt).size == (DOUBT_PX, DOUBT_PX)
         assert tile.doubt != tile.source
-
-
-def test_the_grey_photograph_is_dim() -> None:
-    colour, grey = (np.asarray(picture(uri)) for uri in draw_photographs(np.full((8, 8, 3), 200, np.uint8)))
-    assert abs(int(colour.mean()) - 200) <= 2
-    assert abs(int(grey.mean()) - 170) <= 2

@@ -26,9 +26,9 @@ def test_marks_stand_beside_every_method(tmp_path: Path) -> None:
         render(report_of(make_world(tmp_path, num_images=4, skills=skills).scores), photographs=False, num_gallery=0)
     )
     for mark in (
-        "mal_grad_cam explains the student, scored on the teacher",
-        "rise asks the black box",
-        "random control",
+        "MAL-Grad-CAM explains the student, scored on the teacher",
+        "RISE asks the black box",
+        "Random control",
     ):
         assert mark in text
     assert "stranger not a registered method" in text
@@ -41,7 +41,7 @@ def test_four_games_are_shown_everywhere(four: tuple[World, ReportData], page: s
         assert expected in text
     assert "Insertion, least relevant first , lower is better" in text
     assert "rise(patches=14, least_relevant=True)" in text
-    assert "SRG" not in page
+    assert "SRG" not in text_of(page)  # pictures are any letters
     assert "least relevant first" not in page
     assert "SRG, deletion ↑" in markdown(more)
     assert "SRG" not in markdown(found)
@@ -55,7 +55,7 @@ def test_page_asks_nobody_for_anything(page: str) -> None:
     for tag, attributes in Tags(page).found:
         assert tag not in ("link", "iframe", "object", "base")
         for name in ("src", "srcset", "href"):
-            assert (attributes.get(name) or "data:").startswith(("data:", "#under-")), (tag, name)
+            assert (attributes.get(name) or "data:").startswith("data:"), (tag, name)
     assert "url(" not in page
     assert "default-src 'none'" in html.unescape(page)
 
@@ -90,9 +90,9 @@ def test_every_table_says_that_the_student_was_asked(tmp_path: Path) -> None:
     scores = Folder(found.results.uris[0])
     printed = games_text(summarize_games(scores, open_maps(scores)))
     for text in (printed, console_text(found, None), markdown(found), csv_of(found)):
-        assert "rise of the student" in text
+        assert "rise of the student" in text.lower()
     page = render(found, photographs=False, num_gallery=0)
-    (row,) = re.findall(r'<th scope="row" data-value="rise of the student".*?</th>', page, re.S)[:1]
+    (row,) = re.findall(r'<th scope="row" data-value="RISE of the student".*?</th>', page, re.S)[:1]
     assert "explains the student, scored on the teacher" in row
 
 
@@ -112,9 +112,9 @@ def test_same_scores_give_the_same_page(page: str, found: ReportData) -> None:
 
 def test_photographs_can_be_left_out(found: ReportData) -> None:
     page = render(found, photographs=False, num_gallery=5)
-    assert "image/jpeg" not in page
-    assert "image/png" in page
     assert ">Input<" not in page
+    assert 'alt="The image"' not in page
+    assert 'alt="Map of MAL-Grad-CAM"' in page
 
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -192,9 +192,9 @@ def test_without_the_main_method_or_a_student(tmp_path: Path) -> None:
     world = make_world(tmp_path, num_images=6, skills={"random": 0.1, "centre_gaussian": 0.4}, masks=False)
     found = report_of(world.scores)
     page = render(found, photographs=True, num_gallery=3)
-    assert "mal_grad_cam is not among these scores" in page
+    assert "MAL-Grad-CAM is not among these scores" in page
     assert "No map was made with a student." in page
-    assert "ordered by centre_gaussian&#39;s insertion minus deletion AUC" in page
+    assert "ordered by Center Gaussian&#39;s insertion minus deletion AUC" in page
     assert not any(row.against for row in found.rows)
     assert "Each method minus" not in markdown(found)
     assert next(csv.DictReader(io.StringIO(csv_of(found))))["deletion_win_rate"] == ""
@@ -204,7 +204,7 @@ def test_one_method_alone(tmp_path: Path) -> None:
     found = report_of(make_world(tmp_path, num_images=6, skills={"mal_grad_cam": 0.7}).scores)
     assert "it is the only method" in found.conclusions[0]
     assert "1 of 1" not in render(found, photographs=True, num_gallery=3)
-    assert "| mal_grad_cam |" in markdown(found)
+    assert "| MAL-Grad-CAM |" in markdown(found)
 
 
 @pytest.mark.parametrize("num_images", [1, 2])
@@ -219,7 +219,7 @@ def test_all_images_broken(tmp_path: Path) -> None:
     found = report_of(world.scores)
     assert "No map has a score" in found.conclusions[0]
     assert "no curve is stored" in render(found, photographs=True, num_gallery=3)
-    assert "random" in markdown(found)
+    assert "Random" in markdown(found)
 
 
 def test_how_many_images_a_measure_is_of_is_said(full: ReportData, page: str) -> None:
@@ -241,7 +241,7 @@ def test_disagreements_are_counted_flagged_and_never_hidden(world: World, full: 
         own = image_id in differing
         explained = [row for row in full.rows if row.scored.kind == "student"]
         assert card.count("student disagrees") == own * (1 + len(explained))
-        assert card.count("<image href") >= len(full.rows)
+        assert card.count("<img src") >= len(full.rows)
         assert card.count("% of frames") == (image_id in ids) * len(explained)
     tail = text[text.index("Their maps stay in all means") :]
     assert [one.scored for one in full.strata] == [row.scored for row in full.rows]

@@ -154,16 +154,20 @@ def test_outcomes_hold_the_same_figures_for_mlflow(four: tuple[World, ReportData
     row, logged = more.rows[0], outcome.mlflow_metrics()
     assert row.scored.label == "mal_grad_cam"
     ours = mlflow_metrics(row, more.columns)
-    assert set(ours) - set(logged) == {f"insertion_minus_deletion_auc{end}" for end in ("", "_low", "_high")}
+    assert set(ours) - set(logged) == {"games/insertion_minus_deletion_auc"}
     assert {name: ours[name] for name in logged if name in ours} == pytest.approx(
         {name: logged[name] for name in ours if name in logged}
     )
-    assert "symmetric_relevance_gain_deletion_low" in logged
-    assert logged["deletion_least_auc"] == pytest.approx(more.results.auc("deletion_least")["mal_grad_cam"].mean())
-    assert (logged["num_images"], logged["num_errors"], logged["num_insertion_flat"]) == (9, 1, 0)
+    table = {name: values for name, *values in outcome.mlflow_table()}
+    low, mean, high = (table["symmetric_relevance_gain_deletion"][k] for k in (1, 0, 2))
+    assert low < mean == logged["games/symmetric_relevance_gain_deletion"] < high
+    assert logged["games/deletion_least_auc"] == pytest.approx(
+        more.results.auc("deletion_least")["mal_grad_cam"].mean()
+    )
+    assert [table[f"num_{name}"][0] for name in ("images", "errors", "insertion_flat")] == [9, 1, 0]
     assert set(outcome.curves) == {"deletion", "insertion", "deletion_least", "insertion_least"}
     two = Folder(found.results.uris[0])
-    plain = summarize_games(two, open_maps(two))[0].mlflow_metrics()
+    plain = {name: mean for name, mean, *_ in summarize_games(two, open_maps(two))[0].mlflow_table()}
     assert not any("least" in name or "gain" in name for name in plain)
     assert (plain["num_images"], plain["num_errors"]) == (22, 2)
     assert "SRG deletion" in games_text([outcome])
@@ -185,15 +189,15 @@ def test_flat_insertion_curves_are_counted_not_averaged(tmp_path: Path) -> None:
 
 
 def test_headline_says_when_it_wins(found: ReportData) -> None:
-    assert found.conclusions[0].startswith("mal_grad_cam has the lowest deletion AUC")
-    assert any(line.startswith("mal_grad_cam beats the control random in both games") for line in found.conclusions)
+    assert found.conclusions[0].startswith("MAL-Grad-CAM has the lowest deletion AUC")
+    assert any(line.startswith("MAL-Grad-CAM beats the control Random in both games") for line in found.conclusions)
 
 
 def test_headline_says_when_it_loses(tmp_path: Path) -> None:
     skills = {"mal_grad_cam": 0.1, "random": 0.12, "centre_gaussian": 0.7}
     found = report_of(make_world(tmp_path, skills=skills).scores)
-    assert found.conclusions[1].startswith("centre_gaussian has the highest insertion AUC")
-    assert any("loses to the control centre_gaussian in both games" in line for line in found.conclusions)
+    assert found.conclusions[1].startswith("Center Gaussian has the highest insertion AUC")
+    assert any("loses to the control Center Gaussian in both games" in line for line in found.conclusions)
     assert not any("beats" in line for line in found.conclusions)
     assert {one.verdict for one in row_of(found, "centre_gaussian").against.values()} == {"better"}
 
@@ -213,8 +217,8 @@ def test_any_method_may_be_the_one_that_the_others_are_tested_against(world, fou
         assert own.difference.mean == pytest.approx(-theirs.difference.mean)
         assert own.win_rate == pytest.approx(1 - theirs.win_rate)
         assert own.p_value == pytest.approx(theirs.p_value)
-    assert "Each method minus matt, " in markdown(other)
-    assert any(line.startswith(("matt ", "Against the control random, matt ")) for line in other.conclusions)
+    assert "Each method minus MATT, " in markdown(other)
+    assert any(line.startswith(("MATT ", "Against the control Random, MATT ")) for line in other.conclusions)
     assert {row.scored.label for row in other.rows} == set(usual)
     folder = Folder(rows["grad_cam"].scored.maps).name
     assert report_of(world.scores, against=folder).results.main == rows["grad_cam"].scored
@@ -226,4 +230,4 @@ def test_a_ceiling_is_shown_and_wins_nothing(tmp_path: Path) -> None:
     skills = {"mal_grad_cam": 0.7, "oracle": 0.95, "random": 0.1}
     found = report_of(make_world(tmp_path, num_images=4, skills=skills).scores)
     assert found.rows[0].scored.label == "oracle"
-    assert [line.split()[0] for line in found.conclusions[:2]] == ["mal_grad_cam", "mal_grad_cam"]
+    assert [line.split()[0] for line in found.conclusions[:2]] == ["MAL-Grad-CAM", "MAL-Grad-CAM"]

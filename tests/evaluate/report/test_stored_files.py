@@ -21,10 +21,10 @@ from cluster.storage import CONFIG, Folder
 from evaluate.__main__ import main
 from evaluate.games.protocol import Protocol
 from evaluate.games.reader import load_results
-from evaluate.jobs import RUNS_FILE
 from evaluate.paper.scores import read_data_sets
 from evaluate.report.html import render
 from evaluate.report.texts import markdown
+from evaluate.runs import RUNS_FILE
 
 SKILLS = {"mal_grad_cam": 0.7, "rise": 0.4, "random": 0.1}
 HOSTILE = "\x1b[31m<script>alert(1)</script>|`![a](http://host)\u202e"
