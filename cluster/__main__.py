@@ -93,13 +93,14 @@ def plan(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
+    given = cli.take_verbose(arguments)
     app = tyro.extras.SubcommandApp()
     app.command(plan)
     app.command(run)
     app.command(ui)
     app.command(upload)
     app.command(verify)
-    return cli.run(lambda: app.cli(prog=cli.prog("cluster"), description=__doc__, args=arguments))
+    return cli.run(lambda: app.cli(prog=cli.prog("cluster"), description=f"{__doc__} {cli.VERBOSE_HELP}", args=given))
 
 
 if __name__ == "__main__":

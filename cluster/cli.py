@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster.command_line import shell_word
 from cluster.errors import USER_ERRORS, one_line
 
 SCRIPT = "malgradcam"
@@ -26,6 +27,9 @@ SHORTCUTS = {"explain-image": ("explain", "image")}
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 VERBOSE = "MALGRADCAM_VERBOSE"
 """Environment variable: any value shows tracebacks of errors, and what Ray logs."""
+VERBOSE_FLAG = "--verbose"
+"""Option of every command, which sets that variable."""
+VERBOSE_HELP = f"`{VERBOSE_FLAG}`, with any command: show tracebacks of errors, and what Ray logs."
 
 
 def verbose() -> bool:
@@ -33,10 +37,36 @@ def verbose() -> bool:
     return bool(os.environ.get(VERBOSE))
 
 
+def take_verbose(arguments: Sequence[str] | None) -> list[str]:
+    """Take `--verbose` off a command line, by default this process's; what follows `--` is left as it is."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    if VERBOSE_FLAG in given[:end]:
+        os.environ[VERBOSE] = "1"
+    return [word for word in given[:end] if word != VERBOSE_FLAG] + given[end:]
+
+
 def prog(command: str) -> str:
     """Return how the user started `command`, for its help: `malgradcam explain` or `python -m explain`."""
     started_by_script = Path(sys.argv[0]).name in (SCRIPT, f"{SCRIPT}.exe")
     return f"{SCRIPT} {command}" if started_by_script else f"python -m {command}"
+
+
+def next_step(command: str, *words: str, **options: str | None) -> str:
+    """Return the closing line of a command: another one that can be copied, in the way the user started this one.
+
+    Args:
+        command: The package, such as explain.
+        words: What follows it.
+        options: Values of its options; those that are None are left out.
+    """
+    given = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+    return f"next: {prog(command)} {' '.join(map(shell_word, (*words, *given)))}"
+
+
+def beside(out: str, ending: str) -> str:
+    """Name a place beside the results in `out`, for the command that comes next."""
+    return out.rstrip("/") + ending
 
 
 def run(command: Callable[[], str | int | None]) -> int:
@@ -62,7 +92,7 @@ def run(command: Callable[[], str | int | None]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `malgradcam COMMAND ...`; return the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = take_verbose(arguments)
     name = given[0] if given else "--help"
     if name in SHORTCUTS:
         given = [*SHORTCUTS[name], *given[1:]]
@@ -92,5 +122,6 @@ def _help() -> str:
             "",
             f"`{SCRIPT} explain-image photo.jpg --teacher onnx:model.onnx` explains one photograph in seconds.",
             f"`{SCRIPT} COMMAND --help` lists a command's options; `{SCRIPT} --version` prints the version.",
+            VERBOSE_HELP,
         ]
     )

@@ -92,7 +92,7 @@ def _is_command(command: Mapping[str, Any]) -> bool:
 def shell_lines(command: Mapping[str, Any]) -> str:
     """Write a command for a POSIX shell, every word quoted, with a line for each option where it would be long."""
     parts = [f"python -m {command['program']}"]
-    for word in map(_quoted, command["arguments"]):
+    for word in map(shell_word, command["arguments"]):
         if word.startswith("--"):
             parts.append(word)
         else:
@@ -105,10 +105,10 @@ def shell_place(command: Mapping[str, Any]) -> str:
     """Write for a POSIX shell where a command ran, and with which version of the code."""
     about = [str(command.get(key)) for key in ("version", "revision")]
     known = [f"{key} {text}" for key, text in zip(("version", "revision"), about, strict=True) if PLAIN.fullmatch(text)]
-    return f"cd {_quoted(command['folder'])}" + (f"  # malgradcam, {', '.join(known)}" if known else "")
+    return f"cd {shell_word(command['folder'])}" + (f"  # malgradcam, {', '.join(known)}" if known else "")
 
 
-def _quoted(word: str) -> str:
+def shell_word(word: str) -> str:
     """Quote a word; one with characters that hide or act on a terminal is written with their escapes."""
     return shlex.quote(visible(word).replace("\n", "\\n"))
 

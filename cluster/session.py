@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from cluster.cli import verbose
 from cluster.errors import one_line
 from cluster.private_folder import private_folder
 
@@ -32,6 +33,7 @@ ENV = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nothing here asks it, and Ray complains of its arguments
 }
 # Asks a dashboard, which a Ray of this machine does not have, and complains every second that none answers.
 CLEANER = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
@@ -67,13 +69,17 @@ def ray_session() -> Iterator[None]:
     """
     for name, value in ENV.items():
         os.environ.setdefault(name, value)
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     import ray
 
     if ray.is_initialized():
         yield
         return
-    options: Any = {"logging_level": logging.WARNING, "runtime_env": {"worker_process_setup_hook": prepare_worker}}
-    with _attached(options) if os.environ.get(ADDRESS, "local") not in ("", "local") else _started(options):
+    options: Any = {"logging_level": logging.INFO if verbose() else logging.WARNING}
+    options |= {"runtime_env": {"worker_process_setup_hook": prepare_worker}}
+    start = _attached if os.environ.get(ADDRESS, "local") not in ("", "local") else _started
+    with start(options):
         yield
 
 
@@ -258,6 +264,9 @@ def prepare_worker() -> None:
 
     os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
     logging.getLogger(CLEANER).setLevel(logging.CRITICAL)
+    if not verbose():  # Ray Train names this one by its file, so that its own level of logging does not reach it
+        reports = Path(ray.__file__).parent / "train/v2/_internal/execution/context.py"
+        logging.getLogger(str(reports)).setLevel(logging.WARNING)
 
 
 def worker_resources(num_workers: int | None = None, *, min_workers: int | None = None) -> WorkerResources:

@@ -271,7 +271,13 @@ def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]
 
 def _set_up_ray_data() -> None:
     from ray.data import DataContext
+    from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
+    # An actor's arguments by value: it can begin again whatever has become of the object store, and Ray's core does not
+    # complain on the terminal that it may not.
+    pool: Any = ActorPoolMapOperator
+    pool._map_transformer_ref = property(lambda operator: operator._map_transformer)
+    pool._data_context_ref = property(lambda operator: operator.data_context)
     context = DataContext.get_current()
     context.max_consecutive_actor_init_deaths = MAX_INIT_DEATHS
     # A shard of thousands of questions to a slow black box may take hours, and is then no job that hangs.

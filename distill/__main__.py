@@ -18,25 +18,31 @@ from distill.training.recipes import FINE_TUNING_RECIPES, RECIPES
 
 DISTILL = (
     "Train a white-box student that answers as a black box does. `python -m distill RECIPE --help` has a recipe's "
-    "options; `python -m distill finetune --help`: make a black box of a network, fine-tuned on a data set's labels."
+    "options; `python -m distill finetune --help`: make a black box of a network, fine-tuned on a data set's labels. "
+    + cli.VERBOSE_HELP
 )
 FINE_TUNE = "Make a black box for a data set: a network with a new last layer, trained as a whole on the labels."
 
 
 def _train(config: DistillConfig | FineTuneConfig, name: str) -> str:
-    """Distill or fine-tune; return what the run folder holds, in words."""
+    """Distill or fine-tune; return what the run folder holds, in words, and the command that comes next."""
     from distill.training import launch
 
     if isinstance(config, DistillConfig):
-        return f"student in {config.out}: {_shown(launch.distill(config, name=name))}"
+        metrics = launch.distill(config, name=name)
+        maps = {"student": config.out, "teacher": config.teacher, "out": cli.beside(config.out, "-maps/mal_grad_cam")}
+        following = cli.next_step("explain", "mal_grad_cam", data=config.data, **maps)
+        return f"student in {config.out}: {_shown(metrics)}\n{following}"
     metrics = launch.finetune(config, name=name)
-    return f"black box onnx:{config.out}/model.onnx, torch:{config.out}/model.pt2: {_shown(metrics)}"
+    teacher, student = f"onnx:{config.out}/model.onnx", cli.beside(config.out, "-student")
+    following = cli.next_step("distill", name, data=config.data, teacher=teacher, out=student)
+    return f"black box {teacher}, torch:{config.out}/model.pt2: {_shown(metrics)}\n{following}"
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     missing: Any = tyro.MISSING
-    arguments = sys.argv[1:] if args is None else args
+    arguments = cli.take_verbose(args)
     if arguments[:1] == ["finetune"]:
         given = {"data": missing, "network": missing, "out": missing}
         recipes = {name: (line, FineTuneConfig(**given, recipe=r)) for name, (line, r) in FINE_TUNING_RECIPES.items()}

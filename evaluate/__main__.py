@@ -22,7 +22,7 @@ from evaluate.config import (
 
 EVALUATE = (
     "Compare maps and students with the black box that they explain: games, measures and checks write Parquet and "
-    "MLflow runs; report and tables read them. `metrics` is another name of `measures`."
+    "MLflow runs; report and tables read them. `metrics` is another name of `measures`. " + cli.VERBOSE_HELP
 )
 ALIASES = {"metrics": "measures"}
 Command = (
@@ -43,7 +43,8 @@ def run_games(config: GamesConfig) -> str:
     from evaluate.games.job import play_games
     from evaluate.report.console import games_text
 
-    return _with_counts(play_games(config), config, games_text)
+    report = cli.next_step("evaluate", "report", scores=config.out, out=cli.beside(config.out, "-report.html"))
+    return f"{_with_counts(play_games(config), config, games_text)}\n{report}"
 
 
 def run_metrics(config: MetricsConfig) -> str:
@@ -51,7 +52,15 @@ def run_metrics(config: MetricsConfig) -> str:
     from evaluate.metrics.job import compute_metrics
     from evaluate.report.console import metrics_text
 
-    return _with_counts(compute_metrics(config), config, metrics_text)
+    scores = cli.beside(config.out, "-scores")
+    games = {"data": config.data, "teacher": config.teacher, "out": scores}
+    report = {"measures": config.out, "out": cli.beside(config.out, "-report.html")}
+    lines = [
+        _with_counts(compute_metrics(config), config, metrics_text),
+        cli.next_step("evaluate", "games", "--maps", *config.maps, **games),
+        cli.next_step("evaluate", "report", scores=scores, **report),
+    ]
+    return "\n".join(lines)
 
 
 def run_sanity(config: SanityConfig) -> str:
@@ -59,7 +68,7 @@ def run_sanity(config: SanityConfig) -> str:
     from evaluate.report.console import sanity_text
     from evaluate.sanity.job import check_maps
 
-    return _with_counts(check_maps(config), config, sanity_text)
+    return f"{_with_counts(check_maps(config), config, sanity_text)}\n{_explain_step(config)}"
 
 
 def _with_counts(result: Any, config: JobConfig, table: Callable[[Any], str]) -> str:
@@ -89,7 +98,13 @@ def run_similarity(config: SimilarityConfig) -> str:
     from evaluate.report.console import similarity_text
     from evaluate.similarity import compute_similarity
 
-    return similarity_text(compute_similarity(config))
+    return f"{similarity_text(compute_similarity(config))}\n{_explain_step(config)}"
+
+
+def _explain_step(config: SanityConfig | SimilarityConfig) -> str:
+    """Return the command that explains by a student which has just been checked."""
+    maps = {"student": config.student, "out": cli.beside(config.student, "-maps/mal_grad_cam")}
+    return cli.next_step("explain", "mal_grad_cam", data=config.data, teacher=config.teacher, **maps)
 
 
 def run_report(config: ReportConfig) -> str:
@@ -148,7 +163,7 @@ def run(args: Sequence[str]) -> str | int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 2 for what the user can mend."""
-    given = sys.argv[1:] if args is None else args
+    given = cli.take_verbose(args)
     with command_line.running("evaluate", given):
         return cli.run(lambda: run(given))
 

@@ -26,7 +26,8 @@ EXPLAIN = (
     "Compute saliency maps of a data set by one method and store them as Parquet. "
     "`python -m explain fit --help`: fit a learnt read-out to a student. "
     "`python -m explain register --help`: serve a student's maps from MLflow's registry. "
-    "`python -m explain show --help`: draw stored maps. `python -m explain image --help`: explain one photograph."
+    "`python -m explain show --help`: draw stored maps. `python -m explain image --help`: explain one photograph. "
+    + cli.VERBOSE_HELP
 )
 REGISTER = "Put a student with a method into MLflow's registry: image in, map out."
 
@@ -57,7 +58,7 @@ def _command(kind: Any, name: str, options: type, summary: str) -> Any:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2 for what the user can mend."""
-    given = sys.argv[1:] if args is None else args
+    given = cli.take_verbose(args)
     command = {"register": _register, "fit": _fit, "show": _show, "image": _image}.get(given[0] if given else "")
     with command_line.running("explain", given):
         return cli.run(lambda: command(given[1:]) if command else _explain(given))
@@ -73,7 +74,13 @@ def _explain(args: Sequence[str]) -> str:
 
     summary = explain(name, job)
     num_maps = summary.rows - summary.errors
-    return f"{num_maps} maps and {summary.errors} images without one (column error) in {job.out}"
+    lines = [f"{num_maps} maps and {summary.errors} images without one (column error) in {job.out}"]
+    pictures = cli.beside(name if "://" in job.out else job.out, "-pictures")
+    lines.append(cli.next_step("explain", "show", maps=job.out, data=job.data, out=pictures))
+    if job.teacher is not None:
+        games = {"maps": job.out, "data": job.data, "teacher": job.teacher, "out": cli.beside(job.out, "-scores")}
+        lines.append(cli.next_step("evaluate", "games", **games))
+    return "\n".join(lines)
 
 
 def _fit(args: Sequence[str]) -> str:
@@ -85,11 +92,20 @@ def _fit(args: Sequence[str]) -> str:
         f"read-out {result['fingerprint'][:12]} in {settings.student}, trained on {result['num_images']} images; its "
         f"maps' correlation with validation maps is {result['held_out_correlation']:.3f}"
     )
+    following = cli.next_step(
+        "explain",
+        "readout",
+        student=settings.student,
+        data=result["data"],
+        teacher=settings.teacher,
+        out=cli.beside(settings.student, "-readout"),
+    )
     if "games" not in result:
-        return summary
+        return f"{summary}\n{following}"
     games = result["games"]
     before, after = (f"{games[when]['deletion']:.3f} / {games[when]['insertion']:.3f}" for when in ("before", "after"))
-    return f"{summary} before the games; the black box's deletion / insertion on them went from {before} to {after}"
+    played = f"before the games; the black box's deletion / insertion on them went from {before} to {after}"
+    return f"{summary} {played}\n{following}"
 
 
 def _show(args: Sequence[str]) -> str:
@@ -110,7 +126,8 @@ def _register(args: Sequence[str]) -> str:
     job.check(find_method(name))
     from explain.serving.pyfunc import register
 
-    return f"model {register(name, job)}"
+    model = register(name, job)
+    return f"model {model}\n{cli.next_step('cluster', 'verify', model)}"
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Progress:
         self._shown |= shown
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=self._rate_text(), shown=self._shown_text())
-        elif time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
+        elif time.monotonic() - self._logged_s >= LOG_INTERVAL_S and self.done < self.total:
             self._log()
 
     def resume(self, done: int) -> None:
@@ -96,19 +96,20 @@ class Progress:
 
     def _rate_text(self) -> str:
         rate = self.rate
-        return f"{rate:.3g} {self.unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.3g} s each"
+        if rate == 0:
+            return ""
+        return f"{rate:.3g} {self.unit}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
 
     def _shown_text(self) -> str:
         return " ".join(f"{name} {_plain(value)}" for name, value in self._shown.items())
 
     def _log(self) -> None:
         self._logged_s = time.monotonic()
-        left = "" if self.left_s is None else f", {_clock(self.left_s)} left"
+        left = "" if self.left_s is None else f"{_clock(self.left_s)} left"
         if self.done >= self.total:
-            left = f", took {_clock(self._logged_s - self._started_s)}"
-        shown = f", {self._shown_text()}" if self._shown else ""
-        line = f"{self.description}: {self.done}/{self.total} {self.unit}, {self._rate_text()}{left}{shown}"
-        print(line, file=self._stream, flush=True)
+            left = f"took {_clock(self._logged_s - self._started_s)}"
+        parts = [f"{self.done}/{self.total} {self.unit}", self._rate_text(), left, self._shown_text()]
+        print(f"{self.description}: {', '.join(filter(None, parts))}", file=self._stream, flush=True)
 
 
 def _bar(stream: TextIO) -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 import ray.train
 import torch
 from ray.exceptions import RayError
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
+from cluster.cli import verbose
 from cluster.errors import USER_ERRORS, WorkError, one_line
 from cluster.filesystems import store_errors
 from cluster.planning.throughput import Meter, Rate, machine
@@ -122,6 +123,7 @@ def _make_trainer(start: _Start) -> TorchTrainer:
             storage_filesystem=out.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            logging_config=LoggingConfig("INFO" if verbose() else "WARNING"),
         ),
     )
 

@@ -20,6 +20,7 @@ class Recorder:
         """Start counting; without a tracker nobody is told."""
         self.trainer, self.tracker, self.progress = trainer, tracker, progress
         self.since_log: list[dict[str, float]] = []
+        self.validated: dict[str, float] = {}
         self.meter = Meter()
 
     def step(self, terms: dict[str, float]) -> None:
@@ -29,7 +30,7 @@ class Recorder:
             return
         self.since_log.append(terms)
         done = self.trainer.global_step * self.trainer.images_per_step
-        shown: dict[str, Any] = {name: terms[name] for name in self.trainer.shown}
+        shown: dict[str, Any] = {name: terms[name] for name in self.trainer.shown} | self.validated
         self.progress(done, epoch=self.trainer.epoch + 1, **shown)
         if len(self.since_log) == self.trainer.recipe.log_steps:
             means = {name: sum(t[name] for t in self.since_log) / len(self.since_log) for name in terms}
@@ -40,12 +41,11 @@ class Recorder:
             self.since_log.clear()
 
     def epoch(self, metrics: dict[str, float]) -> None:
-        """Log a validation."""
+        """Log a validation, and show its main scores beside the progress of the next epoch."""
         if self.tracker is None:
             return
         self.tracker.log(metrics, self.trainer.global_step)
-        shown = ", ".join(f"{name.removeprefix('val_')} {value:.4f}" for name, value in metrics.items())
-        print(f"epoch {self.trainer.epoch}/{self.trainer.recipe.epochs}: {shown}", flush=True)
+        self.validated = {name: metrics[name] for name in ("val_accuracy", "val_sim1") if name in metrics}
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from explain.readout.train import Schedule, maps_of_images, train_epochs
 
 
 def fit(settings: FitSettings) -> dict[str, Any]:
-    """Fit a read-out and leave it in its student's folder; return its fingerprint, number of images and scores.
+    """Fit a read-out and leave it in its student's folder; return its fingerprint, images and scores.
 
     Raises:
         ValueError, FileNotFoundError: Student, maps, images and black box do not fit together, or the maps name images
@@ -66,7 +66,7 @@ def fit(settings: FitSettings) -> dict[str, Any]:
         )
     provenance = {"settings": settings.fields(), "maps_config": config, "num_images": len(dataset), **scores}
     fingerprint = save_readout(settings.student, head, student, provenance)
-    return {"fingerprint": fingerprint, "num_images": len(dataset), **scores}
+    return {"fingerprint": fingerprint, "data": images.root, "num_images": len(dataset), **scores}
 
 
 def open_labelled_images(settings: FitSettings, config: Mapping[str, Any]) -> ImageSet:

@@ -45,6 +45,19 @@ def test_verbose_adds_the_traceback(capsys: pytest.CaptureFixture[str], monkeypa
     assert err.endswith("\nerror: bad\n")
 
 
+def test_verbose_is_an_option_of_every_command_but_not_of_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cli.VERBOSE, "")
+    assert cli.take_verbose(["run", "--", "x", "--verbose"]) == ["run", "--", "x", "--verbose"]
+    assert not cli.verbose()
+    assert cli.take_verbose(["random", "--verbose", "--out", "x"]) == ["random", "--out", "x"]
+    assert cli.verbose()
+
+
+def test_the_next_step_can_be_copied_into_a_shell() -> None:
+    line = cli.next_step("explain", "show", maps="a b", data="$x", student=None, out=cli.beside("a b/", "-pictures"))
+    assert line == "next: python -m explain show --maps 'a b' --data '$x' --out 'a b-pictures'"
+
+
 def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err.count("\n") == 1

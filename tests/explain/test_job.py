@@ -1,6 +1,7 @@
 """Explain jobs with an untrained small student and images of which some are broken; once on Ray, else without."""
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,7 +230,10 @@ def test_the_command_reaches_every_option(serial, data, student, tmp_path, capsy
     args = ["matt", "--data", data, "--student", student, "--out", out, "--sign", "negative", "--collapse", "mean"]
     assert main([*args, "--limit", "3", "--normalise", "min_max"]) == 0
     assert Folder(out).config()["options"] == {"sign": "negative", "collapse": "mean", "normalise": "min_max"}
-    assert capsys.readouterr().out == f"3 maps and 0 images without one (column error) in {out}\n"
+    first, *following = capsys.readouterr().out.splitlines()
+    assert first == f"3 maps and 0 images without one (column error) in {out}"
+    assert following[0].startswith("next: python -m explain show ")  # a command that can be copied
+    assert main(shlex.split(following[0])[4:]) == 0
 
 
 def test_the_first_of_each_class_are_maps_of_their_own(serial, job, data):

@@ -83,7 +83,7 @@ def test_nothing_to_do_is_said(clock: Clock) -> None:
     stream = io.StringIO()
     with Progress("explain", 0, stream=stream):
         pass
-    assert stream.getvalue() == "explain: 0/0 images, 0 images/s, took 0:00:00\n"
+    assert stream.getvalue() == "explain: 0/0 images, took 0:00:00\n"
 
 
 def test_a_terminal_gets_a_bar() -> None:
