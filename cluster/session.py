@@ -60,27 +60,47 @@ class WorkerResources:
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session(num_shards: int | None = None) -> Iterator[None]:
     """Run the block with Ray: the one already connected, the cluster of RAY_ADDRESS, or a new one here.
+
+    A job of a single shard, on a machine without a GPU and without a Ray that was there before, runs in this process:
+    one actor would do its work, and Ray takes longer to start than that work takes.
 
     `ray job submit` sets RAY_ADDRESS, and so does `run_with_ray`. A Ray of this machine has no dashboard, listens on
     loopback alone, asks for the token that its owner's home folder keeps, and is shut down afterwards; one that was
     there before is left as it was.
+
+    Args:
+        num_shards: Shards that `run_shards` will be given, whose actors call `prepare_worker` themselves; None where
+            Ray is needed for something else, and calls it in all that it starts. None of the idle processes that Ray
+            keeps ready can be taken then, and the work starts seconds later.
     """
     for name, value in ENV.items():
         os.environ.setdefault(name, value)
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")
-    import ray
-
-    if ray.is_initialized():
+    on_cluster = os.environ.get(ADDRESS, "local") not in ("", "local")
+    alone = num_shards is not None and num_shards <= 1 and not on_cluster and not _has_gpu()
+    if has_ray() or alone:
         yield
         return
     options: Any = {"logging_level": logging.INFO if verbose() else logging.WARNING}
-    options |= {"runtime_env": {"worker_process_setup_hook": prepare_worker}}
-    start = _attached if os.environ.get(ADDRESS, "local") not in ("", "local") else _started
-    with start(options):
+    if num_shards is None:
+        options["runtime_env"] = {"worker_process_setup_hook": prepare_worker}
+    with _attached(options) if on_cluster else _started(options):
         yield
+
+
+def _has_gpu() -> bool:
+    from cluster.device import own_device
+
+    return own_device() == "cuda"
+
+
+def has_ray() -> bool:
+    """Tell whether this process is connected to a Ray."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 @contextmanager
@@ -281,8 +301,9 @@ def worker_resources(num_workers: int | None = None, *, min_workers: int | None 
             cores); or `min_workers` is more than `num_workers`.
     """
     import ray
+    from ray._private.utils import get_num_cpus
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if has_ray() else [{"CPU": get_num_cpus()}]
     machines = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
     return divide(machines, num_workers) if min_workers is None else divide_some(machines, min_workers, num_workers)
 

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ from cluster.errors import USER_ERRORS, WorkError, one_line
 from cluster.parquet import read_parquet
 from cluster.planning.throughput import Rate, machine
 from cluster.progress.bar import Progress
-from cluster.progress.board import Reporter, shard_progress
-from cluster.session import WorkerResources
+from cluster.progress.board import BoardProgress, LocalBoard, Reporter, shard_progress
+from cluster.session import WorkerResources, has_ray, prepare_worker
 from cluster.storage import PART_SUFFIX, Folder
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def run_shards(
     queries: str | None = None,
     reports: bool = False,
 ) -> Summary:
-    """Run `worker(config)` in every actor over the shards that have no part yet; needs a running Ray session.
+    """Run `worker(config)` in every actor over the shards that have no part yet; without Ray, in this process.
 
     Args:
         worker: Makes, once an actor, what turns a shard's items into a table with `rows_per_item` rows an item.
@@ -139,9 +140,10 @@ def run_shards(
     parts: list[dict[str, Any]] = []
     with (
         Progress(description, sum(rows.values()), unit="rows", done=skipped_rows) as progress,
-        shard_progress(progress, reports=reports and bool(left)) as (shown, board),
+        shard_progress(progress, reports=reports and bool(left) and has_ray()) as (shown, board),
     ):
-        for part in _write_parts(_Job(worker, config, folder, rows_per_item, queries, resources, board), left):
+        job = _Job(worker, config, folder, rows_per_item, queries, resources, board)
+        for part in _write_parts(job, left) if has_ray() else _write_here(job, left, shown if reports else None):
             parts.append(part)
             errors += int(part["errors"])
             shown.finish(str(part["part"]), int(part["rows"]), errors=errors)
@@ -207,17 +209,20 @@ class _Job:
     rows_per_item: int
     queries: str | None
     resources: WorkerResources
-    board: Any
+    board: str | None
 
 
 class _PartWriter:
     """Turn a shard's items into its Parquet file, in an actor."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: _Job, board: Any = None) -> None:
         import torch
 
         torch.set_num_threads(job.resources.cpus)
-        self._job, self._machine = job, machine()
+        self._job, self._machine, self._board = job, machine(), board
+        if has_ray():
+            prepare_worker()
+            self._board = _find_board(job.board)
 
     @cached_property
     def _worker(self) -> Worker:
@@ -233,10 +238,10 @@ class _PartWriter:
 
     def _write(self, part: str, worker: Worker, items: list[dict[str, Any]]) -> dict[str, Any]:
         started_s = time.monotonic()
-        if self._job.board is None:
+        if self._board is None:
             table = worker(items)
         else:
-            on_progress = Reporter(self._job.board, part)
+            on_progress = Reporter(self._board, part)
             table = worker(items, on_progress)
             on_progress.flush()
         assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
@@ -245,6 +250,35 @@ class _PartWriter:
         counts = {"rows": table.num_rows, "errors": _num_errors(table), "queries": _sum(table, self._job.queries)}
         measured = {"seconds": time.monotonic() - started_s, "num_bytes": len(data), "machine": self._machine}
         return {"stopped_by": ""} | counts | measured
+
+
+def _find_board(name: str | None) -> Any:
+    """Return the board for reports; None where there is none, or where it has gone with its machine."""
+    import ray
+
+    with suppress(ValueError):
+        return name and ray.get_actor(name)
+
+
+def _write_here(job: _Job, shards: Sequence[Shard], shown: BoardProgress | None) -> Iterator[dict[str, Any]]:
+    """Write parts as an actor does, in this process; its own number of torch threads stays."""
+    import torch
+
+    num_threads = torch.get_num_threads()
+    try:
+        writer = _PartWriter(job, shown and LocalBoard(shown))
+        for shard in shards:
+            yield _checked(writer({"part": [shard.name], "items": [shard.packed]}))
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _checked(batch: dict[str, list[Any]]) -> dict[str, Any]:
+    """Return what is said of a part. Raises: WorkError where there is none, as its worker has failed."""
+    part = {name: values[0] for name, values in batch.items()}
+    if part["stopped_by"]:
+        raise WorkError(part["stopped_by"])
+    return part
 
 
 def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
@@ -264,9 +298,7 @@ def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]
         num_gpus=job.resources.gpus,
     )
     for part in parts.iter_rows():
-        if part["stopped_by"]:
-            raise WorkError(part["stopped_by"])
-        yield part
+        yield _checked({name: [value] for name, value in part.items()})
 
 
 def _set_up_ray_data() -> None:

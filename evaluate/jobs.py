@@ -101,7 +101,7 @@ def run_job(job: Job[S], config: OutputConfig) -> JobResult[S]:
     stored, folder = job.work.stored, Folder(config.out)
     shards = make_shards(job.items, job.shard_items)  # raises where the items do not fit together
     folder.claim(stored, what=job.rows)
-    with ray_session():
+    with ray_session(len(shards)):
         counts = run_shards(
             job.worker,
             job.work,

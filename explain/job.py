@@ -1,5 +1,6 @@
 """Explain job: targets first (once for all methods), then maps, both as Ray Data jobs with one file a shard."""
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -53,7 +54,7 @@ def explain(name: str, job: Job) -> Summary:
         )
     size = shard_size(len(plan.images.image_ids), QUERY_SHARD_IMAGES if method.is_query_based else SHARD_IMAGES)
     responses = open_responses(plan, size) if method.is_query_based else None
-    with ray_session():
+    with ray_session(math.ceil(len(plan.images.image_ids) / size)):
         resources = worker_resources(job.num_workers)
         shards = make_shards(map_items(plan, resources), size)
         summary = run_shards(

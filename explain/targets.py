@@ -1,5 +1,6 @@
 """Target of each image: the teacher's top-1 is queried once and stored for every method."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.parquet import read_computed_by, read_parquet, with_computed_by
+from cluster.progress.bar import Progress
 from cluster.session import WorkerResources
-from cluster.sharded_job import Shard, make_shards, parquet_bytes, run_shards, shard_size
+from cluster.sharded_job import Shard, Summary, make_shards, parquet_bytes, run_shards, shard_size
 from cluster.storage import PART_SUFFIX, Folder
 from distill.data import ImageSet
 from distill.data.frames import read_frame, without_image_ids
@@ -52,11 +54,26 @@ def stored_targets(
     shards = make_shards(items, shard_size(len(images.image_ids), SHARD_IMAGES))
     before = set(folder.names())
     if folder.finished() is None:
-        task = TargetTask(teacher=teacher.spec, fingerprint=teacher.fingerprint, images=without_image_ids(images))
-        summary = run_shards(TargetWorker, task, shards, folder, resources=resources, description="targets")
+        summary = _query_all(teacher, images, folder, shards, resources)
         folder.finish({**asdict(summary), **read_computed_by(folder)})
     for shard in shards:
         yield from query_again(teacher, images, folder, shard, stored=f"{shard.name}{PART_SUFFIX}" in before)
+
+
+def _query_all(
+    teacher: "Teacher", images: ImageSet, folder: Folder, shards: Sequence[Shard], resources: WorkerResources
+) -> Summary:
+    """Query the teacher for all targets that are not stored: in workers, or a single shard here, where it is loaded."""
+    if len(shards) > 1:
+        task = TargetTask(teacher=teacher.spec, fingerprint=teacher.fingerprint, images=without_image_ids(images))
+        return run_shards(TargetWorker, task, shards, folder, resources=resources, description="targets")
+    started_s = time.monotonic()
+    with Progress("targets", len(images.image_ids), unit="rows") as progress:
+        rows = [row for shard in shards for row in query_again(teacher, images, folder, shard, stored=False)]
+        progress.advance(len(rows))
+    folder.sweep()
+    errors = sum(row["error"] is not None for row in rows)
+    return Summary(len(rows), errors, 0, time.monotonic() - started_s)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ that is killed count again from nothing.
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,6 +44,19 @@ class Board:
     def get(self) -> dict[str, Report]:
         """Return the latest report of each part."""
         return self.reports
+
+
+class LocalBoard:
+    """Board of a worker in the display's own process, called as the handle of a `Board` is."""
+
+    def __init__(self, shown: "BoardProgress") -> None:
+        """Start without reports."""
+        self.put, self._shown, self._reports = self, shown, dict[str, Report]()
+
+    def remote(self, part: str, report: Report) -> None:
+        """Store the report of a part, and show it."""
+        self._reports[part] = report
+        self._shown.update(self._reports)
 
 
 class Reporter:
@@ -103,22 +117,24 @@ class BoardProgress:
 
 
 @contextmanager
-def shard_progress(progress: Progress, *, reports: bool) -> "Iterator[tuple[BoardProgress, ActorHandle | None]]":
+def shard_progress(progress: Progress, *, reports: bool) -> Iterator[tuple[BoardProgress, str | None]]:
     """Show the progress of shards while the block runs.
 
     Args:
         progress: The display, which has started.
-        reports: Whether workers report how far they are; it costs an actor.
+        reports: Whether workers of Ray report how far they are; it costs an actor.
 
     Yields:
-        Where the caller counts parts that are written; and the board for workers, if they report.
+        Where the caller counts parts that are written; and the board's name for workers, if they report: an actor that
+        is given a handle may not begin again once that is gone, and Ray says so on the terminal.
     """
     shown = BoardProgress(progress)
     if not reports:
         yield shown, None
         return
-    with _running_board(shown) as board:
-        yield shown, board
+    name = f"progress-{uuid.uuid4().hex}"
+    with _running_board(shown, name):
+        yield shown, name
 
 
 @contextmanager
@@ -138,11 +154,11 @@ def remote_progress(description: str, total: int, unit: str = "images") -> Itera
 
 
 @contextmanager
-def _running_board(shown: BoardProgress) -> "Iterator[ActorHandle]":
+def _running_board(shown: BoardProgress, name: str | None = None) -> "Iterator[ActorHandle]":
     """Start a board, and show what it holds every second."""
     import ray
 
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    board: Any = ray.remote(num_cpus=0)(Board).options(name=name).remote()
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(board, shown, finished), daemon=True)
     watcher.start()

@@ -1,6 +1,7 @@
 """Jobs on one machine: two at once do not disturb each other, and the memory of one stays flat."""
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,13 @@ def test_two_jobs_at_once_leave_what_each_leaves_alone(tmp_path: Path) -> None:
         jobs = list(pool.map(lambda name: explain(tmp_path / "data", tmp_path / "both" / name), ("one", "two")))
     jobs.append(explain(tmp_path / "data", tmp_path / "alone" / "three"))
     assert [job.returncode for job in jobs] == [0, 0, 0], [job.stderr[-2000:] for job in jobs]
+    for job in jobs:  # the images, a line a stage (more where it takes long), the result: nothing of Ray's own
+        lines = [line for line in job.stderr.splitlines() if not re.match(r"(targets|random): \d+/150 rows", line)]
+        assert lines == ["150 images, no classes, no splits"]
+        assert [line.split(" --")[0] for line in job.stdout.splitlines()][1:] == [
+            "next: python -m explain show",
+            "next: python -m evaluate games",
+        ]
     places = ("both/one", "both/two", "alone/three")
     one, two, three = (read_maps(str(tmp_path / place)).drop_columns(["seconds"]) for place in places)
     assert one.num_rows == NUM_IMAGES

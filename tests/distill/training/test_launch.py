@@ -1,6 +1,7 @@
 """Distill on a real Ray: what a job leaves, and that nothing is lost when a worker or the driver is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -161,7 +162,10 @@ def test_a_killed_driver_is_resumed_exactly(world, undisturbed):
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    subprocess.run([*command, "--resume"], cwd=ROOT, check=True)
+    resumed = subprocess.run([*command, "--resume"], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not re.search("\x1b|Ray|Train|ray|[Cc]heckpoint", resumed.stderr.replace(str(world), "")), resumed.stderr
+    assert resumed.stdout.startswith(f"student in {world}/resumed: ")
+    assert resumed.stdout.splitlines()[1].startswith("next: python -m explain mal_grad_cam --data ")
     assert len(list((world / "resumed").glob("checkpoints/checkpoint_2*"))) <= 2
     assert same_student(world / "resumed", undisturbed[0])
 
