@@ -1,4 +1,4 @@
-"""Add to the site of docs/: the repository's other pages, its results, and a reference of all modules.
+"""Add to the site of docs/: its notebooks as pages, the repository's other pages, its results, and a reference.
 
 Links of the pages lead out of docs/ (`../results/...`, `../SECURITY.md`), as the repository needs them; those files lie
 in the site too, and the links are shortened to match.
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "distill", "explain", "evaluate")
@@ -48,7 +49,15 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the files that lie outside docs/, and a page of the reference for each folder with code."""
+    """Add notebooks as pages, the files that lie outside docs/, and a page of the reference for each folder with code.
+
+    Notebooks lie there executed: nothing of them is run.
+    """
+    for path in sorted((ROOT / "docs").glob("*.ipynb")):
+        body, made = MarkdownExporter().from_filename(str(path), {"output_files_dir": path.stem})
+        files.append(File.generated(config, f"{path.stem}.md", content=body))
+        for name, content in made["outputs"].items():
+            files.append(File.generated(config, name, content=content))
     for path in [ROOT / name for name in TOP] + sorted((ROOT / "results").rglob("*")):
         if path.is_file():
             files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
