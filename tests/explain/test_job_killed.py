@@ -1,7 +1,9 @@
-"""An explain actor killed by SIGKILL in the middle of a job on a real Ray: the job finishes, each image has one row."""
+"""An explain job on a real Ray whose actor is killed, or that Ctrl-C ends: in the end each image has one row."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -27,6 +29,12 @@ pytestmark = [
 ]
 
 NUM_IMAGES = 96
+COMMAND = """
+import sys, explain.job
+from explain.__main__ import main
+explain.job.SHARD_IMAGES = 2
+sys.exit(main(sys.argv[1:]))
+"""
 KILL_AFTER_PARTS = 2
 
 
@@ -76,3 +84,28 @@ def test_a_killed_actor_changes_nothing(world, monkeypatch):
     rows, expected = (read_maps(str(world / out), columns).to_pylist() for out in ("killed", "undisturbed"))
     assert len({row["image_id"] for row in rows}) == len(rows) == NUM_IMAGES
     assert rows == expected
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(world, monkeypatch):
+    out = world / "interrupted"
+    words = ["ml_grad_cam", f"--data={world}/images", f"--student={world}/student", f"--out={out}", "--num-workers=1"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not list(out.glob("part-*.parquet")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the job and to all that it has started
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, error[-3000:]
+    assert error.splitlines()[-1].endswith(
+        "interrupted; the same command goes on where it stopped (distill: with --resume)"
+    )
+    assert "Traceback" not in error
+    assert not (out / "_manifest.json").exists()
+    monkeypatch.setattr(explain.job, "SHARD_IMAGES", 2)
+    summary = run("ml_grad_cam", job(world, "interrupted"))
+    assert (summary.rows, summary.errors) == (NUM_IMAGES, 0)
+    assert 0 < summary.skipped_rows < NUM_IMAGES
