@@ -14,26 +14,33 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from played_maps import (
+    BROKEN,
+    CONSTANT,
+    NOT_FINITE,
+    NUM_IMAGES,
+    TEACHER,
+    check,
+    frame,
+    make_saliency,
+    make_worker,
+    maps_config,
+    play,
+    write_images,
+    write_maps,
+)
 from project_paths import HELPERS, ROOT
 
 from cluster.planning.throughput import rate_from
 from cluster.session import ray_session
 from cluster.storage import Folder, config_hash
-from distill.data import open_images
-from distill.data.decode import decode, resize
-from distill.data.frames import without_image_ids
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
 from evaluate.analysis.specificity import BOTH, compare_teachers
-from evaluate.config import GamesConfig
 from evaluate.games.baselines import BASELINES, image_rng
-from evaluate.games.job import GamesWork, GamesWorker, _ahead, play_games
-from evaluate.games.protocol import ALL_GAMES, GAMES, LEAST_GAMES, Baseline, Protocol
-from evaluate.games.schema import read_scores
-from evaluate.map_sets import Source, map_items, open_played_images, open_sources
+from evaluate.games.job import _ahead
+from evaluate.games.protocol import GAMES, Baseline, Protocol
 from evaluate.runs import RUNS_FILE, stored_page
-from explain.maps import maps_table
 
 pytestmark = [
     # Ray, MLflow and their dependencies deprecate each other's interfaces and leave sockets and SQLite
@@ -43,49 +50,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-TEACHER = "python:box_teacher:make"
-NUM_IMAGES = 20
-BROKEN, NOT_FINITE, CONSTANT = 3, 5, 7  # numbers of the images that differ
-
-
-def write_images(root: Path) -> Path:
-    rng = np.random.default_rng(0)
-    root.mkdir(parents=True)
-    for k in range(NUM_IMAGES):
-        pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((40, 30)).save(root / f"{k:02d}.png")
-    (root / f"{BROKEN:02d}.png").write_bytes(b"no image")
-    return root
-
-
-def maps_config(data: Path, method: str, **changes: Any) -> dict[str, Any]:
-    images = open_images(str(data))
-    config = {
-        "schema_version": 1,
-        "method": method,
-        "options": {},
-        "data": images.root,
-        "data_fingerprint": images.fingerprint,
-        "split": None,
-        "limit": None,
-        "student": None,
-        "student_fingerprint": None,
-        "teacher": TEACHER,
-        "teacher_fingerprint": load_teacher(TEACHER).fingerprint,
-        "target": "teacher",
-        "seed": 0,
-    }
-    return {**config, **changes}
-
-
-def map_row(data: Path, k: int, saliency: np.ndarray) -> dict[str, Any]:
-    row = {"image_id": f"{k:02d}.png", "label": None, "teacher_queries": 2, "student_passes": 1, "seconds": 0.5}
-    if k == BROKEN:
-        return {**row, "target": None, "error": "the file cannot be decoded"}
-    probs = box_teacher.make()(frame(data, row["image_id"])[None])[0]
-    row |= {"target": int(probs.argmax()), "target_prob": float(probs.max()), "error": None}
-    return {**row, "saliency": saliency, "map_height": saliency.shape[0], "map_width": saliency.shape[1]}
 
 
 def read_table(uri: str) -> Any:
@@ -98,35 +62,6 @@ def runs_of(place: SimpleNamespace) -> tuple[Any, list[Any]]:
     client: Any = MlflowClient(place.uri)
     experiment = client.get_experiment_by_name("photos")
     return client, client.search_runs([experiment.experiment_id])
-
-
-def frame(data: Path, image_id: str) -> np.ndarray:
-    return resize(decode((data / image_id).read_bytes()), box_teacher.SIZE)
-
-
-def make_saliency(method: str, k: int) -> np.ndarray:
-    saliency = np.random.default_rng([len(method), k]).random((8, 8), dtype=np.float32)
-    if k == NOT_FINITE:
-        saliency[2, 2] = np.nan
-    return np.full_like(saliency, 0.3) if k == CONSTANT else saliency
-
-
-def write_maps(data: Path, out: Path, method: str, **changes: Any) -> str:
-    folder, config = Folder(str(out)), maps_config(data, method, **changes)
-    folder.claim(config, what="maps")
-    rows = [map_row(data, k, make_saliency(method, k)) for k in range(NUM_IMAGES)]
-    for part, start in enumerate(range(0, NUM_IMAGES, 9)):
-        pq.write_table(maps_table(rows[start : start + 9], config), out / f"part-{part:05d}.parquet")
-    folder.finish({"rows": NUM_IMAGES})
-    return str(out)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    root = tmp_path_factory.mktemp("games")
-    data = write_images(root / "photos")
-    maps = [write_maps(data, root / name, name) for name in ("first", "second_one")]
-    return SimpleNamespace(root=root, data=data, maps=maps, uri=f"sqlite:///{root}/mlflow.db")
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +82,6 @@ def played(place: SimpleNamespace, ray_here: None) -> SimpleNamespace:
         place.scores = str(place.root / "scores")
         place.result = play(place, place.scores)
     return place
-
-
-def play(place: SimpleNamespace, out: str, **changes: Any) -> Any:
-    options: dict[str, Any] = {"data": str(place.data), "teacher": TEACHER, "out": out, "maps": tuple(place.maps)}
-    return play_games(GamesConfig(**{**options, **changes}))
 
 
 def plain_auc(place: SimpleNamespace, method: str, k: int, game: str, target: int) -> float:
@@ -301,100 +231,6 @@ def test_another_protocol_needs_another_folder(played):
         play(played, played.scores, protocol=Protocol(deletion_substrate="black"))
 
 
-def test_a_limit_and_another_protocol_without_ray(place):
-    protocol = Protocol(step_px=50, deletion_substrate="noise", insertion_substrate="black")
-    sources = check(place.maps)
-    images = open_played_images(str(place.data), sources[0], 2)
-    found = make_worker(place, protocol)(list(map_items(sources, images))).to_pandas()
-    assert found["image_id"].tolist() == ["00.png"] * 2 + ["01.png"] * 2 + ["00.png"] * 2 + ["01.png"] * 2
-    assert (found["teacher_queries"] == 6).all()  # 216 pixels in steps of 50, and the start
-    assert set(found["protocol_hash"]) == {protocol.hash} != {Protocol().hash}
-    ends = found.set_index(["method", "image_id", "game"])["curve"]
-    for method, image_id, game in ends.index:
-        whole = ends[(method, image_id, game)][0 if game == "deletion" else -1]
-        probs = box_teacher.make()(frame(place.data, image_id)[None])[0]
-        assert whole == pytest.approx(probs.max(), abs=1e-6)  # the whole image, at the end where it belongs
-
-
-def test_whole_patches_in_both_orders_without_ray(place):
-    """Four rows a map; 5 patches divide neither side of 12 x 18; the ends are the same frames in both orders."""
-    protocol = Protocol(patches=5, least_relevant=True)
-    sources = check(place.maps[:1])
-    images = open_played_images(str(place.data), sources[0], 8)
-    found = make_worker(place, protocol)(list(map_items(sources, images))).to_pandas()
-    assert found["game"].tolist() == list(ALL_GAMES) * 8
-    failed = found[found["error"].notna()]
-    assert len(failed) == 2 * 4  # the broken image and the map that is not finite
-    scored = found[found["error"].isna()]
-    assert (scored["teacher_queries"] == 26).all()
-    assert set(scored.loc[scored["image_id"] == f"{CONSTANT:02d}.png", "tied_share"]) == {1}
-    for _, rows in scored.groupby("image_id"):
-        curves = rows.set_index("game")["curve"]
-        for game, least in LEAST_GAMES.items():
-            assert curves[game][[0, -1]] == pytest.approx(curves[least][[0, -1]], abs=1e-6)
-            assert np.abs(curves[game] - curves[least]).max() > 1e-3
-        assert curves["deletion"][0] == pytest.approx(curves["insertion"][-1], abs=1e-6)
-    row = scored.iloc[0]
-    assert (row["image_id"], row["game"]) == ("00.png", "deletion")
-    assert row["auc"] == pytest.approx(plain_patch_auc(place, 0, 5, int(row["target"])), abs=1e-4)
-
-
-def test_fewer_points_say_by_how_much_they_may_be_off(place):
-    protocol, steps = Protocol(points=6, step_px=9), 24
-    sources = check(place.maps[:1])
-    images = open_played_images(str(place.data), sources[0], 8)
-    items = list(map_items(sources, images))
-    exact = make_worker(place, Protocol(step_px=9))(items).to_pandas()
-    table = make_worker(place, protocol)(items)
-    found = table.to_pandas()
-    assert "auc_bound" not in exact
-    assert found["error"].tolist() == exact["error"].tolist()
-    assert found["auc_bound"].isna().equals(found["error"].notna())
-    for (_, row), (_, whole) in zip(
-        found.dropna(subset="auc").iterrows(), exact.dropna(subset="auc").iterrows(), strict=True
-    ):
-        assert row["teacher_queries"] == 6
-        assert len(row["curve"]) == len(whole["curve"]) == steps + 1
-        assert row["curve"][[0, -1]] == pytest.approx(whole["curve"][[0, -1]], abs=1e-6)
-        assert np.isclose(row["curve"], whole["curve"], atol=1e-6).sum() >= 6
-        assert row["auc"] == pytest.approx(np.trapezoid(row["curve"], dx=1 / steps), abs=1e-6)
-        assert 0 < row["auc_bound"] < 0.5
-    folder = Folder(str(place.root / "fewer"))
-    folder.claim({"schema_version": "1", "protocol": protocol.fields(), "protocol_hash": protocol.hash}, what="scores")
-    pq.write_table(table, place.root / "fewer" / "part-00000.parquet")
-    assert read_scores(folder).column_names == table.column_names
-
-
-def plain_patch_auc(place: SimpleNamespace, k: int, patches: int, target: int) -> float:
-    """Delete whole patches of one image of the first method, frame by frame through the uint8 interface."""
-    height, width = box_teacher.SIZE
-    teacher = load_teacher(TEACHER)
-    shown = teacher.normalize(frame(place.data, f"{k:02d}.png")[None])[0].clone()
-    saliency = torch.from_numpy(make_saliency("first", k)).double()
-    values = torch.nn.functional.interpolate(saliency[None, None], (height, width), mode="bilinear")
-    means = torch.nn.functional.adaptive_avg_pool2d(values, patches)[0, 0]
-    scores, changed = [], [0]
-    for index in [-1, *torch.argsort(means.flatten(), descending=True).tolist()]:
-        if index >= 0:
-            i, j = divmod(index, patches)
-            rows = slice(i * height // patches, (i + 1) * height // patches)
-            columns = slice(j * width // patches, (j + 1) * width // patches)
-            shown[:, rows, columns] = 0
-            changed.append(changed[-1] + shown[0, rows, columns].numel())
-        pixels = (shown * torch.tensor(teacher.std)[:, None, None] + torch.tensor(teacher.mean)[:, None, None]) * 255
-        levels = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-        scores.append(box_teacher.make()(levels[None])[0, target])
-    assert changed[-1] == height * width
-    return float(np.trapezoid(scores, np.array(changed) / changed[-1]))
-
-
-def make_worker(place: SimpleNamespace, protocol: Protocol) -> GamesWorker:
-    sources, images = check(place.maps), without_image_ids(open_images(str(place.data)))
-    fingerprint = load_teacher(TEACHER).fingerprint
-    stored = {"teacher": TEACHER, "teacher_fingerprint": fingerprint, "protocol": protocol.fields()}
-    return GamesWorker(GamesWork(stored=stored, protocol=protocol, sources=sources, images=images))
-
-
 def test_scores_are_the_same_in_any_shard(played):
     """A worker without Ray, other items beside them, another order: the same rows."""
     places = [(1, "part-00001.parquet", 8, "17.png"), (0, "part-00000.parquet", 0, "00.png")]
@@ -492,10 +328,6 @@ def test_maps_without_a_target_are_refused(place, tmp_path):
     nobody = {"target": None, "teacher": None, "teacher_fingerprint": None}
     with pytest.raises(ValueError, match="name no class"):
         check([write_maps(place.data, tmp_path / "nobody", "random", **nobody)])
-
-
-def check(maps: list[str], teacher: str = TEACHER, **options: bool) -> list[Source]:
-    return open_sources(maps, teacher=teacher, teacher_fingerprint=load_teacher(teacher).fingerprint, **options)
 
 
 def test_source_hash_is_the_rows_hash(place):

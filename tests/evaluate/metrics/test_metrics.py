@@ -1,7 +1,6 @@
 """The measures' job: its worker without Ray, what is refused before work, and once the whole command on Ray."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,25 +13,34 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from measured_maps import (
+    BROKEN,
+    CONSTANT,
+    METHODS,
+    NAMES,
+    NO_MASK,
+    NOT_FINITE,
+    NUM_IMAGES,
+    SETTINGS,
+    TEACHER,
+    frame,
+    items_of,
+    make_saliency,
+    target_of,
+    value,
+    work_of,
+)
 from project_paths import HELPERS, ROOT
-from scipy import stats
 
 from cluster.session import ray_session
 from cluster.storage import Folder
 from distill.data import open_images
-from distill.data.decode import decode, resize
-from distill.data.frames import without_image_ids
 from distill.perturb.curves import rank_pixels
-from distill.student.checkpoint import load_student, save_student
-from distill.student.model import ResCBAM, Student
+from distill.student.checkpoint import load_student
 from distill.teachers import load_teacher
 from evaluate.__main__ import main
-from evaluate.games.baselines import BASELINES, image_rng
-from evaluate.map_sets import open_played_images, open_sources
-from evaluate.metrics.compute import FUNCTIONS, Subject
-from evaluate.metrics.job import MetricsWork, MetricsWorker, image_items
-from evaluate.metrics.max_sensitivity import max_sensitivity
+from evaluate.games.baselines import image_rng
+from evaluate.metrics.job import MetricsWorker
 from evaluate.metrics.mu_fidelity import draw_subsets, mu_fidelity, subset_frames, subset_sums
 from evaluate.metrics.objects import Objects
 from evaluate.metrics.pointing import mass_inside
@@ -41,10 +49,6 @@ from evaluate.metrics.settings import FIELDS, HIGHER_IS_BETTER, METRICS, ROWS, S
 from evaluate.metrics.student_passes import check_student
 from evaluate.metrics.summary import mlflow_metrics, summarize_metrics
 from evaluate.statistics import mean_interval
-from explain.maps import maps_table
-from explain.methods.query.rise import rise_masks
-from explain.methods.white_box.mal_grad_cam import mal_grad_cam
-from explain.seeds import image_seed
 
 pytestmark = [
     # Ray, MLflow and their dependencies deprecate each other's interfaces and leave sockets and SQLite
@@ -54,151 +58,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-TEACHER = "python:box_teacher:make"
-METHODS = ("mal_grad_cam", "random")
-NAMES = {
-    "mal_grad_cam": set(HIGHER_IS_BETTER),
-    "random": set(HIGHER_IS_BETTER) - {"max_sensitivity", *ROWS["fidelity"]},
-}
-NUM_IMAGES = 6
-BROKEN, NOT_FINITE, CONSTANT, NO_MASK = 1, 2, 3, 4  # numbers of the images that differ
-SETTINGS = Settings(
-    percentages=(20, 60), num_subsets=16, grid=4, num_perturbations=3, tolerance_px=2, num_masks=8, num_points=5
-)
-STUDENT_SIZE = (40, 48)
-
-
-def write_images(root: Path) -> Path:
-    rng = np.random.default_rng(0)
-    (root / "masks").mkdir(parents=True)
-    for k in range(NUM_IMAGES):
-        pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((36, 24)).save(root / f"{k:02d}.png")
-        mask = np.zeros((24, 36), dtype=np.uint8)
-        mask[4:16, 6:24] = 255
-        if k != NO_MASK:
-            Image.fromarray(mask).save(root / "masks" / f"{k:02d}.png")
-    (root / f"{BROKEN:02d}.png").write_bytes(b"no image")
-    return root
-
-
-def make_student(folder: Path) -> Student:
-    torch.manual_seed(0)
-    model = ResCBAM(18, 3).eval()
-    half = (0.5, 0.5, 0.5)
-    teacher = load_teacher(TEACHER)
-    student = Student(
-        model=model,
-        input_size=STUDENT_SIZE,
-        mean=half,
-        std=half,
-        teacher=TEACHER,
-        teacher_fingerprint=teacher.fingerprint,
-    )
-    return save_student(Folder(str(folder)), student)
-
-
-def maps_config(data: Path, method: str, student: Student | None, run: Path) -> dict[str, Any]:
-    images = open_images(str(data))
-    explains = method == "mal_grad_cam" and student is not None
-    return {
-        "schema_version": 1,
-        "method": method,
-        "options": {},
-        "data": images.root,
-        "data_name": images.name,
-        "data_fingerprint": images.fingerprint,
-        "split": None,
-        "limit": None,
-        "student": str(run) if explains else None,
-        "student_fingerprint": student.fingerprint if explains and student else None,
-        "teacher": TEACHER,
-        "teacher_fingerprint": load_teacher(TEACHER).fingerprint,
-        "target": "teacher",
-        "seed": 0,
-    }
-
-
-def make_saliency(method: str, k: int) -> np.ndarray:
-    saliency = np.random.default_rng([len(method), k]).random((8, 8), dtype=np.float32)
-    if k == NOT_FINITE and method == "random":
-        saliency[2, 2] = np.nan
-    return np.full_like(saliency, 0.3) if k == CONSTANT else saliency
-
-
-def frame(data: Path, k: int, size: tuple[int, int] = box_teacher.SIZE) -> np.ndarray:
-    return resize(decode((data / f"{k:02d}.png").read_bytes()), size)
-
-
-def target_of(data: Path, k: int) -> int:
-    return int(box_teacher.make()(frame(data, k)[None])[0].argmax())
-
-
-def write_maps(data: Path, out: Path, method: str, student: Student | None, run: Path) -> str:
-    config, rows = maps_config(data, method, student, run), []
-    folder = Folder(str(out))
-    folder.claim(config, what="maps")
-    for k in range(NUM_IMAGES):
-        row: dict[str, Any] = {"image_id": f"{k:02d}.png", "error": "the file cannot be decoded"}
-        if k != BROKEN:
-            saliency = make_saliency(method, k)
-            row |= {"target": target_of(data, k), "error": None, "saliency": saliency}
-            row |= {"map_height": saliency.shape[0], "map_width": saliency.shape[1]}
-        rows.append(row)
-    for part, start in enumerate(range(0, NUM_IMAGES, 4)):
-        pq.write_table(maps_table(rows[start : start + 4], config), out / f"part-{part:05d}.parquet")
-    folder.finish({"rows": NUM_IMAGES})
-    return str(out)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    root = tmp_path_factory.mktemp("measures")
-    data, run = write_images(root / "photos"), root / "run"
-    student = make_student(run)
-    maps = [write_maps(data, root / name, name, student, run) for name in METHODS]
-    return SimpleNamespace(root=root, data=data, run=str(run), maps=maps)
-
-
-def work_of(place: SimpleNamespace, measures: tuple[Any, ...], **changes: Any) -> MetricsWork:
-    fields = {name: SETTINGS.fields(name, target="teacher", objects="masks") for name in measures}
-    stored = {"teacher": TEACHER, "teacher_fingerprint": load_teacher(TEACHER).fingerprint, "boxes": None}
-    stored |= {"student": place.run, "student_fingerprint": load_student(place.run).fingerprint, "measures": fields}
-    images = without_image_ids(open_images(str(place.data)))
-    sources = open_sources(place.maps, teacher=TEACHER, teacher_fingerprint=load_teacher(TEACHER).fingerprint)
-    return MetricsWork(stored={**stored, **changes}, settings=SETTINGS, sources=sources, images=images)
-
-
-def items_of(place: SimpleNamespace) -> list[Any]:
-    sources = work_of(place, METRICS).sources
-    images = open_played_images(str(place.data), sources[0], None)
-    return json.loads(json.dumps(image_items(sources, images)))
-
-
-@pytest.fixture(scope="module")
-def table(place: SimpleNamespace) -> Any:
-    worker = MetricsWorker(work_of(place, METRICS))
-    place.asked = count_queries(worker)
-    return worker(items_of(place)).to_pandas()
-
-
-def count_queries(worker: MetricsWorker) -> list[int]:
-    asked: list[int] = []
-    forward = worker.teacher.forward
-
-    def counted(pixels: torch.Tensor) -> torch.Tensor:
-        asked.append(len(pixels))
-        return forward(pixels)
-
-    worker.teacher.forward = counted
-    return asked
-
-
-def value(table: Any, method: str, k: int, measure: str) -> float:
-    rows = table[(table["method"] == method) & (table["image_id"] == f"{k:02d}.png") & (table["measure"] == measure)]
-    assert len(rows) == 1
-    return float(rows["value"].iloc[0])
 
 
 def test_every_image_method_and_measure_is_one_row(table):
@@ -266,147 +125,6 @@ def test_values_are_those_of_the_formulas(place, table):
             assert mask is not None
             assert value(table, method, k, "energy_inside") == pytest.approx(mass_inside(saliency, mask))
             assert value(table, method, k, "pointing_game") in (0, 1)
-
-
-def test_max_sensitivity_is_of_the_methods_own_maps(place, table):
-    student, target = load_student(place.run), torch.tensor([target_of(place.data, 0)])
-
-    def explain(frames: np.ndarray) -> np.ndarray:
-        made = [mal_grad_cam(student.model, student.normalize(one[None] * 255), target)[0] for one in frames]
-        return torch.stack(made).numpy()
-
-    image = frame(place.data, 0, STUDENT_SIZE).astype(np.float32) / 255
-    wanted = max_sensitivity(explain, image, num=3, rng=image_rng(0, "00.png"))
-    assert wanted > 0
-    assert value(table, "mal_grad_cam", 0, "max_sensitivity") == pytest.approx(wanted, rel=1e-2)
-
-
-def test_fidelity_is_of_what_both_see(place, table):
-    """The games' frames are played here; the student sees them through Pillow, as floats, colour by colour."""
-    teacher, student = load_teacher(TEACHER), load_student(place.run)
-    height, width = STUDENT_SIZE
-
-    def seen(pixels: torch.Tensor) -> np.ndarray:
-        colours = pixels.numpy() * np.array(teacher.std)[:, None, None] + np.array(teacher.mean)[:, None, None]
-        images = [Image.fromarray(np.float32(colour)).resize((width, height), 2) for colour in colours]
-        return np.stack([np.asarray(one) for one in images], axis=2) * 255
-
-    def kl_and_same(pixels: list[torch.Tensor], shown: list[np.ndarray]) -> tuple[float, float]:
-        p = teacher.forward(torch.stack(pixels)).double()
-        q = student.model(student.normalize(np.stack(shown))).double().softmax(dim=1)
-        same = [int(a.argmax()) == int(b.argmax()) for a, b in zip(p, q, strict=True)]
-        scores.append((p, q))
-        return float((p * (p / q).log()).sum(dim=1).mean()), float(np.mean(same))
-
-    correlate: Any = stats.spearmanr
-    for k in (0, 5):
-        scores: list[tuple[torch.Tensor, torch.Tensor]] = []
-        image_id, target = f"{k:02d}.png", target_of(place.data, k)
-        pixels = teacher.normalize(frame(place.data, k)[None])[0]
-        own = {name.removeprefix("fidelity_"): value(table, "mal_grad_cam", k, name) for name in ROWS["fidelity"]}
-        kl, same = kl_and_same([pixels], [frame(place.data, k, STUDENT_SIZE).astype(np.float32)])
-        assert (own["clean_kl"], own["clean_agreement"]) == (pytest.approx(kl, rel=1e-4), same)
-        seed, size = image_seed(0, image_id, "rise"), box_teacher.SIZE
-        masks = [
-            *rise_masks(range(4), seed=seed, size=size, num_cells=7, keep_probability=0.5),
-            *rise_masks(range(4), seed=seed, size=size, num_cells=8, keep_probability=0.1),
-        ]
-        masked = [pixels * mask for mask in masks]
-        kl, same = kl_and_same(masked, [seen(one) for one in masked])
-        assert (own["masked_kl"], own["masked_agreement"]) == (pytest.approx(kl, rel=1e-4), same)
-        p, q = (answers[:, target].numpy() for answers in scores[-1])
-        by_family = [correlate(p[half], q[half]).statistic for half in (slice(4), slice(4, 8))]
-        assert own["masked_correlation"] == pytest.approx(np.mean(by_family))
-        order = np.argsort(rank_pixels(torch.from_numpy(make_saliency("mal_grad_cam", k)), size).ranks.flatten())
-        ends = (pixels, torch.zeros_like(pixels)), (BASELINES["blur"](pixels, mean=(), std=(), rng=None), pixels)
-        frames = []
-        for start, finish in ends:
-            for point in (0, 3, 6, 9, 12):  # 12 steps of a row's width
-                shown = start.clone().flatten(1)
-                shown[:, order[: point * 18]] = finish.flatten(1)[:, order[: point * 18]]
-                frames.append(shown.view_as(start))
-        kl, same = kl_and_same(frames, [seen(one) for one in frames])
-        assert (own["frames_kl"], own["frames_agreement"]) == (pytest.approx(kl, rel=1e-4), same)
-
-
-class Twin:
-    """A student that is the black box: of its input size and seeing what it sees."""
-
-    def __init__(self) -> None:
-        self.box, self.asked = box_teacher.make(), 0
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        self.asked += len(frames)
-        return np.log(self.box(np.round(frames * 255).astype(np.uint8))).astype(np.float32)
-
-
-def subject_of(place: SimpleNamespace, k: int, answer: Any) -> Subject:
-    teacher = load_teacher(TEACHER)
-    return Subject(
-        image_id=f"{k:02d}.png",
-        pixels=teacher.normalize(frame(place.data, k)[None])[0],
-        maps=[torch.from_numpy(make_saliency(method, k)) for method in METHODS],
-        targets=[target_of(place.data, k)] * 2,
-        mask=lambda: np.zeros(box_teacher.SIZE, bool),
-        explain=[lambda frames: frames[..., 0], None],
-        frame=lambda: frame(place.data, k).astype(np.float32) / 255,
-        answer=answer,
-    )
-
-
-def test_a_student_that_is_the_black_box_is_faithful(place):
-    twin = Twin()
-    (own,) = FUNCTIONS["fidelity"](subject_of(place, 0, twin).only([0]), SETTINGS, load_teacher(TEACHER))
-    assert own == pytest.approx((1, 0, 1, 0, 1, 1, 0), abs=1e-6)
-    assert twin.asked == 1 + 8 + 2 * 5
-
-
-def test_a_planted_disagreement_is_found_where_it_is(place):
-    """The student takes one class for another on the whole image, on the mean colour, or under one mask."""
-
-    def values(is_wrong: Any) -> dict[str, Any]:
-        twin = Twin()
-
-        def answer(frames: np.ndarray) -> np.ndarray:
-            logits = twin(frames)
-            return np.where(is_wrong(frames)[:, None], -logits, logits)
-
-        (found, _) = FUNCTIONS["fidelity"](subject_of(place, 0, answer), SETTINGS, load_teacher(TEACHER))
-        return dict(zip(ROWS["fidelity"], found, strict=True))
-
-    image = frame(place.data, 0) / np.float32(255)
-    box = box_teacher.make()
-
-    def is_image(frames: np.ndarray) -> np.ndarray:
-        return np.abs(frames - image).max(axis=(1, 2, 3)) < 1e-5
-
-    def is_flat(frames: np.ndarray) -> np.ndarray:
-        return np.ptp(frames, axis=(1, 2)).max(axis=1) < 1e-5
-
-    p = box(frame(place.data, 0)[None])[0]
-    kl = float((p * np.log(p * (1 / p).sum() * p)).sum())  # against q = (1 / p) / sum (1 / p)
-    whole = values(is_image)  # it is the first frame of deletion too, and the last of insertion
-    assert whole["fidelity_clean_agreement"] == 0
-    assert whole["fidelity_clean_kl"] == pytest.approx(kl, rel=1e-4)
-    assert whole["fidelity_frames_agreement"] == pytest.approx(0.8)
-    assert whole["fidelity_frames_kl"] == pytest.approx(kl * 0.2, rel=1e-3)
-    assert (whole["fidelity_masked_agreement"], whole["fidelity_masked_kl"]) == (1, pytest.approx(0, abs=1e-6))
-    flat = values(is_flat)
-    assert (flat["fidelity_clean_agreement"], flat["fidelity_masked_agreement"]) == (1, 1)
-    assert flat["fidelity_frames_agreement"] == pytest.approx(0.9)
-    few = values(lambda frames: np.arange(len(frames)) % 9 == 3 if len(frames) == 9 else np.zeros(len(frames), bool))
-    assert few["fidelity_masked_agreement"] == pytest.approx(7 / 8)
-    assert few["fidelity_masked_correlation"] < 1
-    assert few["fidelity_clean_agreement"] == few["fidelity_frames_agreement"] == 1
-
-
-def test_a_student_that_answers_with_nothing_has_a_row_that_says_so(place):
-    with pytest.raises(ValueError, match="not finite"):
-        FUNCTIONS["fidelity"](
-            subject_of(place, 0, lambda frames: np.full((len(frames), 3), np.nan, np.float32)),
-            SETTINGS,
-            load_teacher(TEACHER),
-        )
 
 
 def test_an_image_alone_is_the_same_as_in_a_shard(place, table):
