@@ -1,6 +1,6 @@
 """`python -m explain METHOD --data DIR [--student RUN] [--teacher TEACHER] --out MAPS`.
 
-`python -m explain fit --student RUN --maps MAPS` fits the learnt read-out, for the method `readout`.
+`python -m explain fit --student RUN --maps MAPS` fits the learned read-out, for the method `readout`.
 `python -m explain register METHOD --student RUN --name NAME` puts a student with a method into MLflow's registry.
 `python -m explain show --maps MAPS... --data DIR --out FOLDER` draws stored maps, and a gallery of all images.
 `python -m explain image PHOTO --teacher TEACHER` explains one photograph at once, without Ray.
@@ -24,7 +24,7 @@ from explain.serving.config import Registration
 AUTO = "auto"
 EXPLAIN = (
     "Compute saliency maps of a data set by one method and store them as Parquet. "
-    "`python -m explain fit --help`: fit a learnt read-out to a student. "
+    "`python -m explain fit --help`: fit a learned read-out to a student. "
     "`python -m explain register --help`: serve a student's maps from MLflow's registry. "
     "`python -m explain show --help`: draw stored maps. `python -m explain image --help`: explain one photograph. "
     + cli.VERBOSE_HELP

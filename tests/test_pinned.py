@@ -75,7 +75,7 @@ FOLDERS = (
 MAPS = tuple(folder for folder in FOLDERS if folder.startswith("maps/"))
 SCORES = ("scores", "patches", "points", "crossed")
 RANDOM_KEYS = {"config_hash", "student_fingerprint", "network_fingerprint", "readout_fingerprint"}
-"""Keys of a configuration whose values depend on weights that were just learnt, or on the folder's place."""
+"""Keys of a configuration whose values depend on weights that were just learned, or on the folder's place."""
 
 HOST = """
 import contextlib, io, json, runpy, sys
@@ -144,7 +144,7 @@ def canonical_hash(value: Any, digits: int = 12) -> str:
 
 
 def fixed(value: Any, root: Path) -> Any:
-    """Put names in place of what differs from run to run: the folder, and hashes of learnt weights."""
+    """Put names in place of what differs from run to run: the folder, and hashes of learned weights."""
     if isinstance(value, dict):
         own = {key: value[key] and f"<{key}>" for key in RANDOM_KEYS & set(value)}
         return {key: own.get(key, fixed(item, root)) for key, item in value.items()}

@@ -26,8 +26,8 @@ class SlowBox:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Map uint8 (B, 8, 12, 3) to probabilities (B, 10)."""
         time.sleep(self.latency_s * len(images))
-        centres = (np.arange(NUM_CLASSES) + 0.5) * 256 / NUM_CLASSES
-        closeness = -np.abs(images.mean(axis=(1, 2, 3))[:, None] - centres) / 10
+        centers = (np.arange(NUM_CLASSES) + 0.5) * 256 / NUM_CLASSES
+        closeness = -np.abs(images.mean(axis=(1, 2, 3))[:, None] - centers) / 10
         shares = np.exp(closeness - closeness.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
 

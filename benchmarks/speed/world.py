@@ -95,7 +95,7 @@ class World:
 
     @cached_property
     def taught(self) -> Student:
-        """Return a student that has learnt something: the one given, or one that is distilled here briefly."""
+        """Return a student that has learned something: the one given, or one that is distilled here briefly."""
         if self.student_run is not None:
             return load_student(self.student_run)
         recipe = replace(RECIPES["imagenette"][1], epochs=1, warmup_epochs=0.1, loader_workers=0)

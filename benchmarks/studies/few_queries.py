@@ -25,7 +25,7 @@ from distill.data import open_images
 from distill.data.decode import resize
 from distill.perturb.curves import Perturbation, area, pixel_steps, play, rank_pixels
 from distill.teachers import Teacher, load_teacher
-from evaluate.games.baselines import blur, mean_colour
+from evaluate.games.baselines import blur, mean_color
 from evaluate.games.protocol import GAMES
 from evaluate.statistics import paired_difference
 from explain.methods.query.queries import Queries
@@ -93,7 +93,7 @@ class Measurement:
     teacher: Teacher
     image_id: str
     frame: torch.Tensor
-    """(1, 3, H, W), normalised."""
+    """(1, 3, H, W), normalized."""
     settings: Settings
     asked: dict[str, Queries] = field(default_factory=dict)
     """Label -> what was asked for it, so that a budget reuses another's answers."""
@@ -121,7 +121,7 @@ class Measurement:
         rng, step_px, target = np.random.default_rng(0), self.settings.step_px, int(self.target)
         frame = self.frame[0]
         mean, blurred = (  # neither draws from rng
-            s(frame, mean=self.teacher.mean, std=self.teacher.std, rng=rng) for s in (mean_colour, blur)
+            s(frame, mean=self.teacher.mean, std=self.teacher.std, rng=rng) for s in (mean_color, blur)
         )
 
         def plays() -> Iterator[Perturbation]:

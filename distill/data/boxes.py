@@ -24,7 +24,7 @@ class Boxes:
     """xmin, ymin, xmax, ymax of each, in pixels of that image."""
 
     def mask(self, size: tuple[int, int]) -> np.ndarray:
-        """Mark the pixels of a frame whose centres lie in any box, scaled with the image to `size` (H, W).
+        """Mark the pixels of a frame whose centers lie in any box, scaled with the image to `size` (H, W).
 
         Returns:
             bool (H, W).

@@ -1,6 +1,6 @@
 """Make RGB pixels of an image file's bytes, whatever the file, and cut the views that models see.
 
-Colour profiles are ignored, as torchvision and the models trained with it do.
+Color profiles are ignored, as torchvision and the models trained with it do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What Pillow may try: no format that starts a program (EPS) or is rarely fuzzed (AVIF)."""
 
 CROP_MARGIN = 256 / 224
-"""Shorter side before the centre crop over the crop's side: the paper's 256 and 224."""
+"""Shorter side before the center crop over the crop's side: the paper's 256 and 224."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -120,7 +120,7 @@ def resized_view(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def center_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Resize the shorter side to 256/224 of the crop and cut the centre: the paper's validation view.
+    """Resize the shorter side to 256/224 of the crop and cut the center: the paper's validation view.
 
     For a `size` (height, width) that is not square, the image is scaled so that both sides have that margin.
 

@@ -106,6 +106,6 @@ Objects = MaskFiles | BoxFiles | BoxTable
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Resize a bool mask (h, w) to `size` (H, W): the pixel under each new pixel's centre."""
+    """Resize a bool mask (h, w) to `size` (H, W): the pixel under each new pixel's center."""
     rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, mask.shape, strict=True))
     return mask[np.ix_(rows, columns)].astype(bool)

@@ -66,7 +66,7 @@ def render(class_name: str, generator: np.random.Generator, *, side_px: int = 12
 
 
 def _clutter(generator: np.random.Generator, side_px: int) -> np.ndarray:
-    """Paint coloured noise of several scales, then distractors: (H, W, 3) in [0, 1]."""
+    """Paint colored noise of several scales, then distractors: (H, W, 3) in [0, 1]."""
     pixels = np.full((side_px, side_px, 3), generator.uniform(0.3, 0.7, 3))
     for cells, strength in ((3, 0.20), (9, 0.12), (27, 0.10)):
         noise = generator.uniform(-1, 1, (cells, cells, 3)) * (0.4 + 0.6 * generator.random())
@@ -103,13 +103,13 @@ def _draw(
     """
     side_px = len(pixels)
     radius_px = generator.uniform(*share) * side_px / 2
-    centre = generator.uniform(radius_px, side_px - 1 - radius_px, 2)
+    center = generator.uniform(radius_px, side_px - 1 - radius_px, 2)
     turn = generator.uniform(0, 2 * np.pi)
-    top, left = np.maximum(np.floor(centre - radius_px - 1), 0).astype(int)
-    bottom, right = np.ceil(centre + radius_px + 2).astype(int)
+    top, left = np.maximum(np.floor(center - radius_px - 1), 0).astype(int)
+    bottom, right = np.ceil(center + radius_px + 2).astype(int)
     box = (slice(top, bottom), slice(left, right))  # nothing is drawn outside, and most pixels are
     y, x = np.ogrid[top : min(bottom, side_px), left : min(right, side_px)]
-    y, x = (y - centre[0]) / radius_px, (x - centre[1]) / radius_px
+    y, x = (y - center[0]) / radius_px, (x - center[1]) / radius_px
     u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     outline = (_blob(generator) if shape == "blob" else SHAPES[shape])(np.arctan2(v, u))
     alpha = np.clip(0.5 + (outline - np.hypot(u, v)) * radius_px, 0, 1)[..., None]

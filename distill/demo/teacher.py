@@ -28,7 +28,7 @@ LABEL_SMOOTHING = 0.05
 
 
 def make_network(num_classes: int) -> nn.Sequential:
-    """Build the network: normalised pixels (B, 3, H, W) to logits (B, K)."""
+    """Build the network: normalized pixels (B, 3, H, W) to logits (B, K)."""
 
     def step(channels_in: int, channels: int, stride: int) -> list[nn.Module]:
         convolution = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
@@ -68,7 +68,7 @@ def train_teacher(
 
 
 def _load(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read a split as normalised pixels (N, 3, H, W), channels last, and class numbers (N,)."""
+    """Read a split as normalized pixels (N, 3, H, W), channels last, and class numbers (N,)."""
     pixels = np.stack([resize(images.image(image_id), INPUT_SIZE) for image_id in images.image_ids])
     scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # (N, H, W, 3) -> (N, 3, H, W)
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))

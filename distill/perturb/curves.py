@@ -25,9 +25,9 @@ class Perturbation:
     """One game of one image: frame k shows `finish` where `steps` < k, and `start` elsewhere."""
 
     start: torch.Tensor
-    """First frame, (3, H, W), normalised."""
+    """First frame, (3, H, W), normalized."""
     finish: torch.Tensor
-    """Last frame, (3, H, W), normalised."""
+    """Last frame, (3, H, W), normalized."""
     steps: torch.Tensor
     """The step in which each pixel changes, (H, W) int16, from `pixel_steps` or `patch_steps`."""
     num_steps: int

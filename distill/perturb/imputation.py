@@ -1,7 +1,7 @@
-"""Noiseless linear imputation (Rong et al. 2022): removed pixels become the weighted mean of their neighbours.
+"""Noiseless linear imputation (Rong et al. 2022): removed pixels become the weighted mean of their neighbors.
 
 The linear system is a Laplace equation with the kept pixels as its border, so multigrid solves it in about ten steps
-whatever the shape of the hole. Each step is a few shifted sums over whole frames: no matrix is built, all colours and
+whatever the shape of the hole. Each step is a few shifted sums over whole frames: no matrix is built, all colors and
 masks go side by side, and it runs where the frames are.
 """
 
@@ -31,9 +31,9 @@ class _Level:
 def linear_imputation(image: Tensor, removed: Tensor, *, tolerance: float = TOLERANCE) -> Tensor:
     """Fill the removed pixels of an image, once per mask.
 
-    Each removed pixel i is x_i = sum_j w_ij x_j / sum_j w_ij over its neighbours j inside the image, w = 1/6 for the
+    Each removed pixel i is x_i = sum_j w_ij x_j / sum_j w_ij over its neighbors j inside the image, w = 1/6 for the
     four direct and 1/12 for the four diagonal ones; the others stay as they are. Multigrid-preconditioned conjugate
-    gradients solve sum_j w_ij (x_i - x_j) = 0 for all colours at once.
+    gradients solve sum_j w_ij (x_i - x_j) = 0 for all colors at once.
 
     Args:
         image: (3, H, W), finite, of any scale.
@@ -57,7 +57,7 @@ def linear_imputation(image: Tensor, removed: Tensor, *, tolerance: float = TOLE
 
 
 def around(x: Tensor) -> Tensor:
-    """Sum each pixel's neighbours, 1/6 of the direct and 1/12 of the diagonal ones, nothing beyond the border.
+    """Sum each pixel's neighbors, 1/6 of the direct and 1/12 of the diagonal ones, nothing beyond the border.
 
     The kernel is ([1, 2, 1] outer [1, 2, 1] - 4 in the middle) / 12.
     """
@@ -93,7 +93,7 @@ def _levels(unknown: Tensor, num_halvings: int) -> list[_Level]:
 
 
 def _solve(b: Tensor, levels: list[_Level], tolerance: float) -> Tensor:
-    """Run conjugate gradients, each colour of each mask with its own step length."""
+    """Run conjugate gradients, each color of each mask with its own step length."""
     x, residual = torch.zeros_like(b), b
     direction, rz = torch.zeros_like(b), torch.full_like(b[..., :1, :1], torch.inf)
     for _ in range(MAX_STEPS):

@@ -59,7 +59,7 @@ def _upsampling(num_cells: int, cell: int) -> Tensor:
     """Make the bilinear weights from s cells to (s + 1) * cell pixels, ((s + 1) * cell, s), mirrored at the borders.
 
     Pixel j lies at (j + 1/2) s / ((s + 1) cell) - 1/2 in cells; a cell beyond the border is the one mirrored about the
-    outermost cell's centre, as scikit-image's `resize(order=1, mode="reflect")` has it.
+    outermost cell's center, as scikit-image's `resize(order=1, mode="reflect")` has it.
     """
     num_pixels = (num_cells + 1) * cell
     at = (np.arange(num_pixels) + 0.5) * num_cells / num_pixels - 0.5

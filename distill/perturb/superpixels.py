@@ -20,13 +20,13 @@ def superpixels(
 ) -> Tensor:
     """Cut an image into superpixels with SLIC (Achanta et al. 2012), as scikit-image computes them.
 
-    The normalised image is scaled to [0, 1] by its own minimum and maximum first: what a model's normalisation did to
-    its colours is not known here.
+    The normalized image is scaled to [0, 1] by its own minimum and maximum first: what a model's normalization did to
+    its colors is not known here.
 
     Args:
         image: (3, H, W).
         num_segments: About how many.
-        compactness: Weight of nearness against colour.
+        compactness: Weight of nearness against color.
         longest_px: An image with a longer side is cut at this one; its superpixels have borders of whole blocks.
 
     Returns:
@@ -51,14 +51,14 @@ def superpixels(
 
 
 def hidden(image: Tensor, segments: Tensor, substrate: Substrate) -> Tensor:
-    """Make what stands in for hidden superpixels, (3, H, W): their own mean colour, the data's, or a blurred image."""
+    """Make what stands in for hidden superpixels, (3, H, W): their own mean color, the data's, or a blurred image."""
     if substrate == "mean":
         return torch.zeros_like(image)
     if substrate == "blur":
         return blur(image, BLUR_SIGMA)
-    flat, colours = segments.flatten().cpu(), image.double().flatten(1).cpu()  # CUDA sums in an order of its own
+    flat, colors = segments.flatten().cpu(), image.double().flatten(1).cpu()  # CUDA sums in an order of its own
     num = int(flat.max()) + 1
-    means = torch.zeros(3, num, dtype=torch.float64).index_add_(1, flat, colours) / torch.bincount(flat, minlength=num)
+    means = torch.zeros(3, num, dtype=torch.float64).index_add_(1, flat, colors) / torch.bincount(flat, minlength=num)
     return means.to(image)[:, segments]
 
 

@@ -146,7 +146,7 @@ class ResCBAM(nn.Module):
                 nn.init.zeros_(module.bn.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, K) for normalised images (B, 3, H, W)."""
+        """Return logits (B, K) for normalized images (B, 3, H, W)."""
         x = self.pool(torch.relu(self.bn1(self.conv1(images))))
         for i in range(4):
             x = self.get_submodule(f"layer{i + 1}")(x)
@@ -197,10 +197,10 @@ class Student:
 
     def normalize(self, images: np.ndarray | Tensor) -> Tensor:
         """Turn uint8 images (B, H, W, 3) into the model's float32 input (B, 3, H, W), on the model's device."""
-        return normalise(torch.as_tensor(images).to(self.model.fc.weight.device), self.mean, self.std)
+        return normalize(torch.as_tensor(images).to(self.model.fc.weight.device), self.mean, self.std)
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Turn uint8 images (B, H, W, 3) into `(x / 255 - mean) / std`, float32 (B, 3, H, W), channels last in memory."""
     scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)

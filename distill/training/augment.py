@@ -66,7 +66,7 @@ class AugmentedViews(Views):
         mean: Sequence[float],
         permutation: np.ndarray | None = None,
     ) -> None:
-        """Keep what rows are made of; `mean` is the teacher's mean colour in [0, 1], which hides pixels."""
+        """Keep what rows are made of; `mean` is the teacher's mean color in [0, 1], which hides pixels."""
         super().__init__(images, labels, recipe, teacher_size, permutation)
         self.recipe, self.mean = recipe, mean
 
@@ -98,12 +98,12 @@ def masked(view: np.ndarray, generator: np.random.Generator, mean: Sequence[floa
     """Hide a part of a view: one time in two under a mask of RISE, else as in a frame of a game.
 
     RISE's mask, of either family, leaves m x + (1 - m) mean. A game's frame shows the first pixels of a random order,
-    a share of them that is uniform in (0, 1), and in place of the others the mean colour or the blurred view.
+    a share of them that is uniform in (0, 1), and in place of the others the mean color or the blurred view.
 
     Args:
         view: uint8 (H, W, 3) at the teacher's size.
         generator: source of randomness.
-        mean: the teacher's mean colour, per channel in [0, 1].
+        mean: the teacher's mean color, per channel in [0, 1].
 
     Returns:
         uint8 (H, W, 3).
@@ -140,7 +140,7 @@ def blend(view: np.ndarray, other: np.ndarray, share: np.ndarray | float) -> np.
 
     Args:
         view: uint8 (H, W, 3).
-        other: (H, W, 3), or one colour (3,), in levels from 0 to 255.
+        other: (H, W, 3), or one color (3,), in levels from 0 to 255.
         share: in [0, 1], one number or (H, W).
 
     Returns:

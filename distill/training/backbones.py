@@ -23,7 +23,7 @@ class Network:
     """A classifier of images that can be trained, and how it takes them."""
 
     module: nn.Module
-    """Normalised pixels (B, 3, H, W) to logits (B, K)."""
+    """Normalized pixels (B, 3, H, W) to logits (B, K)."""
     mean: tuple[float, float, float]
     """Subtracted from pixels in [0, 1], per channel."""
     std: tuple[float, float, float]
@@ -31,7 +31,7 @@ class Network:
 
     @property
     def fingerprint(self) -> str:
-        """Hash the weights and the normalisation: 12 hex digits."""
+        """Hash the weights and the normalization: 12 hex digits."""
         return published.state_fingerprint(self.module.state_dict(), (*self.mean, *self.std))
 
 
@@ -77,7 +77,7 @@ def replace_classifier(module: nn.Module, num_classes: int, spec: str) -> None:
 
 
 def _check_outputs(module: nn.Module, num_classes: int, spec: str, input_size: tuple[int, int]) -> None:
-    """Ask a copy for the logits of two grey images: that its last layer is not the classifier would show."""
+    """Ask a copy for the logits of two gray images: that its last layer is not the classifier would show."""
     module = copy.deepcopy(module)
     for training in (True, False):
         try:

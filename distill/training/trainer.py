@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from cluster.errors import WorkError
 from cluster.storage import Folder
-from distill.student.model import normalise
+from distill.student.model import normalize
 from distill.training.recipes import TrainingRecipe, lr_at
 from distill.training.views import BothViews, Part, TrainingOrder, Views, collate, validation_order
 
@@ -157,7 +157,7 @@ class Trainer(ABC):
 
     def _pixels(self, batch: dict) -> Tensor:
         images = torch.as_tensor(batch["student"]).to(self.accelerator.device, non_blocking=True)
-        return normalise(images, self.mean, self.std)
+        return normalize(images, self.mean, self.std)
 
     def _labels(self, batch: dict) -> Tensor:
         return torch.as_tensor(batch["label"], device=self.accelerator.device)

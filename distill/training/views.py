@@ -106,7 +106,7 @@ class Views(Dataset):
 
     A row: image_id, student (H, W, 3) and error (None, or why there is no image); teacher_image_id and label (-1 for
     none) of the image whose response it is trained on, and with a `teacher_size` that image's teacher (h, w, 3).
-    `student` is what the network that is trained sees. A broken image keeps its place as grey pixels with its error,
+    `student` is what the network that is trained sees. A broken image keeps its place as gray pixels with its error,
     so that the loop can count it and leave it out.
     """
 

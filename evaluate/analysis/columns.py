@@ -54,8 +54,8 @@ GAMES: dict[RankedBy, tuple[str, str, str]] = {  # heading, name in MLflow, expl
     "gap": ("Insertion − deletion", "games/insertion_minus_deletion_auc", ""),  # noqa: RUF001
     "deletion": ("Deletion AUC", "deletion_auc", ""),
     "insertion": ("Insertion AUC", "insertion_auc", ""),
-    "insertion_normalised": (
-        "Normalised insertion",
+    "insertion_normalized": (
+        "Normalized insertion",
         "games/insertion_normalised_auc",
         "the area of (curve − start) / (end − start) of each image; a curve that ends less than "  # noqa: RUF001
         f"{MIN_SPAN:g} from its start is flat and left out",

@@ -57,7 +57,7 @@ class MethodRow:
     against: Mapping[str, Comparison]
     """By column name; empty for the main one itself, and where that was not scored."""
     num_flat: int
-    """Images with a score whose insertion curve ends too near its start for normalised insertion."""
+    """Images with a score whose insertion curve ends too near its start for normalized insertion."""
     tied_share: float
     """Mean share of pixels whose map value another pixel has too."""
     teacher_queries: float
@@ -122,7 +122,7 @@ def _method_row(
         scored=scored,
         values=values,
         against=against,
-        num_flat=values["insertion"].num - values["insertion_normalised"].num,
+        num_flat=values["insertion"].num - values["insertion_normalized"].num,
         tied_share=float(maps["tied_share"].mean()),
         teacher_queries=float(maps["map_teacher_queries"].mean()),
         student_passes=float(maps["map_student_passes"].mean()),

@@ -82,11 +82,11 @@ def _draw(axes: "Axes", game: str, rows: Sequence[MethodRow], ink: str) -> None:
     _dress(axes, game, ink)
 
 
-def _draw_curve(axes: "Axes", game: str, curve: QueryCurve, colour: str) -> None:
+def _draw_curve(axes: "Axes", game: str, curve: QueryCurve, color: str) -> None:
     found = [getattr(row, game) for row in curve.rows]
     x, mean = [row.teacher_queries for row in curve.rows], [one.mean for one in found]
-    axes.plot(x, mean, "o-", color=colour, markersize=4, linewidth=1.7, label=curve.label)
-    axes.fill_between(x, [one.low for one in found], [one.high for one in found], color=colour, alpha=0.1, linewidth=0)
+    axes.plot(x, mean, "o-", color=color, markersize=4, linewidth=1.7, label=curve.label)
+    axes.fill_between(x, [one.low for one in found], [one.high for one in found], color=color, alpha=0.1, linewidth=0)
 
 
 def _draw_lines(axes: "Axes", game: str, rows: Sequence[MethodRow]) -> None:
@@ -95,8 +95,8 @@ def _draw_lines(axes: "Axes", game: str, rows: Sequence[MethodRow]) -> None:
         scored = row.scored
         main = scored.method == MAIN_METHOD
         i = num[scored.is_control]
-        colour = MAIN_COLOUR if main else CONTROL_COLOUR if scored.is_control else PALETTE[-1 - i % len(PALETTE)]
-        line = axes.axhline(getattr(row, game).mean, color=colour, linewidth=2.2 if main else 1.2, label=scored.title)
+        color = MAIN_COLOUR if main else CONTROL_COLOUR if scored.is_control else PALETTE[-1 - i % len(PALETTE)]
+        line = axes.axhline(getattr(row, game).mean, color=color, linewidth=2.2 if main else 1.2, label=scored.title)
         if not main:
             num[scored.is_control] += 1
             line.set_dashes([float(part) for part in DASHES[1 + (i + i // len(PALETTE)) % 3].split()])

@@ -34,8 +34,8 @@ DOTS_PER_INCH = 150  # of a figure that is a file of its own
 class LineStyle:
     """How a method is drawn, in the plots and beside its name."""
 
-    colour: str
-    """Hex colour."""
+    color: str
+    """Hex color."""
     dashes: str
     """SVG dash pattern in points; empty for a solid line."""
     width: float
@@ -43,15 +43,15 @@ class LineStyle:
 
 
 def line_styles(methods: Sequence[ScoredMethod], main: ScoredMethod | None) -> dict[str, LineStyle]:
-    """Give each method its own line: MAL-Grad-CAM stands out, controls are grey and dashed."""
+    """Give each method its own line: MAL-Grad-CAM stands out, controls are gray and dashed."""
     others = [scored for scored in methods if scored is not main and not scored.is_control]
     controls = [scored for scored in methods if scored.is_control]
-    styles = {} if main is None else {main.label: LineStyle(colour=MAIN_COLOUR, dashes="", width=2.6)}
+    styles = {} if main is None else {main.label: LineStyle(color=MAIN_COLOUR, dashes="", width=2.6)}
     for i, scored in enumerate(others):
         dashes = DASHES[i // len(PALETTE) % len(DASHES)]
-        styles[scored.label] = LineStyle(colour=PALETTE[i % len(PALETTE)], dashes=dashes, width=1.7)
+        styles[scored.label] = LineStyle(color=PALETTE[i % len(PALETTE)], dashes=dashes, width=1.7)
     for i, scored in enumerate(controls):
-        styles[scored.label] = LineStyle(colour=CONTROL_COLOUR, dashes=DASHES[1 + i % 3], width=1.7)
+        styles[scored.label] = LineStyle(color=CONTROL_COLOUR, dashes=DASHES[1 + i % 3], width=1.7)
     return styles
 
 

@@ -18,7 +18,7 @@ GAMES: tuple[Game, ...] = ("deletion", "insertion")  # the two main games: the m
 LEAST_GAMES: dict[Game, Game] = {"deletion": "deletion_least", "insertion": "insertion_least"}
 ALL_GAMES: tuple[Game, ...] = get_args(Game)
 # What maps are compared by, per image: gap is insertion minus deletion AUC, a gain the symmetric relevance gain.
-RankedBy = Literal["deletion", "insertion", "gap", "insertion_normalised", "deletion_gain", "insertion_gain"]
+RankedBy = Literal["deletion", "insertion", "gap", "insertion_normalized", "deletion_gain", "insertion_gain"]
 RANKINGS: tuple[RankedBy, ...] = get_args(RankedBy)
 HIGHER_IS_BETTER: dict[Game, bool] = {
     "deletion": False,
@@ -57,9 +57,9 @@ class Protocol:
     step_px: int | None = None
     """Pixels changed from one frame to the next; without it as many as the teacher's input is wide."""
     deletion_substrate: Baseline = "mean"
-    """What deleted pixels become: mean (zero in normalised space), black, blur or noise."""
+    """What deleted pixels become: mean (zero in normalized space), black, blur or noise."""
     insertion_substrate: Baseline = "blur"
-    """What insertion starts from: mean (zero in normalised space), black, blur or noise."""
+    """What insertion starts from: mean (zero in normalized space), black, blur or noise."""
     seed: int = 0
     """Seed of the order of tied pixels and of the noise baseline."""
     target: Annotated[str, tyro.conf.Suppress] = "teacher"

@@ -22,12 +22,12 @@ def make_plays(
     """Make a map's plays, one per game of the protocol in its order.
 
     Args:
-        image: (3, H, W), normalised, at the teacher's input size.
+        image: (3, H, W), normalized, at the teacher's input size.
         saliency: (h, w), on the image's device.
         target: the class that is scored.
         protocol: which games, in which steps, from and to what.
         image_id: seeds the noise baseline.
-        mean: of the teacher's normalisation.
+        mean: of the teacher's normalization.
         std: likewise.
 
     Returns:

@@ -38,7 +38,7 @@ class GamesSummary:
     """The maps."""
     auc: dict[str, Interval]
     """Game -> mean AUC with its 95 % bootstrap interval over images."""
-    insertion_normalised: Interval
+    insertion_normalized: Interval
     """Mean insertion AUC between each curve's own start and end, over the images where that is defined."""
     num_flat: int
     """Images with a score whose insertion curve ends too near its start for that."""
@@ -69,7 +69,7 @@ class GamesSummary:
     def _intervals(self) -> dict[str, Interval]:
         return {
             **{f"{game}_auc": auc for game, auc in self.auc.items()},
-            "insertion_normalised_auc": self.insertion_normalised,
+            "insertion_normalised_auc": self.insertion_normalized,
             **{f"symmetric_relevance_gain_{game}": gain for game, gain in self.gains.items()},
         }
 
@@ -93,12 +93,12 @@ def _games_summary(rows: Any, source: Source, curves: Mapping[str, np.ndarray]) 
     by_game = {game: scored[scored["game"] == game] for game in ALL_GAMES if game in played or game in GAMES}
     costs = {name: scored[column].astype("float64").mean() for name, column in COSTS.items() if column in scored}
     num_images = len(by_game[GAMES[0]])
-    normalised = _normalised(by_game["insertion"])
+    normalized = _normalized(by_game["insertion"])
     return GamesSummary(
         source=source,
         auc={game: mean_interval(found["auc"].to_numpy()) for game, found in by_game.items()},
-        insertion_normalised=mean_interval(normalised[np.isfinite(normalised)]),
-        num_flat=int(np.isnan(normalised).sum()),
+        insertion_normalized=mean_interval(normalized[np.isfinite(normalized)]),
+        num_flat=int(np.isnan(normalized).sum()),
         gains=_gains(by_game),
         curves={game: curves.get(game, np.zeros(0)) for game in by_game},
         costs={name: float(value) for name, value in costs.items() if np.isfinite(value)},
@@ -107,7 +107,7 @@ def _games_summary(rows: Any, source: Source, curves: Mapping[str, np.ndarray]) 
     )
 
 
-def _normalised(rows: Any) -> np.ndarray:
+def _normalized(rows: Any) -> np.ndarray:
     return normalised_area(*(rows[column].to_numpy() for column in ("auc", "start", "end")))
 
 

@@ -9,7 +9,7 @@ from evaluate.config import InsightsConfig
 from evaluate.format.table import Table, console_page, markdown_page
 from evaluate.insights.changes import changes_table
 from evaluate.insights.result import Insights
-from evaluate.jobs import make_runs
+from evaluate.runs import inputs_of, make_runs
 
 NAME = "insights"
 
@@ -69,16 +69,18 @@ def mlflow_metrics(insights: Insights) -> dict[str, float]:
     return {name: value for name, value in named.items() if np.isfinite(value)}
 
 
-def _track(insights: Insights, *, key: str) -> str | None:
+def _track(insights: Insights, *, key: str) -> Tracker:
     stored, maps = insights.stored, insights.stored["maps"][0]
     params = {name: value for name, value in stored.items() if name not in ("maps", "schema_version")}
     tags = {"stage": NAME, "method": maps["method"], "config_hash": maps["config_hash"], "maps": maps["uri"]}
     params |= {"method": maps["method"]}
     tags |= {NAME: insights.folder.uri}
     with Tracker(insights.data.name, f"{NAME} {maps['method']}", params=params, tags=tags, key=key) as tracker:
+        if stored["teacher"] is not None:
+            tracker.inputs(inputs_of(stored))
         tracker.log(mlflow_metrics(insights))
         for name in ("suspicions.md", "suspicions.csv"):
             tracker.artifact(f"{insights.folder.uri}/{name}")
         if insights.folder.holds_folder("sheets"):
             tracker.artifact(insights.folder.child("sheets").uri, folder="sheets")
-    return tracker.run_id
+    return tracker

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from distill.perturb.curves import rank_pixels
-from evaluate.games.baselines import image_rng, mean_colour
+from evaluate.games.baselines import image_rng, mean_color
 from evaluate.games.protocol import Protocol
 from evaluate.games.setup import make_plays
 from evaluate.metrics.fidelity import compare, game_frames, masked_correlation, masked_frames
@@ -41,7 +41,7 @@ class Subject:
     image_id: str
     """Its id."""
     pixels: torch.Tensor
-    """(3, H, W), normalised, at the teacher's input size."""
+    """(3, H, W), normalized, at the teacher's input size."""
     maps: Sequence[torch.Tensor]
     """(h, w) each, finite."""
     targets: Sequence[int]
@@ -84,7 +84,7 @@ def compute_mu_fidelity(subject: Subject, settings: Settings, teacher: "Teacher"
     """Compute mu-fidelity of each map from the same answers."""
     rng = image_rng(settings.seed, subject.image_id)
     subsets = draw_subsets(rng, grid=settings.grid, share=settings.subset_share, num=settings.num_subsets)
-    baseline = mean_colour(subject.pixels, mean=teacher.mean, std=teacher.std, rng=rng)
+    baseline = mean_color(subject.pixels, mean=teacher.mean, std=teacher.std, rng=rng)
     frames = subset_frames(subject.pixels, subsets, baseline=baseline)
     probs = ask(teacher, torch.cat([subject.pixels[None], frames])).astype(np.float64)
     drops = probs[0] - probs[1:]
@@ -114,7 +114,7 @@ def compute_energy(subject: Subject, settings: Settings, teacher: "Teacher") -> 
 
 
 def compute_max_sensitivity(subject: Subject, settings: Settings, teacher: "Teacher") -> Values:
-    """Explain the image and its neighbours again with each method."""
+    """Explain the image and its neighbors again with each method."""
     values: Values = []
     for explain in subject.explain:
         assert explain is not None, "applies_to"

@@ -23,7 +23,7 @@ def masked_frames(image: Tensor, *, seed: int, num: int) -> Tensor:
     """Show an image under RISE's masks: the first num / 2 of each family, which are those that RISE itself shows.
 
     Args:
-        image: (3, H, W), normalised for the teacher.
+        image: (3, H, W), normalized for the teacher.
         seed: `image_seed` of the image and "rise".
         num: an even number.
 

@@ -12,7 +12,7 @@ Explain = Callable[[np.ndarray], np.ndarray]
 
 
 def perturbed(image: np.ndarray, *, radius: float, num: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw images around an image: each colour of each pixel moves by U[-radius, radius].
+    """Draw images around an image: each color of each pixel moves by U[-radius, radius].
 
     They are not clipped to [0, 1], as in Captum and Quantus: the ball is the same around a dark image.
 
@@ -43,7 +43,7 @@ def max_sensitivity(
         explain: called once, with the image first and the perturbed ones after it.
         image: (H, W, 3), in [0, 1].
         rng: `image_rng` of the image.
-        radius: largest change of a pixel's colour, in units of [0, 1] pixels.
+        radius: largest change of a pixel's color, in units of [0, 1] pixels.
         num: perturbed images.
 
     Returns:

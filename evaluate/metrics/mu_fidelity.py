@@ -37,9 +37,9 @@ def subset_frames(image: Tensor, subsets: np.ndarray, *, baseline: Tensor) -> Te
     """Replace each subset's pixels by the baseline's.
 
     Args:
-        image: (3, H, W), normalised.
+        image: (3, H, W), normalized.
         subsets: bool (S, g, g). Pixel (y, x) is in cell (floor(y g / H), floor(x g / W)).
-        baseline: (3, H, W), such as `mean_colour` of the image.
+        baseline: (3, H, W), such as `mean_color` of the image.
 
     Returns:
         (S, 3, H, W).

@@ -26,7 +26,7 @@ def mass_inside(saliency: np.ndarray, mask: np.ndarray) -> float:
 
     Args:
         saliency: the map, (H, W), finite.
-        mask: bool, True on the object, (h, w); each map pixel takes the mask pixel under its centre.
+        mask: bool, True on the object, (h, w); each map pixel takes the mask pixel under its center.
 
     Returns:
         The share, in [0, 1]; NaN for a constant map, which points nowhere.
@@ -49,8 +49,8 @@ def pointing_game(saliency: np.ndarray, mask: np.ndarray, *, tolerance_px: float
 
     Args:
         saliency: the map at the frame's size, (H, W), finite.
-        mask: bool, True on the object, (h, w); each map pixel takes the mask pixel under its centre.
-        tolerance_px: largest distance between the centres of the maximum and the nearest object pixel, in pixels of
+        mask: bool, True on the object, (h, w); each map pixel takes the mask pixel under its center.
+        tolerance_px: largest distance between the centers of the maximum and the nearest object pixel, in pixels of
             the map.
 
     Returns:

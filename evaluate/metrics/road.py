@@ -1,6 +1,6 @@
 """ROAD (Rong et al. 2022): what the black box makes of an image whose pixels were removed without a trace.
 
-Pixels that turn grey leave the shape of the mask behind, and the black box may read that. Here the removed pixels are
+Pixels that turn gray leave the shape of the mask behind, and the black box may read that. Here the removed pixels are
 filled in from those around them, with a little noise, so that only what they showed is gone.
 """
 
@@ -52,11 +52,11 @@ def road_frames(
     """Make the frames of both directions: the image with its removed pixels filled in, plus noise there.
 
     Args:
-        image: (3, H, W), normalised.
+        image: (3, H, W), normalized.
         ranks: (H, W) int64 from `rank_pixels`.
         percentages: of the pixels, each above 0 and below 100.
         rng: `image_rng` of the image: all maps and percentages of an image share one field of noise.
-        noise: standard deviation in normalised units, of each colour of each removed pixel.
+        noise: standard deviation in normalized units, of each color of each removed pixel.
 
     Returns:
         (2 P, 3, H, W) in the order of `removed_masks`.

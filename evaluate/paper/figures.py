@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PARTS = {"ml_grad_cam": "ML-Grad-CAM", "matt": "MATT"}  # of figure 5, before their product
-OVERLAY_SHARE = 0.6  # of the map's colours over the grey image
+OVERLAY_SHARE = 0.6  # of the map's colors over the gray image
 SIDE_INCHES = 1.5
 
 
@@ -93,7 +93,7 @@ def draw(
 def _draw_map(
     axes: "Axes", pixels: np.ndarray | None, saliency: np.ndarray | None, extent: tuple[float, float, float, float]
 ) -> None:
-    """Draw a map from its minimum to its maximum, over the image in grey where there is one."""
+    """Draw a map from its minimum to its maximum, over the image in gray where there is one."""
     if saliency is None or not np.isfinite(saliency).all():
         return
     if pixels is not None:

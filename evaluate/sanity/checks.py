@@ -1,4 +1,4 @@
-"""Sanity checks of maps (Adebayo et al. 2018): does a map depend on what the student has learnt?
+"""Sanity checks of maps (Adebayo et al. 2018): does a map depend on what the student has learned?
 
 A map that stays while the parameters behind it are redrawn shows the image, or the architecture, whatever its score.
 """

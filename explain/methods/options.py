@@ -170,7 +170,7 @@ class AttentionOptions:
 class MlGradCamOptions(LayersOptions):
     """Options of `explain.methods.white_box.ml_grad_cam.ml_grad_cam`."""
 
-    normalise: Literal["none", "min_max"] = "min_max"
+    normalize: Literal["none", "min_max"] = "min_max"
     """Scaling of each layer's map before the sum."""
 
 
@@ -178,7 +178,7 @@ class MlGradCamOptions(LayersOptions):
 class MattOptions(AttentionOptions):
     """Options of `explain.methods.white_box.matt.matt`."""
 
-    normalise: Literal["none", "min_max"] = "min_max"
+    normalize: Literal["none", "min_max"] = "min_max"
     """Scaling of each module's map before the sum."""
 
 
@@ -190,7 +190,7 @@ class MalGradCamOptions(AttentionOptions, LayersOptions):
     """Scaling of each layer's Grad-CAM before the sum."""
     normalise_attention: Literal["none", "min_max"] = "min_max"
     """Scaling of each attention map before the sum."""
-    normalisation: Literal["softmax", "none"] = "softmax"
+    normalization: Literal["softmax", "none"] = "softmax"
     """Softmax over pixels as in the paper, or none: the same ranking, without ties where layers are not scaled."""
 
 
@@ -284,7 +284,7 @@ class GpRegressionOptions:
     """Baseline that replaces hidden superpixels: a blur, the data's mean color, or each for half of the queries."""
     prior: Literal["none", "student", "readout"] = "none"
     """Prior mean of the map, weighted by how well it agrees with the responses (needs --student): zero, the
-    student's map by the same method, or the student's learnt read-out, which needs no query."""
+    student's map by the same method, or the student's learned read-out, which needs no query."""
     prior_samples: int = 1000
     """Queries to the student per image for the prior `student`."""
     settled: float = 0.0

@@ -53,7 +53,7 @@ class Method:
     budget: str | None = None
     """Of a query-based method: name of the option that limits the queries per image."""
     needs_readout: bool = False
-    """Whether it needs the student's learnt read-out."""
+    """Whether it needs the student's learned read-out."""
     with_std: str | None = None
     """module:function that returns the maps and the standard deviations of their values."""
     version: int = 1

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """Fit a learnt read-out to a student, for the method `readout` and for `gp_regression --prior readout`."""
+    """Fit a learned read-out to a student, for the method `readout` and for `gp_regression --prior readout`."""
 
     student: str
     """RUN folder of `python -m distill`; the read-out is stored in it, in place of one that is there."""

@@ -1,7 +1,7 @@
 """Read-out: a small network that combines the student's attention maps and class activation maps to one map.
 
 The paper multiplies two sums of these maps and leaves better combinations open (section 5). Here the combination is
-learnt once, from maps of training images by a query-based method (`explain.readout.fit`); then a map costs one forward
+learned once, from maps of training images by a query-based method (`explain.readout.fit`); then a map costs one forward
 and one backward pass of the student and no query.
 """
 

@@ -147,7 +147,7 @@ def _outputs() -> list[ColSpec | TensorSpec]:
 
 def _grey_image(size: tuple[int, int]) -> bytes:
     file = BytesIO()
-    Image.new("RGB", (size[1], size[0]), "grey").save(file, "PNG")
+    Image.new("RGB", (size[1], size[0]), "gray").save(file, "PNG")
     return file.getvalue()
 
 

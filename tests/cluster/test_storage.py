@@ -1,4 +1,4 @@
-"""Folders: the same behaviour on a local path and on another file system, and claims that refuse other work."""
+"""Folders: the same behavior on a local path and on another file system, and claims that refuse other work."""
 
 import json
 import pickle

@@ -228,8 +228,8 @@ def test_the_command_says_errors_without_a_traceback(data, student, tmp_path, ca
 def test_the_command_reaches_every_option(serial, data, student, tmp_path, capsys):
     out = str(tmp_path / "maps")
     args = ["matt", "--data", data, "--student", student, "--out", out, "--sign", "negative", "--collapse", "mean"]
-    assert main([*args, "--limit", "3", "--normalise", "min_max"]) == 0
-    assert Folder(out).config()["options"] == {"sign": "negative", "collapse": "mean", "normalise": "min_max"}
+    assert main([*args, "--limit", "3", "--normalize", "min_max"]) == 0
+    assert Folder(out).config()["options"] == {"sign": "negative", "collapse": "mean", "normalize": "min_max"}
     first, *following = capsys.readouterr().out.splitlines()
     assert first == f"3 maps and 0 images without one (column error) in {out}"
     assert following[0].startswith("next: python -m explain show ")  # a command that can be copied
@@ -250,7 +250,7 @@ def test_the_first_of_each_class_are_maps_of_their_own(serial, job, data):
 
 
 def test_a_job_that_came_to_nothing_says_so(serial, tmp_path, data, student, capsys):
-    """The black box answers for the mean colour when it is loaded, and for no image of the data set."""
+    """The black box answers for the mean color when it is loaded, and for no image of the data set."""
     words = ["--teacher", "python:tiny_teacher:blind", "--data", data, "--out", str(tmp_path / "maps")]
     for _ in range(2):  # the second start finds everything done
         assert main(["centre_gaussian", *words]) == 2

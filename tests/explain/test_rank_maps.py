@@ -14,7 +14,7 @@ def smooth_map(seed: int, size: tuple[int, int] = (60, 90)) -> np.ndarray:
 
 
 def plain_up(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Interpolate between the cells' centres, beyond them as at the outermost."""
+    """Interpolate between the cells' centers, beyond them as at the outermost."""
     for axis, length in enumerate(size):
         num = grid.shape[axis]
         at = np.clip((np.arange(length) + 0.5) * num / length - 0.5, 0, num - 1)

@@ -45,13 +45,13 @@ def asked(student, teacher, engine, precision) -> Teacher:
 
 def resized(frame):
     """Resize one frame with Pillow, in floats."""
-    colours = [Image.fromarray(frame[:, :, c].astype(np.float32)) for c in range(3)]
-    seen = [np.asarray(colour.resize((SIZE[1], SIZE[0]), Image.Resampling.BILINEAR)) for colour in colours]
+    colors = [Image.fromarray(frame[:, :, c].astype(np.float32)) for c in range(3)]
+    seen = [np.asarray(color.resize((SIZE[1], SIZE[0]), Image.Resampling.BILINEAR)) for color in colors]
     return np.stack(seen, axis=2)
 
 
 @pytest.mark.parametrize(("engine", "precision", "far"), CHOICES)
-def test_the_student_sees_its_own_resolution_and_normalisation(teacher, student, engine, precision, far):
+def test_the_student_sees_its_own_resolution_and_normalization(teacher, student, engine, precision, far):
     answers = asked(student, teacher, engine, precision).forward(teacher.normalize(FRAMES))
     pixels = (np.stack([resized(frame) for frame in FRAMES]) / 255 - student.mean) / student.std
     logits = student.model(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))

@@ -69,7 +69,7 @@ def noise(batch: int, height: int = 48, width: int = 80, seed: int = 1) -> Tenso
 
 
 def slow_upsample(map_: Tensor, height: int, width: int) -> Tensor:
-    """Interpolate one (h, w) map bilinearly, a pixel at a time, between pixel centres."""
+    """Interpolate one (h, w) map bilinearly, a pixel at a time, between pixel centers."""
     values, (rows, columns) = map_.tolist(), map_.shape
     out = [[0.0] * width for _ in range(height)]
     for y in range(height):

@@ -15,8 +15,8 @@ class Bright:
     fingerprint = "bright"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        centres = (np.arange(NUM_CLASSES) + 0.5) * 25.6
-        closeness = -np.abs(images.mean(axis=(1, 2, 3))[:, None] - centres) / 10
+        centers = (np.arange(NUM_CLASSES) + 0.5) * 25.6
+        closeness = -np.abs(images.mean(axis=(1, 2, 3))[:, None] - centers) / 10
         shares = np.exp(closeness - closeness.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
 

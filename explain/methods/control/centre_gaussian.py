@@ -8,7 +8,7 @@ from explain.methods.options import CentreGaussianOptions, takes_options
 
 @takes_options(CentreGaussianOptions)
 def centre_gaussian(model: nn.Module | None, images: Tensor, target: Tensor, options: CentreGaussianOptions) -> Tensor:
-    """Fall off from the centre: exp(-((y - cy)^2 / (sigma H)^2 + (x - cx)^2 / (sigma W)^2) / 2).
+    """Fall off from the center: exp(-((y - cy)^2 / (sigma H)^2 + (x - cx)^2 / (sigma W)^2) / 2).
 
     Args:
         model: Ignored.
@@ -17,7 +17,7 @@ def centre_gaussian(model: nn.Module | None, images: Tensor, target: Tensor, opt
         options: The standard deviation sigma, as a share of the height and of the width.
 
     Returns:
-        (B, H, W) float32 in (0, 1], symmetric about the centre of the pixel grid.
+        (B, H, W) float32 in (0, 1], symmetric about the center of the pixel grid.
     """
     batch, _, height, width = images.shape
     y, x = (_distances(size, options.sigma, images.device) for size in (height, width))
@@ -26,6 +26,6 @@ def centre_gaussian(model: nn.Module | None, images: Tensor, target: Tensor, opt
 
 
 def _distances(size: int, sigma: float, device: torch.device) -> Tensor:
-    """Return each pixel's distance from the centre of its axis, in standard deviations."""
+    """Return each pixel's distance from the center of its axis, in standard deviations."""
     position = torch.arange(size, dtype=torch.float64, device=device)
     return (position - (size - 1) / 2) / (sigma * size)

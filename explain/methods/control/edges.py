@@ -24,9 +24,9 @@ def edges(model: object, images: Tensor, target: Tensor, options: EdgesOptions) 
     Returns:
         (B, H, W) float32, at least zero.
     """
-    grey = F.pad(images.float().mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    gray = F.pad(images.float().mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     kernel = images.new_tensor(SOBEL, dtype=torch.float32)
-    length = F.conv2d(grey, torch.stack([kernel, kernel.T])[:, None]).norm(dim=1, keepdim=True)
+    length = F.conv2d(gray, torch.stack([kernel, kernel.T])[:, None]).norm(dim=1, keepdim=True)
     radius_px = options.sigma * max(images.shape[2:])
     return (_smooth(length, radius_px) if radius_px else length)[:, 0]
 

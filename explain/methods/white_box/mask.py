@@ -28,7 +28,7 @@ def mask(model: nn.Module, images: Tensor, target: Tensor, options: MaskOptions,
     Minimises  l1 mean(1 - m) + total_variation sum |grad m|^beta + f_c(m' x + (1 - m') x_0)  by Adam, f_c the target's
     probability, x_0 the perturbed image and m' the mask up-sampled and shifted by a random jitter at each iteration.
     The L1 term is a mean over the mask's cells here, so that `l1` means the same at every `mask_size`; |grad m| is the
-    difference of neighbouring cells, each direction's a mean too.
+    difference of neighboring cells, each direction's a mean too.
 
     Args:
         model: A classifier in eval mode, (B, 3, H, W) -> logits (B, K).

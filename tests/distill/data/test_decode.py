@@ -80,7 +80,7 @@ def test_every_format_is_read(kind):
 
 
 def test_multi_picture_jpeg_gives_its_first_picture():
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     data = encode(frames[0], "MPO", save_all=True, append_images=frames[1:])
     np.testing.assert_allclose(np.asarray(decode(data))[4, 4], (255, 0, 0), atol=3)
 
@@ -110,7 +110,7 @@ def test_palette_with_transparency(transparency):
 
 
 def test_first_frame_of_an_animation():
-    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (6, 4), color) for color in ("red", "lime", "blue")]
     for kind in ("GIF", "WEBP", "PNG", "TIFF"):
         data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
         np.testing.assert_allclose(np.asarray(decode(data))[1, 1], (255, 0, 0), atol=3)

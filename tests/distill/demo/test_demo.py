@@ -39,7 +39,7 @@ def test_outside_of_the_mask_is_background_and_inside_is_not(class_name):
         assert found.mask.shape == (128, 128)
         np.testing.assert_array_equal(found.image[~found.mask], found.background[~found.mask])
         changed = (found.image != found.background).any(axis=-1)
-        assert changed[found.mask].mean() > 0.95  # a pixel may by chance have the background's colour
+        assert changed[found.mask].mean() > 0.95  # a pixel may by chance have the background's color
 
 
 def test_objects_lie_anywhere_wholly_inside_in_many_sizes():

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from distill.perturb.curves import Perturbation, area, compose, pixel_steps, play, rank_pixels, tie_hash
-from evaluate.games.baselines import blur, mean_colour
+from evaluate.games.baselines import blur, mean_color
 
 SIZE = (24, 36)  # height, width: not square, so that a swap shows
 STEP = SIZE[1]
@@ -38,7 +38,7 @@ def make_map(seed: int) -> torch.Tensor:
 def make_play(image: torch.Tensor, saliency: torch.Tensor, game: str, target: int, step_px: int = STEP) -> Perturbation:
     steps, num_steps = pixel_steps(rank_pixels(saliency, SIZE).ranks, step_px)
     if game == "deletion":
-        start, finish = image, mean_colour(image, **COLOURS)
+        start, finish = image, mean_color(image, **COLOURS)
     else:
         start, finish = blur(image, **COLOURS), image
     return Perturbation(start=start, finish=finish, steps=steps, num_steps=num_steps, target=target)
@@ -57,8 +57,8 @@ def published_curve(model, image, saliency, *, game: str, target: int, step_px: 
         scores.append(float(torch.softmax(model(frame[None]), dim=1)[0, target]))
         for index in order[step_px * i : step_px * (i + 1)]:
             y, x = divmod(int(index), width)
-            for colour in range(3):
-                frame[colour, y, x] = finish[colour, y, x]
+            for color in range(3):
+                frame[color, y, x] = finish[color, y, x]
     return np.array(scores)
 
 
@@ -68,8 +68,8 @@ def plain_blur(image: torch.Tensor) -> torch.Tensor:
     impulse = np.zeros((11, 11))
     impulse[5, 5] = 1
     kernel = np.zeros((3, 3, 11, 11))
-    for colour in range(3):
-        kernel[colour, colour] = gaussian_filter(impulse, 5)
+    for color in range(3):
+        kernel[color, color] = gaussian_filter(impulse, 5)
     return F.conv2d(image[None], torch.from_numpy(kernel.astype("float32")), padding=5)[0]
 
 
@@ -132,7 +132,7 @@ def test_area_uses_the_true_width_of_a_shorter_last_step():
     assert area(curve, step_px=4, num_pixels=10) == pytest.approx(0.75 * 0.4 + 0.375 * 0.4 + 0.125 * 0.2)
 
 
-def test_frames_change_exactly_the_first_pixels_in_every_colour():
+def test_frames_change_exactly_the_first_pixels_in_every_color():
     image, saliency = make_image(1), make_map(1)
     game = make_play(image, saliency, "deletion", 0, step_px=100)
     frames = torch.empty(game.num_steps + 1, 3, *SIZE)

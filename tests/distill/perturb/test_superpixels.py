@@ -38,12 +38,12 @@ def test_superpixels_are_numbered_without_gaps_and_the_same_each_time(images):
     segments = superpixels(images[0], num_segments=12)
     assert segments.shape == (32, 48)
     assert segments.unique().tolist() == list(range(int(segments.max()) + 1))
-    assert torch.equal(segments, superpixels(images[0] * 3 - 1, num_segments=12))  # whatever the normalisation
+    assert torch.equal(segments, superpixels(images[0] * 3 - 1, num_segments=12))  # whatever the normalization
     inside = segments[10:18, 22:34].unique()
     assert not set(inside.tolist()) & set(segments[25:, 2:14].flatten().tolist())
 
 
-def test_hidden_superpixels_have_their_mean_colour(images):
+def test_hidden_superpixels_have_their_mean_color(images):
     segments = superpixels(images[0], num_segments=12)
     other = hidden(images[0], segments, "segment_mean")
     for number in range(int(segments.max()) + 1):

@@ -143,7 +143,7 @@ def test_damaged_students_get_a_clear_error(tmp_path):
         load_student(str(tmp_path))
 
 
-def test_normalise_keeps_rows_columns_and_colours_apart():
+def test_normalise_keeps_rows_columns_and_colors_apart():
     student = make_student()
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
     pixels = student.normalize(images)

@@ -28,7 +28,7 @@ ALL = replace(PLAIN, masked_share=0.3, blurred_share=0.2, mixup=0.7, label_weigh
 
 
 class BlackBox:
-    """Answer with the mean colour, and count the questions."""
+    """Answer with the mean color, and count the questions."""
 
     spec, fingerprint, class_names = "python:black:box", "black", None
     num_classes, num_ranked, input_size, mean = 3, None, (40, 56), (0.4, 0.5, 0.6)
@@ -38,8 +38,8 @@ class BlackBox:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         self.num_asked += len(images)
-        colours = images.reshape(len(images), -1, 3).mean(axis=1)
-        return (colours / colours.sum(axis=1, keepdims=True)).astype(np.float32)
+        colors = images.reshape(len(images), -1, 3).mean(axis=1)
+        return (colors / colors.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -23,14 +23,14 @@ RECIPE = Recipe(
 
 
 class BlackBox:
-    """Answer with a number of each image's own: the share of its mean colour."""
+    """Answer with a number of each image's own: the share of its mean color."""
 
     spec, fingerprint, class_names = "python:black:box", "black", None
     num_classes, num_ranked, input_size, mean = 3, None, (24, 40), (0.5, 0.5, 0.5)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        colours = images.reshape(len(images), -1, 3).mean(axis=1)
-        return (colours / colours.sum(axis=1, keepdims=True)).astype(np.float32)
+        colors = images.reshape(len(images), -1, 3).mean(axis=1)
+        return (colors / colors.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

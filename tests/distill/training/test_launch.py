@@ -46,7 +46,7 @@ SNAPSHOT = "checkpoints/checkpoint_manager_snapshot.json"  # Ray Train's, writte
 
 
 class BlackBox(torch.nn.Module):
-    """Look at the mean colour of an image."""
+    """Look at the mean color of an image."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=(2, 3)) * 4
@@ -65,12 +65,12 @@ def world(tmp_path_factory):
                 pixels[..., c] += 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"data/{split}/class{c}/{i}.png")
     (folder / "data/train/class1/3.png").write_bytes(b"broken")
-    grey = (0.5, 0.5, 0.5)
-    described = Description(input_size=(24, 40), mean=grey, std=grey, output="logits")
+    gray = (0.5, 0.5, 0.5)
+    described = Description(input_size=(24, 40), mean=gray, std=gray, output="logits")
     export_onnx(BlackBox(), str(folder / "teacher"), described)
     torch.manual_seed(0)
     start = Student(
-        model=ResCBAM(18, 5), input_size=(64, 64), mean=grey, std=grey, teacher="onnx:a", teacher_fingerprint="a"
+        model=ResCBAM(18, 5), input_size=(64, 64), mean=gray, std=gray, teacher="onnx:a", teacher_fingerprint="a"
     )
     save_student(Folder(str(folder / "start")), start)
     return folder

@@ -38,14 +38,14 @@ def plain_order(generator, size):
 def test_a_hidden_view_is_a_mask_of_rise_or_a_frame_of_a_game(view):
     """The same draws, composed pixel by pixel; every way of hiding turns up."""
     seen = set()
-    colour = np.broadcast_to(np.array(MEAN) * 255, view.shape)
+    color = np.broadcast_to(np.array(MEAN) * 255, view.shape)
     for seed in range(60):
         generator = np.random.default_rng(seed)
         if generator.integers(2):
             family = FAMILIES[generator.integers(2)]
             key = int(generator.integers(2**63))
             (shown,) = rise_masks(range(1), seed=key, size=SIZE, num_cells=family[0], keep_probability=family[1])
-            shown, other = shown.double().numpy(), colour
+            shown, other = shown.double().numpy(), color
             seen.add(family)
         else:
             order = random_order(generator, SIZE)
@@ -53,7 +53,7 @@ def test_a_hidden_view_is_a_mask_of_rise_or_a_frame_of_a_game(view):
             below, above = ranked[math.floor(at)], ranked[math.floor(at) + 1]
             shown = (order >= below + (at - math.floor(at)) * (above - below)).astype(float)
             is_blurred = bool(generator.integers(2))
-            other = blurred(view, generator) if is_blurred else colour
+            other = blurred(view, generator) if is_blurred else color
             seen.add(is_blurred)
         got = masked(view, np.random.default_rng(seed), MEAN)
         assert got.dtype == np.uint8

@@ -60,7 +60,7 @@ def test_random_boxes_stay_inside_and_keep_the_smallest_share():
         assert 0 <= left < right <= 80
         assert 0 <= top < bottom <= 50
         assert (right - left) * (bottom - top) >= 0.3 * 50 * 80 - 1e-6
-    assert random_box(generator, (1000, 10), 1.0) == (0.0, 495.0, 10.0, 505.0)  # nothing fits: the centre square
+    assert random_box(generator, (1000, 10), 1.0) == (0.0, 495.0, 10.0, 505.0)  # nothing fits: the center square
 
 
 def test_every_image_is_dealt_once_whatever_the_number_of_workers():
@@ -124,7 +124,7 @@ def test_shuffled_every_answer_is_taught_once_and_to_another_image(num_images):
     assert np.array_equal(taught, teacher_permutation(num_images, recipe))
     if num_images == 50:
         assert not np.array_equal(taught, teacher_permutation(num_images, Recipe(shuffled=True, seed=1)))
-        assert (np.diff(taught) == 1).mean() < 0.2  # neighbours, of one class folder, are torn apart
+        assert (np.diff(taught) == 1).mean() < 0.2  # neighbors, of one class folder, are torn apart
     assert np.array_equal(teacher_permutation(num_images, Recipe()), np.arange(num_images))
 
 

@@ -89,8 +89,8 @@ def test_both_games_are_one_picture_with_every_curve(rows):
     assert picture == draw_query_curves(rows)
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
     assert pixels[0, 0].tolist() == [255, 255, 255]
-    for colour in PALETTE[: len(query_curves(rows))]:
-        drawn = (pixels == np.round(255 * np.array(to_rgb(colour)))).all(axis=2).any(axis=0).nonzero()[0]
+    for color in PALETTE[: len(query_curves(rows))]:
+        drawn = (pixels == np.round(255 * np.array(to_rgb(color)))).all(axis=2).any(axis=0).nonzero()[0]
         parts = np.split(drawn, (np.diff(drawn) > 1).nonzero()[0] + 1)
         assert len(parts) >= 3  # in each game, and in the legend
         assert parts[0][0] < pixels.shape[1] / 2 < parts[-1][0]

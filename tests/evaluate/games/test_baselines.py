@@ -1,4 +1,4 @@
-"""Baselines: RISE's kernel, the colours in normalised space, and noise that belongs to the image."""
+"""Baselines: RISE's kernel, the colors in normalized space, and noise that belongs to the image."""
 
 from typing import Any
 

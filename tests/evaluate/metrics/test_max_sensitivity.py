@@ -13,7 +13,7 @@ IMAGE = np.random.default_rng(0).random((9, 13, 3), dtype=np.float32)
 
 
 def edges(frames: np.ndarray) -> np.ndarray:
-    """Explain by something that is not linear: the squared difference to the pixel beside, of each colour."""
+    """Explain by something that is not linear: the squared difference to the pixel beside, of each color."""
     return (np.diff(frames, axis=2) ** 2).sum(axis=3)
 
 

@@ -104,14 +104,14 @@ class Net(torch.nn.Module):
 
 @pytest.mark.filterwarnings("ignore")
 def test_it_is_quantus_faithfulness_correlation_on_grey_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quantus draws single values, so of a coloured pixel mostly one colour goes; on one channel both draw pixels."""
+    """Quantus draws single values, so of a colored pixel mostly one color goes; on one channel both draw pixels."""
     quantus = pytest.importorskip("quantus", reason="quantus is not installed", exc_type=ImportError)
     image = torch.randn(1, 14, 14, generator=torch.Generator().manual_seed(6))
     saliency = torch.randn(14, 14, generator=torch.Generator().manual_seed(7))
     subsets = draw_subsets(image_rng(0, "a"), num=16)
     indices = iter([np.flatnonzero(subset) for subset in subsets])
     metric = quantus.FaithfulnessCorrelation(
-        nr_runs=16, subset_size=39, perturb_baseline=0.0, abs=False, normalise=False, disable_warnings=True
+        nr_runs=16, subset_size=39, perturb_baseline=0.0, abs=False, normalize=False, disable_warnings=True
     )
     monkeypatch.setattr(np.random, "choice", lambda *_, **__: next(indices))
     x, y, a = image[None].numpy(), np.array([0]), saliency[None, None].numpy()

@@ -7,7 +7,7 @@ from evaluate.metrics.pointing import mass_inside, pointing_game, resize_mask
 
 
 def plain_share(saliency: np.ndarray, mask: np.ndarray) -> float:
-    """Add up pixel by pixel, looking each pixel's centre up in the mask."""
+    """Add up pixel by pixel, looking each pixel's center up in the mask."""
     height, width = saliency.shape
     inside = total = 0.0
     for y in range(height):

@@ -25,7 +25,7 @@ def scattered(height: int, width: int, share: float, seed: int = 1) -> torch.Ten
 
 
 def hole(height: int, width: int, share: float) -> torch.Tensor:
-    """Remove all but a strip on the left: the hardest case for a solver that looks at neighbours only."""
+    """Remove all but a strip on the left: the hardest case for a solver that looks at neighbors only."""
     return (torch.arange(width) >= width * (1 - share)).expand(height, width).clone()
 
 
@@ -85,7 +85,7 @@ def test_infill_is_pytorch_grad_cams_without_noise() -> None:
 
 
 def test_infill_extends_a_plane_and_keeps_a_constant() -> None:
-    """Inside the image a plane is the mean of its neighbours, so it comes back where only its border is known."""
+    """Inside the image a plane is the mean of its neighbors, so it comes back where only its border is known."""
     y, x = torch.meshgrid(torch.arange(20.0), torch.arange(30.0), indexing="ij")
     plane = torch.stack([x / 30, y / 20, (x - y) / 30])
     removed = torch.zeros(20, 30, dtype=torch.bool)

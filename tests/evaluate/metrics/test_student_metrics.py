@@ -46,13 +46,13 @@ def test_max_sensitivity_is_of_the_methods_own_maps(place, table):
 
 
 def test_fidelity_is_of_what_both_see(place, table):
-    """The games' frames are played here; the student sees them through Pillow, as floats, colour by colour."""
+    """The games' frames are played here; the student sees them through Pillow, as floats, color by color."""
     teacher, student = load_teacher(TEACHER), load_student(place.run)
     height, width = STUDENT_SIZE
 
     def seen(pixels: torch.Tensor) -> np.ndarray:
-        colours = pixels.numpy() * np.array(teacher.std)[:, None, None] + np.array(teacher.mean)[:, None, None]
-        images = [Image.fromarray(np.float32(colour)).resize((width, height), 2) for colour in colours]
+        colors = pixels.numpy() * np.array(teacher.std)[:, None, None] + np.array(teacher.mean)[:, None, None]
+        images = [Image.fromarray(np.float32(color)).resize((width, height), 2) for color in colors]
         return np.stack([np.asarray(one) for one in images], axis=2) * 255
 
     def kl_and_same(pixels: list[torch.Tensor], shown: list[np.ndarray]) -> tuple[float, float]:
@@ -126,7 +126,7 @@ def test_a_student_that_is_the_black_box_is_faithful(place):
 
 
 def test_a_planted_disagreement_is_found_where_it_is(place):
-    """The student takes one class for another on the whole image, on the mean colour, or under one mask."""
+    """The student takes one class for another on the whole image, on the mean color, or under one mask."""
 
     def values(is_wrong: Any) -> dict[str, Any]:
         twin = Twin()

@@ -288,8 +288,8 @@ def test_figures_show_inputs_unless_told_otherwise(tmp_path: Path, cars: World):
     pictures: dict[str, bytes] = {}
     images = {path: path.read_bytes() for path in (cars.data / "val").rglob("*.png")}
     try:
-        for name, photographs, grey in (("a", True, False), ("b", False, False), ("c", True, True), ("d", False, True)):
-            if grey:
+        for name, photographs, gray in (("a", True, False), ("b", False, False), ("c", True, True), ("d", False, True)):
+            if gray:
                 for path in images:
                     Image.new("RGB", (96, 96), (90, 90, 90)).save(path)
             out = str(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Inputs at the edge of what is defined, from targets to measures: one class, one pixel, one colour, no number."""
+"""Inputs at the edge of what is defined, from targets to measures: one class, one pixel, one color, no number."""
 
 import json
 from dataclasses import asdict
@@ -42,7 +42,7 @@ FEW: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Make an image of one pixel, one of one colour, and one of noise."""
+    """Make an image of one pixel, one of one color, and one of noise."""
     data = tmp_path_factory.mktemp("corners")
     Image.new("RGB", (1, 1), (200, 30, 90)).save(data / "dot.png")
     Image.new("RGB", (30, 20), (10, 120, 60)).save(data / "even.png")
@@ -94,7 +94,7 @@ def test_a_black_box_of_one_class_has_maps_and_even_curves(images: Any, tmp_path
     assert scores["error"].isna().all()
     assert scores["auc"].tolist() == pytest.approx([1] * 6)
     assert scores["tied_share"].between(0, 1).all()
-    if name in ("lime", "kernel_shap"):  # an image of one colour is one superpixel
+    if name in ("lime", "kernel_shap"):  # an image of one color is one superpixel
         assert (scores.loc[scores["image_id"] != "photo.png", "tied_share"] == 1).all()
 
 

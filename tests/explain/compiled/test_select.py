@@ -35,7 +35,7 @@ OTHER_OPTIONS = {
     "sign": "negative",
     "collapse": "abs_mean",
     "normalise_attention": "none",
-    "normalisation": "none",
+    "normalization": "none",
 }
 
 pytestmark = pytest.mark.skipif(

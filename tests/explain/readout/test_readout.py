@@ -1,4 +1,4 @@
-"""The learnt read-out: what it reads against plain formulas, how it is kept, and that fitting it learns something."""
+"""The learned read-out: what it reads against plain formulas, how it is kept, and that fitting it learns something."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def model():
     torch.manual_seed(0)
     made = ResCBAM(18, 4).eval().requires_grad_(False)
     for name, module in made.named_modules():
-        if name.endswith("spatial.bn"):  # gates that differ from place to place, as learnt ones do
+        if name.endswith("spatial.bn"):  # gates that differ from place to place, as learned ones do
             torch.nn.init.ones_(module.get_parameter("weight"))
     return made
 
@@ -80,7 +80,7 @@ def test_it_reads_what_cbams_change_and_the_class_activation_maps(model, images)
         large = large - large.mean(dim=(1, 2), keepdim=True)
         large = large / large.std(dim=(1, 2), keepdim=True, correction=0)
         assert torch.allclose(features.maps[:, number], large, atol=1e-3), number
-    assert torch.equal(features.maps[0, -1], features.maps[0, -1].flip(0).flip(1))  # the distance from the centre
+    assert torch.equal(features.maps[0, -1], features.maps[0, -1].flip(0).flip(1))  # the distance from the center
 
 
 def test_an_image_alone_has_the_same_map_as_in_a_batch_and_classes_differ(model, images):

@@ -35,7 +35,7 @@ SIZE, CELLS = (20, 28), (10, 14)
 
 
 class Half(nn.Module):
-    """Two classes: the first is as likely as one half of the image is far from grey."""
+    """Two classes: the first is as likely as one half of the image is far from gray."""
 
     def __init__(self, half):
         super().__init__()

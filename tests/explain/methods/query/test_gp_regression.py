@@ -46,7 +46,7 @@ def dense(cells, length):
 
 
 def dense_at_pixels(cells, length):
-    """Write C' down, pixel by cell: a cell of 2 x 2 pixels has its centre between them."""
+    """Write C' down, pixel by cell: a cell of 2 x 2 pixels has its center between them."""
     height, width = cells.segments[0].shape
     found = np.zeros((height * width, cells.grid[0] * cells.grid[1]))
     for i, (row, column) in enumerate(np.ndindex(height, width)):

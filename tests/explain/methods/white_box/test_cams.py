@@ -83,7 +83,7 @@ def test_cam_refuses_what_it_cannot_weigh():
 
 
 def test_score_cam_equals_the_grad_cam_package(monkeypatch):
-    """The package up-samples with corners aligned; the authors' code, and ours, between pixel centres."""
+    """The package up-samples with corners aligned; the authors' code, and ours, between pixel centers."""
     net, images = tiny_net(), noise(2, 64, 96)
     net.overwrites = False
     between = lambda size: lambda maps: F.interpolate(maps, size=size, mode="bilinear", align_corners=False)  # noqa: E731
@@ -130,9 +130,9 @@ def test_one_image_alone_equals_itself_in_a_batch(method):
 
 def test_edges_are_scipys():
     images = noise(2, 40, 60)
-    grey = images.mean(dim=1).numpy()
+    gray = images.mean(dim=1).numpy()
     for i in range(2):
-        length = np.hypot(sobel(grey[i], axis=0, mode="nearest"), sobel(grey[i], axis=1, mode="nearest"))
+        length = np.hypot(sobel(gray[i], axis=0, mode="nearest"), sobel(gray[i], axis=1, mode="nearest"))
         plain = torch.from_numpy(length)
         torch.testing.assert_close(edges(None, images, TARGET, sigma=0.0)[i], plain, atol=1e-4, rtol=1e-4)
         blurred = torch.from_numpy(gaussian_filter(length, 1.2, truncate=4 / 1.2))[8:-8, 8:-8]
