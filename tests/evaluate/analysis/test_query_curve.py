@@ -21,6 +21,7 @@ from evaluate.scored_method import ScoredMethod
 from evaluate.statistics import Interval
 from explain.methods.options import RiseOptions
 from explain.methods.registry import METHODS
+from explain.methods.titles import title_of
 
 
 def scored(method: str, **options: Any) -> ScoredMethod:
@@ -50,9 +51,9 @@ def rows() -> list[MethodRow]:
 def test_budgets_of_one_configuration_make_one_curve(rows):
     found = {curve.label: [r.teacher_queries for r in curve.rows] for curve in query_curves(rows)}
     assert found == {
-        "rise": [50, 400],
-        "rise (centred=True)": [400],
-        "rise (keep_probability=0.1, num_cells=8)": [400],
+        "RISE": [50, 400],
+        "RISE (centred=True)": [400],
+        "RISE (keep_probability=0.1, num_cells=8)": [400],
     }
 
 
@@ -60,7 +61,7 @@ def test_stored_options_are_known_for_the_defaults():
     for method in METHODS.values():
         options = json.loads(json.dumps(asdict(method.options())))
         stored = ScoredMethod(label="x", method=method.name, config_hash="0", maps="m", config={"options": options})
-        assert curve_label(stored) == method.name
+        assert curve_label(stored) == title_of(method.name)
 
 
 def test_a_method_that_is_not_registered_keeps_its_options():
