@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
-import ray.data
 import ray.train
 import tyro
 from accelerate.state import AcceleratorState
@@ -30,7 +29,6 @@ import evaluate.__main__
 import explain.__main__
 from benchmarks.paper.__main__ import Execute, main, report, run
 from benchmarks.paper.stages import MAPS, PAPER, Settings, stages
-from cluster.progress.board import BoardProgress
 from cluster.storage import Folder
 from distill.data import open_images
 from distill.data.layouts.imagenette import CLASSES
@@ -54,24 +52,8 @@ COMMANDS = {
 }
 
 
-class HereData:
-    """Ray Data's part of a job, in this process."""
-
-    def __init__(self, records: list[dict[str, Any]]) -> None:
-        self.records = records
-
-    def map_batches(self, actor: type, *, fn_constructor_args: Sequence[Any], **_: Any) -> "HereData":
-        self.actor = actor(*fn_constructor_args)
-        return self
-
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        for record in self.records:
-            answer = self.actor({name: [value] for name, value in record.items()})
-            yield {name: values[0] for name, values in answer.items()}
-
-
 class HereTrainer:
-    """Ray Train's part of a job, likewise: one worker."""
+    """Ray Train's part of a job, in this process: one worker."""
 
     def __init__(self, loop: Callable[[dict[str, Any]], None], *, train_loop_config: dict[str, Any], **_: Any) -> None:
         self.loop, self.config = loop, train_loop_config
@@ -94,16 +76,11 @@ def here() -> Iterator[Execute]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "is_initialized", lambda: True)
         patch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
-        patch.setattr(ray.data, "from_items", lambda records, **_: HereData(records))
         patch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
         patch.setattr(ray.train, "get_checkpoint", lambda: None)
         patch.setattr(ray.train, "report", lambda *_, **__: None)
         patch.setattr(distill.training.launch, "TorchTrainer", HereTrainer)
-        patch.setattr(
-            cluster.sharded_job,
-            "shard_progress",
-            lambda progress, **_: contextlib.nullcontext((BoardProgress(progress), None)),
-        )
+        patch.setattr(cluster.sharded_job, "has_ray", lambda: False)
         patch.setattr(distill.training.launch, "remote_progress", lambda *_: contextlib.nullcontext(Mock()))
         yield execute
 
