@@ -59,14 +59,14 @@ def logits(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
 
 
 def student_view(frames: Tensor, *, mean: Sequence[float], std: Sequence[float], size: tuple[int, int]) -> Tensor:
-    """Turn the teacher's frames into what the student is shown of them, before its own normalization.
+    """Turn the teacher's frames into what the student is shown of them, before its own normalisation.
 
-    The teacher's normalization is undone, x std + mean, and the pixels are resized as whole images are (bilinear with
+    The teacher's normalisation is undone, x std + mean, and the pixels are resized as whole images are (bilinear with
     antialiasing); they are neither rounded nor clipped. At the same input size nothing is resized.
 
     Args:
-        frames: (N, 3, H, W), normalized for the teacher.
-        mean: Of the teacher's normalization.
+        frames: (N, 3, H, W), normalised for the teacher.
+        mean: Of the teacher's normalisation.
         std: Likewise.
         size: The student's input size, (H', W').
 

@@ -49,7 +49,7 @@ class InEngine(nn.Module):
         self.run, self.batch_size = run, batch_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, K) for normalized images (B, 3, H, W)."""
+        """Return logits (B, K) for normalised images (B, 3, H, W)."""
         padded = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
         padded[: len(images)] = images.numpy()
         return torch.from_numpy(self.run(padded)[: len(images)])

@@ -1,4 +1,4 @@
-"""Measure what the paper leaves open in MATT: sign, channel collapse and normalization, on training images.
+"""Measure what the paper leaves open in MATT: sign, channel collapse and normalisation, on training images.
 
     python benchmarks/studies/attention_options.py --data DIR --student RUN --teacher TEACHER --out results/NAME
 
@@ -33,7 +33,7 @@ from explain.methods.white_box.matt import matt
 from explain.methods.white_box.ml_grad_cam import ml_grad_cam
 
 Key = tuple[str, str, str, str, str]
-"""Method, normalization of the CAMs, sign, collapse, normalization of the attention maps."""
+"""Method, normalisation of the CAMs, sign, collapse, normalisation of the attention maps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +57,23 @@ class Settings:
 def attention_choices() -> Iterator[dict[str, Any]]:
     """List the choices that differ: the mean of absolute values has no sign, and min-max hides a factor."""
     signs, ways = ("positive", "negative", "absolute"), (("sum", "none"), ("mean", "none"), ("mean", "min_max"))
-    for sign, (collapse, normalize) in itertools.product(signs, ways):
-        yield {"sign": sign, "collapse": collapse, "normalize": normalize}
-    for normalize in ("none", "min_max"):
-        yield {"sign": "absolute", "collapse": "abs_mean", "normalize": normalize}
+    for sign, (collapse, normalise) in itertools.product(signs, ways):
+        yield {"sign": sign, "collapse": collapse, "normalise": normalise}
+    for normalise in ("none", "min_max"):
+        yield {"sign": "absolute", "collapse": "abs_mean", "normalise": normalise}
 
 
 def maps_of(model: torch.nn.Module, images: torch.Tensor, target: torch.Tensor) -> Iterator[tuple[Key, torch.Tensor]]:
     """Yield every variant's map of one image, (H, W)."""
     for choice in attention_choices():
-        names = (choice["sign"], choice["collapse"], choice["normalize"])
+        names = (choice["sign"], choice["collapse"], choice["normalise"])
         yield ("matt", "-", *names), matt(model, images, target, **choice)[0]
         attention = {"sign": names[0], "collapse": names[1], "normalise_attention": names[2]}
         for cams in ("none", "min_max"):
-            options: dict[str, Any] = {"normalise_cams": cams, "normalization": "none"} | attention
+            options: dict[str, Any] = {"normalise_cams": cams, "normalisation": "none"} | attention
             yield ("mal_grad_cam", cams, *names), mal_grad_cam(model, images, target, **options)[0]
     for cams in ("none", "min_max"):
-        options = {"normalize": cams}
+        options = {"normalise": cams}
         yield ("ml_grad_cam", cams, "-", "-", "-"), ml_grad_cam(model, images, target, **options)[0]
 
 

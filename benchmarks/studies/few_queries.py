@@ -93,7 +93,7 @@ class Measurement:
     teacher: Teacher
     image_id: str
     frame: torch.Tensor
-    """(1, 3, H, W), normalized."""
+    """(1, 3, H, W), normalised."""
     settings: Settings
     asked: dict[str, Queries] = field(default_factory=dict)
     """Label -> what was asked for it, so that a budget reuses another's answers."""

@@ -54,7 +54,7 @@ GAMES: dict[RankedBy, tuple[str, str, str]] = {  # heading, name in MLflow, expl
     "gap": ("Insertion − deletion", "games/insertion_minus_deletion_auc", ""),  # noqa: RUF001
     "deletion": ("Deletion AUC", "deletion_auc", ""),
     "insertion": ("Insertion AUC", "insertion_auc", ""),
-    "insertion_normalized": (
+    "insertion_normalised": (
         "Normalized insertion",
         "games/insertion_normalised_auc",
         "the area of (curve − start) / (end − start) of each image; a curve that ends less than "  # noqa: RUF001

@@ -122,7 +122,7 @@ def _method_row(
         scored=scored,
         values=values,
         against=against,
-        num_flat=values["insertion"].num - values["insertion_normalized"].num,
+        num_flat=values["insertion"].num - values["insertion_normalised"].num,
         tied_share=float(maps["tied_share"].mean()),
         teacher_queries=float(maps["map_teacher_queries"].mean()),
         student_passes=float(maps["map_student_passes"].mean()),

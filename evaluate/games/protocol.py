@@ -18,7 +18,7 @@ GAMES: tuple[Game, ...] = ("deletion", "insertion")  # the two main games: the m
 LEAST_GAMES: dict[Game, Game] = {"deletion": "deletion_least", "insertion": "insertion_least"}
 ALL_GAMES: tuple[Game, ...] = get_args(Game)
 # What maps are compared by, per image: gap is insertion minus deletion AUC, a gain the symmetric relevance gain.
-RankedBy = Literal["deletion", "insertion", "gap", "insertion_normalized", "deletion_gain", "insertion_gain"]
+RankedBy = Literal["deletion", "insertion", "gap", "insertion_normalised", "deletion_gain", "insertion_gain"]
 RANKINGS: tuple[RankedBy, ...] = get_args(RankedBy)
 HIGHER_IS_BETTER: dict[Game, bool] = {
     "deletion": False,

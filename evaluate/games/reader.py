@@ -99,7 +99,7 @@ class Results:
         """
         if name == "gap":
             return self.auc("insertion") - self.auc("deletion")
-        if name == "insertion_normalized":
+        if name == "insertion_normalised":
             return self._normalised_insertion()
         return self.auc(name) if name in GAMES else self._gain(GAMES[name == "insertion_gain"])
 

@@ -38,7 +38,7 @@ class GamesSummary:
     """The maps."""
     auc: dict[str, Interval]
     """Game -> mean AUC with its 95 % bootstrap interval over images."""
-    insertion_normalized: Interval
+    insertion_normalised: Interval
     """Mean insertion AUC between each curve's own start and end, over the images where that is defined."""
     num_flat: int
     """Images with a score whose insertion curve ends too near its start for that."""
@@ -69,7 +69,7 @@ class GamesSummary:
     def _intervals(self) -> dict[str, Interval]:
         return {
             **{f"{game}_auc": auc for game, auc in self.auc.items()},
-            "insertion_normalised_auc": self.insertion_normalized,
+            "insertion_normalised_auc": self.insertion_normalised,
             **{f"symmetric_relevance_gain_{game}": gain for game, gain in self.gains.items()},
         }
 
@@ -97,7 +97,7 @@ def _games_summary(rows: Any, source: Source, curves: Mapping[str, np.ndarray]) 
     return GamesSummary(
         source=source,
         auc={game: mean_interval(found["auc"].to_numpy()) for game, found in by_game.items()},
-        insertion_normalized=mean_interval(normalized[np.isfinite(normalized)]),
+        insertion_normalised=mean_interval(normalized[np.isfinite(normalized)]),
         num_flat=int(np.isnan(normalized).sum()),
         gains=_gains(by_game),
         curves={game: curves.get(game, np.zeros(0)) for game in by_game},

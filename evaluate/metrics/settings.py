@@ -55,8 +55,8 @@ FIELDS: dict[Metric, tuple[str, ...]] = {
     "fidelity": ("num_masks", "num_points", "seed"),
 }
 CONSTANTS: dict[Metric, str] = {
-    "road": "linear imputation 1/6 1/12, Gaussian noise in normalized space, probability of target, mean over frames",
-    "mu_fidelity": "mean color in grid cells, drop of the target's probability, Pearson",
+    "road": "linear imputation 1/6 1/12, Gaussian noise in normalised space, probability of target, mean over frames",
+    "mu_fidelity": "mean colour in grid cells, drop of the target's probability, Pearson",
     "pointing": "bilinear to input size, share of tied maxima near the object",
     "energy": "map less its minimum at its own size, share inside the object",
     "max_sensitivity": "uniform in the maximum norm, unclipped, relative l2, most of all",

@@ -37,7 +37,7 @@ def games_text(summaries: Sequence[GamesSummary]) -> str:
         rows=[
             [
                 name,
-                interval_text(summary.insertion_normalized),
+                interval_text(summary.insertion_normalised),
                 summary.num_flat,
                 *(interval_text(summary.gains[game]) for game in gains),
             ]

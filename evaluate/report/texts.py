@@ -63,7 +63,7 @@ def _heading(column: Column) -> str:
 
 def _value(row: MethodRow, column: Column) -> str:
     value = row.values.get(column.name)
-    flat = f" ({row.num_flat} flat)" if column.name == "insertion_normalized" and row.num_flat else ""
+    flat = f" ({row.num_flat} flat)" if column.name == "insertion_normalised" and row.num_flat else ""
     return ("-" if value is None else interval_text(value)) + flat
 
 

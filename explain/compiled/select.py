@@ -183,7 +183,7 @@ def _measure(explainer: Explainer, explained: "Student | Teacher", engine_option
 
 
 def _run(explainer: Explainer, target: Tensor, images: np.ndarray) -> np.ndarray:
-    frames = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)  # as `normalize` makes them
+    frames = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)  # as `normalise` makes them
     return explainer.compute(explainer.model, frames, target).numpy()
 
 

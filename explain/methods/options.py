@@ -170,7 +170,7 @@ class AttentionOptions:
 class MlGradCamOptions(LayersOptions):
     """Options of `explain.methods.white_box.ml_grad_cam.ml_grad_cam`."""
 
-    normalize: Literal["none", "min_max"] = "min_max"
+    normalise: Literal["none", "min_max"] = "min_max"
     """Scaling of each layer's map before the sum."""
 
 
@@ -178,7 +178,7 @@ class MlGradCamOptions(LayersOptions):
 class MattOptions(AttentionOptions):
     """Options of `explain.methods.white_box.matt.matt`."""
 
-    normalize: Literal["none", "min_max"] = "min_max"
+    normalise: Literal["none", "min_max"] = "min_max"
     """Scaling of each module's map before the sum."""
 
 
@@ -190,7 +190,7 @@ class MalGradCamOptions(AttentionOptions, LayersOptions):
     """Scaling of each layer's Grad-CAM before the sum."""
     normalise_attention: Literal["none", "min_max"] = "min_max"
     """Scaling of each attention map before the sum."""
-    normalization: Literal["softmax", "none"] = "softmax"
+    normalisation: Literal["softmax", "none"] = "softmax"
     """Softmax over pixels as in the paper, or none: the same ranking, without ties where layers are not scaled."""
 
 

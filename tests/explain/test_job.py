@@ -228,8 +228,8 @@ def test_the_command_says_errors_without_a_traceback(data, student, tmp_path, ca
 def test_the_command_reaches_every_option(serial, data, student, tmp_path, capsys):
     out = str(tmp_path / "maps")
     args = ["matt", "--data", data, "--student", student, "--out", out, "--sign", "negative", "--collapse", "mean"]
-    assert main([*args, "--limit", "3", "--normalize", "min_max"]) == 0
-    assert Folder(out).config()["options"] == {"sign": "negative", "collapse": "mean", "normalize": "min_max"}
+    assert main([*args, "--limit", "3", "--normalise", "min_max"]) == 0
+    assert Folder(out).config()["options"] == {"sign": "negative", "collapse": "mean", "normalise": "min_max"}
     first, *following = capsys.readouterr().out.splitlines()
     assert first == f"3 maps and 0 images without one (column error) in {out}"
     assert following[0].startswith("next: python -m explain show ")  # a command that can be copied

@@ -51,7 +51,7 @@ def resized(frame):
 
 
 @pytest.mark.parametrize(("engine", "precision", "far"), CHOICES)
-def test_the_student_sees_its_own_resolution_and_normalization(teacher, student, engine, precision, far):
+def test_the_student_sees_its_own_resolution_and_normalisation(teacher, student, engine, precision, far):
     answers = asked(student, teacher, engine, precision).forward(teacher.normalize(FRAMES))
     pixels = (np.stack([resized(frame) for frame in FRAMES]) / 255 - student.mean) / student.std
     logits = student.model(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))

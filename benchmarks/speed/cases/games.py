@@ -110,7 +110,7 @@ def make_peers(
 
     Args:
         network: batch size -> the black box as a torch network.
-        image: (1, 3, H, W), normalized.
+        image: (1, 3, H, W), normalised.
         saliency: (h, w).
         target: class.
     """
@@ -140,7 +140,7 @@ def flip_pixels(network: nn.Module, image: np.ndarray, saliency: np.ndarray, tar
     """Play Quantus' deletion, so many values at once changed to zero."""
     metric = quantus.PixelFlipping(
         features_in_step=at_once,
-        normalize=False,
+        normalise=False,
         perturb_baseline=0.0,  # pyright: ignore[reportArgumentType]
         disable_warnings=True,
     )

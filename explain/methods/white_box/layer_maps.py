@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Normalize = Literal["none", "min_max"]
+Normalise = Literal["none", "min_max"]
 
 
 def min_max(maps: Tensor) -> Tensor:
@@ -22,19 +22,19 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def sum_over_layers(maps: Sequence[Tensor], size: tuple[int, int], *, normalize: Normalize = "none") -> Tensor:
+def sum_over_layers(maps: Sequence[Tensor], size: tuple[int, int], *, normalise: Normalise = "none") -> Tensor:
     """Add the layers' maps pixel by pixel (eq. 8), each up-sampled from its own (B, h, w) to `size`.
 
     Args:
         maps: One (B, h, w) for each layer.
         size: (height, width) of the sum.
-        normalize: "min_max" scales each layer's map of each image to [0, 1] before it is up-sampled.
+        normalise: "min_max" scales each layer's map of each image to [0, 1] before it is up-sampled.
 
     Returns:
         (B, height, width) float32.
     """
     sums: dict[torch.Size, Tensor] = {}  # up-sampling is linear: maps of one size are added before it
     for layer in maps:
-        scaled = (min_max(layer) if normalize == "min_max" else layer).float()
+        scaled = (min_max(layer) if normalise == "min_max" else layer).float()
         sums[layer.shape] = sums[layer.shape] + scaled if layer.shape in sums else scaled
     return torch.stack([upsample(layer, size) for layer in sums.values()]).sum(dim=0)

@@ -56,6 +56,6 @@ def mal_grad_cam(model: nn.Module, images: Tensor, target: Tensor, options: MalG
             formula=class_activation_map,
         )
     with torch.no_grad():
-        matt = sum_over_layers(list(attention.values()), size, normalize=options.normalise_attention)
-        raw = matt.double() * sum_over_layers(cams, size, normalize=options.normalise_cams).double()
-        return softmax_over_pixels(raw) if options.normalization == "softmax" else raw.float()
+        matt = sum_over_layers(list(attention.values()), size, normalise=options.normalise_attention)
+        raw = matt.double() * sum_over_layers(cams, size, normalise=options.normalise_cams).double()
+        return softmax_over_pixels(raw) if options.normalisation == "softmax" else raw.float()

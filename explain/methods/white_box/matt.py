@@ -71,4 +71,4 @@ def matt(model: nn.Module, images: Tensor, target: Tensor, options: MattOptions)
     with torch.no_grad(), attention_maps(model, sign=options.sign, collapse=options.collapse) as kept:
         model(images)
         size = (images.shape[2], images.shape[3])
-        return sum_over_layers(list(kept.values()), size, normalize=options.normalize)
+        return sum_over_layers(list(kept.values()), size, normalise=options.normalise)

@@ -34,4 +34,4 @@ def ml_grad_cam(model: nn.Module, images: Tensor, target: Tensor, options: MlGra
         formula=class_activation_map,
     )
     with torch.no_grad():
-        return sum_over_layers(cams, (images.shape[2], images.shape[3]), normalize=options.normalize)
+        return sum_over_layers(cams, (images.shape[2], images.shape[3]), normalise=options.normalise)

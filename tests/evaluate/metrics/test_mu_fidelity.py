@@ -111,7 +111,7 @@ def test_it_is_quantus_faithfulness_correlation_on_grey_images(monkeypatch: pyte
     subsets = draw_subsets(image_rng(0, "a"), num=16)
     indices = iter([np.flatnonzero(subset) for subset in subsets])
     metric = quantus.FaithfulnessCorrelation(
-        nr_runs=16, subset_size=39, perturb_baseline=0.0, abs=False, normalize=False, disable_warnings=True
+        nr_runs=16, subset_size=39, perturb_baseline=0.0, abs=False, normalise=False, disable_warnings=True
     )
     monkeypatch.setattr(np.random, "choice", lambda *_, **__: next(indices))
     x, y, a = image[None].numpy(), np.array([0]), saliency[None, None].numpy()

@@ -53,7 +53,7 @@ def test_methods_are_sorted_best_first(found: ReportData) -> None:
 
 def test_comparisons_are_paired_and_adjusted_over_the_whole_table(full: ReportData) -> None:
     """Each again from the plain values, with SciPy's test and Holm over all of them."""
-    tables = {name: full.results.measure(name) for name in ("gap", "deletion", "insertion", "insertion_normalized")}
+    tables = {name: full.results.measure(name) for name in ("gap", "deletion", "insertion", "insertion_normalised")}
     entries = {entry["method"]: entry for entry in full.results.config["maps"]}
     names = [*tables, *(name for name in HIGHER_IS_BETTER if not name.startswith("fidelity"))]
     assert {name for row in full.rows for name in row.against} == set(names)
@@ -121,8 +121,8 @@ def test_normalised_insertion_is_made_from_the_stored_curves(world: World, found
         own = [s for s in stored if s["method"] == row.scored.method and s["game"] == "insertion" and not s["error"]]
         curves = [np.array(s["curve"], dtype=np.float64) for s in own]
         plain = [np.trapezoid((c - c[0]) / (c[-1] - c[0]), dx=1 / (len(c) - 1)) for c in curves]
-        assert row.values["insertion_normalized"].mean == pytest.approx(np.mean(plain))
-        assert (row.values["insertion_normalized"].num, row.num_flat) == (22, 0)
+        assert row.values["insertion_normalised"].mean == pytest.approx(np.mean(plain))
+        assert (row.values["insertion_normalised"].num, row.num_flat) == (22, 0)
         assert not {"deletion_gain", "insertion_gain"} & set(row.values)
     assert found.results.games == ("deletion", "insertion")
 
@@ -183,7 +183,7 @@ def test_flat_insertion_curves_are_counted_not_averaged(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(flat, schema=rows.schema), part)
     found = report_of(world.scores)
     row = next(row for row in found.rows if row.scored.label == "mal_grad_cam")
-    assert (row.num_flat, row.values["insertion_normalized"].num, row.insertion.num) == (2, 4, 6)
+    assert (row.num_flat, row.values["insertion_normalised"].num, row.insertion.num) == (2, 4, 6)
     assert "(2 flat)" in markdown(found)
     assert "2 flat curves left out" in render(found, photographs=False, num_gallery=0)
 

@@ -35,7 +35,7 @@ OTHER_OPTIONS = {
     "sign": "negative",
     "collapse": "abs_mean",
     "normalise_attention": "none",
-    "normalization": "none",
+    "normalisation": "none",
 }
 
 pytestmark = pytest.mark.skipif(

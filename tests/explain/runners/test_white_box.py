@@ -13,12 +13,12 @@ RNG = np.random.default_rng(0)
 FRAMES = [RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(11)]
 
 
-def normalize(frames):
+def normalise(frames):
     return torch.from_numpy(frames).permute(0, 3, 1, 2) / 128 - 1
 
 
 def explainer(**changed):
-    return Explainer(**{"function": mal_grad_cam, "model": tiny_net(), "normalize": normalize, **changed})
+    return Explainer(**{"function": mal_grad_cam, "model": tiny_net(), "normalize": normalise, **changed})
 
 
 def requests(target: int | None = 2):
@@ -28,7 +28,7 @@ def requests(target: int | None = 2):
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_maps_are_the_methods_own(num_threads):
     answers = explainer(num_threads=num_threads)(requests())
-    expected = mal_grad_cam(tiny_net(), normalize(np.stack(FRAMES)), torch.full((11,), 2))
+    expected = mal_grad_cam(tiny_net(), normalise(np.stack(FRAMES)), torch.full((11,), 2))
     for answer, map_ in zip(answers, expected, strict=True):
         assert answer is not None
         torch.testing.assert_close(torch.from_numpy(answer.saliency), map_)
@@ -60,7 +60,7 @@ def test_nothing_to_explain_is_no_pass():
 
 
 def test_the_students_top_class_is_the_target_where_none_is_given():
-    probs = tiny_net()(normalize(np.stack(FRAMES))).softmax(dim=1)
+    probs = tiny_net()(normalise(np.stack(FRAMES))).softmax(dim=1)
     for answer, expected in zip(explainer()(requests(target=None)), probs, strict=True):
         assert answer is not None
         assert answer.target == int(expected.argmax())

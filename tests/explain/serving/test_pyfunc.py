@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as A
 
 SIZE, CLASSES = (32, 48), 7
 ROOT = str(project_paths.ROOT)
-METHOD = ["mal_grad_cam", "--normalization", "none"]
+METHOD = ["mal_grad_cam", "--normalisation", "none"]
 
 LOAD = """
 import json, sys

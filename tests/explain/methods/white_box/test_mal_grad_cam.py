@@ -17,17 +17,17 @@ def slow_softmax(raw):
 def test_is_the_softmax_of_the_product():
     net, images = tiny_net(), noise(3)
     raw = matt(net, images, TARGET) * ml_grad_cam(net, images, TARGET)
-    maps = mal_grad_cam(net, images, TARGET, normalization="softmax")
+    maps = mal_grad_cam(net, images, TARGET, normalisation="softmax")
     torch.testing.assert_close(maps, slow_softmax(raw), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(maps.sum(dim=(1, 2)), torch.ones(3))
-    torch.testing.assert_close(mal_grad_cam(net, images, TARGET, normalization="none"), raw, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mal_grad_cam(net, images, TARGET, normalisation="none"), raw, atol=1e-5, rtol=1e-5)
 
 
 def test_passes_every_option_on():
     net, images = tiny_net(), noise(3)
-    attention = matt(net, images, TARGET, sign="negative", collapse="mean", normalize="min_max")
+    attention = matt(net, images, TARGET, sign="negative", collapse="mean", normalise="min_max")
     layers = {"target_layers": ("layer1", "layer4"), "class_score": "probability"}
-    cams = ml_grad_cam(net, images, TARGET, normalize="min_max", **layers)
+    cams = ml_grad_cam(net, images, TARGET, normalise="min_max", **layers)
     maps = mal_grad_cam(
         net,
         images,
@@ -37,7 +37,7 @@ def test_passes_every_option_on():
         sign="negative",
         collapse="mean",
         normalise_attention="min_max",
-        normalization="none",
+        normalisation="none",
     )
     torch.testing.assert_close(maps, attention * cams, atol=1e-5, rtol=1e-5)
 
@@ -52,9 +52,9 @@ def test_needs_one_forward_pass():
 
 def test_one_image_alone_equals_itself_in_a_batch():
     net, images = tiny_net(), noise(3) * torch.tensor([1.0, 5.0, 0.2]).view(3, 1, 1, 1)
-    together = mal_grad_cam(net, images, TARGET, normalization="none")
+    together = mal_grad_cam(net, images, TARGET, normalisation="none")
     for i in range(3):
-        alone = mal_grad_cam(net, images[i : i + 1], TARGET[i : i + 1], normalization="none")
+        alone = mal_grad_cam(net, images[i : i + 1], TARGET[i : i + 1], normalisation="none")
         torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=1e-5)
 
 

@@ -5,7 +5,7 @@ from tiny_nets import Gate, noise, slow_min_max, slow_upsample, tiny_net
 from explain.methods.white_box.matt import matt
 
 
-def slow_matt(net, image, sign, collapse, normalize):
+def slow_matt(net, image, sign, collapse, normalise):
     """Walk the layers by hand, and each attention map channel by channel."""
     total, x = torch.zeros(48, 80), image[None]
     for i in range(4):
@@ -16,25 +16,25 @@ def slow_matt(net, image, sign, collapse, normalize):
             change = {"positive": 1, "negative": -1, "absolute": 1}[sign] * (f_out[0, c] - f_in[0, c])
             map_ += change.abs() if "abs" in sign + collapse else change
         map_ = map_ / (1 if collapse == "sum" else f_in.shape[1])
-        total += slow_upsample(slow_min_max(map_) if normalize == "min_max" else map_, 48, 80)
+        total += slow_upsample(slow_min_max(map_) if normalise == "min_max" else map_, 48, 80)
         x = torch.relu(f_out * 1.5 - 0.1)
     return total
 
 
 @pytest.mark.parametrize("sign", ["positive", "negative", "absolute"])
-@pytest.mark.parametrize(("collapse", "normalize"), [("sum", "none"), ("mean", "min_max"), ("abs_mean", "none")])
-def test_equals_a_slow_derivation(sign, collapse, normalize):
+@pytest.mark.parametrize(("collapse", "normalise"), [("sum", "none"), ("mean", "min_max"), ("abs_mean", "none")])
+def test_equals_a_slow_derivation(sign, collapse, normalise):
     net, images = tiny_net(), noise(2)
-    maps = matt(net, images, torch.zeros(2), sign=sign, collapse=collapse, normalize=normalize)
+    maps = matt(net, images, torch.zeros(2), sign=sign, collapse=collapse, normalise=normalise)
     for i in range(2):
-        expected = slow_matt(net, images[i], sign, collapse, normalize)
+        expected = slow_matt(net, images[i], sign, collapse, normalise)
         torch.testing.assert_close(maps[i], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_signs_are_opposite_and_both_occur():
     net, images = tiny_net(), noise(1)
     positive, negative = (
-        matt(net, images, torch.zeros(1), sign=sign, normalize="none") for sign in ("positive", "negative")
+        matt(net, images, torch.zeros(1), sign=sign, normalise="none") for sign in ("positive", "negative")
     )
     torch.testing.assert_close(negative, -positive)
     assert positive.min() < 0 < positive.max()
@@ -52,7 +52,7 @@ def test_constant_maps_become_zeros():
         if isinstance(module, Gate):
             for parameter in module.parameters():  # the gate is 2 * sigmoid(0): nothing changes
                 parameter.zero_()
-    saliency = matt(net, noise(2), torch.zeros(2), normalize="min_max")
+    saliency = matt(net, noise(2), torch.zeros(2), normalise="min_max")
     assert torch.equal(saliency, torch.zeros(2, 48, 80))
 
 
