@@ -84,7 +84,7 @@ def register(run: Path, env: dict[str, str]) -> None:
     command = [sys.executable, "-m", "explain", "register", *METHOD, "--student", str(run), "--name", "birds"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "model models:/birds/1"
+    assert done.stdout.splitlines()[-2] == "model models:/birds/1"
 
 
 def load(data: Path, columns: list[dict[str, Any]], env: dict[str, str], cwd: Path) -> tuple[str, list[Any]]:
