@@ -117,7 +117,7 @@ demo-steps:
 	  --teacher $(TEACHER) --out $(DEMO)/maps_of_training
 	@$(RUN) -m explain fit --student $(DEMO)/student --maps $(DEMO)/maps_of_training --data $(DEMO)/data
 	@while read -r name method; do \
-	  $(RUN) -m explain $$method --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/maps/$$name; \
+	  $(RUN) -m explain $$method --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/maps/$$name | grep -v '^next: '; \
 	done <<< "$$MAPS"
 	@echo "== 4/6 play insertion and deletion on the black box"
 	@$(RUN) -m evaluate games --maps $(MAP_FOLDERS) --data $(DEMO)/data --teacher $(TEACHER) --out $(DEMO)/scores --step-px 512
