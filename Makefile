@@ -98,7 +98,7 @@ demo-photographs: $(VENV)/.installed
 	@$(RUN) -m distill.demo.photographs --out $(DEMO)/photographs > /dev/null
 	@$(RUN) -m distill.teachers.lite $(DEMO)/lite0 > /dev/null
 	@$(RUN) -m explain image $(PHOTOGRAPHS) --teacher onnx:$(DEMO)/lite0/model.onnx --queries 200 --out $(DEMO)/pictures
-	@echo "Open the pictures above. Next, act two: the whole pipeline on rendered images, some minutes."
+	@echo "Open the pictures above. Next, act two: the whole pipeline on rendered images, between four and five minutes."
 	@echo
 
 # Under one Ray for all of them: starting one takes some seconds each time.
