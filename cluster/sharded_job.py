@@ -229,12 +229,15 @@ class _PartWriter:
         return self._job.worker(self._job.config)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        part, items = str(batch["part"][0]), unpack(str(batch["items"][0]))
+        written = self.write(str(batch["part"][0]), str(batch["items"][0]))
+        return {name: [value] for name, value in written.items()}
+
+    def write(self, part: str, packed: str) -> dict[str, Any]:
+        """Write a part, and describe it, or say in `stopped_by` why there is none."""
         try:
-            written = self._write(part, self._worker, items)
+            return {"part": part} | self._write(part, self._worker, unpack(packed))
         except USER_ERRORS as error:  # as a row: Ray Data would wrap it, and drop it when it is sent
-            written = {"stopped_by": one_line(error)}
-        return {name: [value] for name, value in ({"part": part} | written).items()}
+            return {"part": part, "stopped_by": one_line(error)}
 
     def _write(self, part: str, worker: Worker, items: list[dict[str, Any]]) -> dict[str, Any]:
         started_s = time.monotonic()
@@ -268,14 +271,13 @@ def _write_here(job: _Job, shards: Sequence[Shard], shown: BoardProgress | None)
     try:
         writer = _PartWriter(job, shown and LocalBoard(shown))
         for shard in shards:
-            yield _checked(writer({"part": [shard.name], "items": [shard.packed]}))
+            yield _checked(writer.write(shard.name, shard.packed))
     finally:
         torch.set_num_threads(num_threads)
 
 
-def _checked(batch: dict[str, list[Any]]) -> dict[str, Any]:
-    """Return what is said of a part. Raises: WorkError where there is none, as its worker has failed."""
-    part = {name: values[0] for name, values in batch.items()}
+def _checked(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a part. Raises: WorkError where there is none, as its worker has failed."""
     if part["stopped_by"]:
         raise WorkError(part["stopped_by"])
     return part
@@ -298,7 +300,7 @@ def _write_parts(job: _Job, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]
         num_gpus=job.resources.gpus,
     )
     for part in parts.iter_rows():
-        yield _checked({name: [value] for name, value in part.items()})
+        yield _checked(part)
 
 
 def _set_up_ray_data() -> None:

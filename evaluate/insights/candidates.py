@@ -8,13 +8,13 @@ Nothing is claimed here. Three kinds are proposed, and each is tested on the bla
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
-from evaluate.insights.classes import ALPHA, MIN_IMAGES, Images, Ranks
+from evaluate.insights.classes import ALPHA, MIN_IMAGES, OUTSIDE, Images, Ranks
 from evaluate.insights.clusters import cluster_maps, descriptors
 from evaluate.insights.evidence import GRID, PLACES, column_of, core
 from evaluate.statistics import holm
@@ -60,7 +60,7 @@ def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
     found = [one for target in images.classes for one in _of_class(images, target, seed)]
     adjusted = holm([one.p_value for one in found])
     clear = [
-        Candidate(**{**vars(one), "p_value": p})
+        replace(one, p_value=p)
         for one, p in zip(found, adjusted, strict=True)
         if one.kind == "object" or (p < ALPHA and one.z > 0)
     ]
@@ -79,53 +79,40 @@ def _of_class(images: Images, target: int, seed: int) -> Iterator[Candidate]:
     labels = cluster_maps(descriptors(images.evidence[numbers]), seed=seed)
     for label in np.unique(labels):
         members = numbers[labels == label]
-        if len(members) >= MIN_IMAGES:
-            region = widened(core(images.evidence[members].mean(axis=0)))
-            values = images.evidence[:, region].sum(axis=1)
-            yield from _at(images, "cluster", members, region, values)
-    for name, cells in PLACES.items():
-        values = images.facts[column_of(name)].astype(np.float64)
-        least = max(float(cells.mean()), float(np.quantile(values[~own], TYPICAL)))
-        members = numbers[values[numbers] > least]
-        if len(members) >= MIN_IMAGES:
-            yield from _at(images, "place", members, cells, values)
-    members = numbers[images.facts["outside"][numbers] > MOSTLY]  # NaN is not
+        if len(members) < MIN_IMAGES:
+            continue
+        region = widened(core(images.evidence[members].mean(axis=0)))
+        values = images.evidence[:, region].sum(axis=1)
+        if _is_place(region, values[~own]):
+            yield _candidate(images, "cluster", members, region, Ranks(values))
+    for name, region in PLACES.items():
+        ranks = images.ranks(column_of(name))
+        least = max(float(region.mean()), float(np.quantile(ranks.of(~own), TYPICAL)))
+        members = numbers[images.facts[column_of(name)][numbers] > least]
+        if len(members) >= MIN_IMAGES and _is_place(region, ranks.of(~own)):
+            yield _candidate(images, "place", members, region, ranks)
+    members = numbers[images.facts[OUTSIDE][numbers] > MOSTLY]  # NaN is not
     if len(members) >= MIN_IMAGES:
-        yield _outside(images, own, members)
+        yield _candidate(images, "object", members, None, images.ranks(OUTSIDE))
 
 
-def _at(images: Images, kind: Kind, members: np.ndarray, region: np.ndarray, values: np.ndarray) -> Iterator[Candidate]:
-    """Yield the candidate of a place, unless it is too large, or one where other classes' evidence lies as well."""
-    own = images.targets == images.targets[members[0]]
-    others = float(values[~own].mean())
-    if region.mean() > MAX_AREA or others > region.mean():
-        return
-    ranks = Ranks(values)
-    yield Candidate(
+def _is_place(region: np.ndarray, others: np.ndarray) -> bool:
+    """Tell whether a region is small enough, and other classes' evidence is not there as well."""
+    return bool(region.mean() <= MAX_AREA and others.mean() <= region.mean())
+
+
+def _candidate(images: Images, kind: Kind, members: np.ndarray, region: np.ndarray | None, ranks: Ranks) -> Candidate:
+    target = int(images.targets[members[0]])
+    own = images.targets == target
+    return Candidate(
         kind=kind,
-        target=int(images.targets[members[0]]),
+        target=target,
         members=members,
         region=region,
-        share=float(values[own].mean()),
-        others=others,
+        share=ranks.mean(own),
+        others=ranks.mean(~own),
         z=ranks.z(own),
         p_value=ranks.p_value(own),
-    )
-
-
-def _outside(images: Images, own: np.ndarray, members: np.ndarray) -> Candidate:
-    known = np.isfinite(images.facts["outside"])
-    values, part = images.facts["outside"][known].astype(np.float64), own[known]
-    ranks = Ranks(values)
-    return Candidate(
-        kind="object",
-        target=int(images.targets[members[0]]),
-        members=members,
-        region=None,
-        share=float(values[part].mean()),
-        others=float(values[~part].mean()) if (~part).any() else float("nan"),
-        z=ranks.z(part),
-        p_value=ranks.p_value(part),
     )
 
 

@@ -1,5 +1,6 @@
 """Classes of a data set compared by their maps: where the evidence lies, against all other classes."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,19 @@ class Images:
         """Return the places of a class's images in the arrays, ascending."""
         return np.flatnonzero(self.targets == target)
 
+    @functools.cache  # noqa: B019 - one object a job
+    def ranks(self, name: str) -> "Ranks":
+        """Rank all images by one of `facts`, once for all classes."""
+        return Ranks(self.facts[name].astype(np.float64))
+
+    def place_of(self, image_id: str) -> int:
+        """Return the place of an image in the arrays."""
+        return self._places[image_id]
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {image_id: place for place, image_id in enumerate(self.image_ids)}
+
     def inside_of(self, number: int) -> np.ndarray:
         """Return the share of each cell of an image that is its object, (GRID, GRID)."""
         assert self.has_inside[number]
@@ -78,15 +92,12 @@ def contrasts(images: Images) -> list[Contrast]:
     """Compare each class of at least `MIN_IMAGES` images with all others, place by place; one correction over all."""
     found: list[tuple[int, str, Interval, float, float]] = []
     for name in (*PLACES, OUTSIDE):
-        values = images.facts[column_of(name)].astype(np.float64)
-        known = np.isfinite(values)
-        targets, values = images.targets[known], values[known]
-        ranks = Ranks(values)
-        for target in np.unique(targets):
-            own = targets == target
-            if own.sum() >= MIN_IMAGES:
-                others = float(values[~own].mean()) if (~own).any() else float("nan")
-                found.append((int(target), name, mean_interval(values[own]), others, ranks.p_value(own)))
+        ranks = images.ranks(column_of(name))
+        for target in np.unique(images.targets[ranks.known]):
+            own = images.targets == target
+            values = ranks.of(own)
+            if len(values) >= MIN_IMAGES:
+                found.append((int(target), name, mean_interval(values), ranks.mean(~own), ranks.p_value(own)))
     adjusted = holm([p for *_, p in found])
     return [
         Contrast(target=target, name=name, share=share, others=others, p_value=p)
@@ -95,18 +106,33 @@ def contrasts(images: Images) -> list[Contrast]:
 
 
 class Ranks:
-    """Ranks of values, from which the rank sum test of any part against the rest follows at once."""
+    """Ranks of values, from which the rank sum test of any part against the rest follows at once.
+
+    Values that are not finite take no part. A part is bool (N,), over all values.
+    """
 
     def __init__(self, values: np.ndarray) -> None:
         """Rank the values (N,), ties with their mean rank."""
-        self.ranks = stats.rankdata(values)
-        _, counts = np.unique(values, return_counts=True)
-        num = len(values)
+        self.known = np.isfinite(values)
+        self.values = values[self.known]
+        self.ranks = stats.rankdata(self.values)
+        _, counts = np.unique(self.values, return_counts=True)
+        num = len(self.values)
         # Mann and Whitney's variance with ties, over the sizes of both parts: (N + 1 - sum(t^3 - t) / (N (N - 1))) / 12
         self.unit = (num + 1 - (counts**3.0 - counts).sum() / max(num * (num - 1), 1)) / 12
 
+    def of(self, own: np.ndarray) -> np.ndarray:
+        """Return the values of a part."""
+        return self.values[own[self.known]]
+
+    def mean(self, own: np.ndarray) -> float:
+        """Return the mean value of a part; NaN where it is empty."""
+        values = self.of(own)
+        return float(values.mean()) if len(values) else float("nan")
+
     def z(self, own: np.ndarray) -> float:
-        """Return the normal score of a part, bool (N,), against the rest; above 0 where its values are higher."""
+        """Return the normal score of a part against the rest; above 0 where its values are higher."""
+        own = own[self.known]
         first, second = int(own.sum()), int((~own).sum())
         variance = first * second * self.unit
         if variance <= 0:

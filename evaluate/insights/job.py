@@ -5,6 +5,7 @@ on the black box (`trials/`), and what is said of them (`suspicions/`, `classes/
 """
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from cluster.session import ray_session
 from cluster.sharded_job import parquet_bytes, shard_size
-from cluster.storage import Folder, same_fingerprint
+from cluster.storage import Folder
 from distill.data import ImageSet
 from distill.data.frames import without_image_ids
 from distill.data.objects import BoxFiles
@@ -58,7 +59,7 @@ def find_insights(config: InsightsConfig) -> Insights:
         data = dataclasses.replace(data, objects=BoxFiles(uri=config.boxes))
     stored, folder = _stored(config, teacher, data, sources), Folder(config.out)
     folder.claim(stored, what="insights")
-    with ray_session():
+    with ray_session(math.ceil(len(data.image_ids) / shard_size(len(data.image_ids), SHARD_IMAGES))):
         _describe_images(config, stored, data, sources)
         images = Images(read_images(folder.child("images")))
         candidates = propose(images, seed=config.seed)
@@ -102,7 +103,7 @@ def _open_maps(config: InsightsConfig, teacher: "Teacher | None") -> list[Source
         ("target", "explain both models with the same --target"),
     ):
         got, wanted = other.config[key], source.config[key]
-        if not (same_fingerprint(got, wanted) if key == "data_fingerprint" else got == wanted):
+        if got != wanted:
             raise ValueError(
                 f"maps of two models must be made alike, but {source.uri} has {key} {wanted} and {other.uri} {got}; "
                 f"{advice}"

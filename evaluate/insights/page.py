@@ -59,11 +59,11 @@ def write_page(insights: Insights) -> None:
 
 def shown_trials(insights: Insights, one: Suspicion) -> Sequence[tuple[Trial, Mapping[str, Any]]]:
     """List a suspicion's most typical trials with their rows; without the black box the rows are empty."""
-    numbers = {image_id: k for k, image_id in enumerate(insights.images.image_ids)}
-    mean = insights.images.evidence[one.candidate.members].mean(axis=0)
+    images = insights.images
+    mean = images.evidence[one.candidate.members].mean(axis=0)
     rows = insights.probs or [{}] * len(insights.trials)
     own = [pair for pair in zip(insights.trials, rows, strict=True) if pair[0].suspicion == one.number]
-    own.sort(key=lambda pair: float(distances(insights.images.evidence[numbers[pair[0].image_id]], mean)))
+    own.sort(key=lambda pair: float(distances(images.evidence[images.place_of(pair[0].image_id)], mean)))
     return own[:NUM_SHOWN]
 
 
@@ -137,7 +137,7 @@ def _image(
     paths: Mapping[str, str] | None = None,
     scores: Mapping[str, Mapping[str, float]] | None = None,
 ) -> GalleryImage:
-    number = insights.images.image_ids.index(image_id)
+    number = insights.images.place_of(image_id)
     return GalleryImage(
         image_id=image_id,
         name=name,

@@ -14,7 +14,6 @@ import torch
 from box_teacher import SIZE
 from inference_client import LOAD_QUERIES, Server, running_server
 from PIL import Image
-from serial_shards import Serial
 
 import evaluate.jobs
 import evaluate.sanity.job
@@ -55,16 +54,8 @@ def server(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("distill.teachers.retry.time.sleep", lambda _: None)
     monkeypatch.setattr("evaluate.games.job.track_games", lambda *_: None)
     for module in (explain.job, evaluate.jobs):
-        monkeypatch.setattr(module, "run_shards", serial)
         monkeypatch.setattr(module, "ray_session", nullcontext)
-        monkeypatch.setattr(module, "worker_resources", lambda _: None)
-    monkeypatch.setattr(explain.targets, "run_shards", serial)
     return running
-
-
-def serial(*arguments: Any, rows_per_item: int = 1, **_: Any) -> Any:
-    summary = Serial()(*arguments)
-    return dataclasses.replace(summary, rows=summary.rows * rows_per_item)
 
 
 @pytest.fixture

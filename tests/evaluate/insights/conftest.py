@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from serial_shards import Serial
 
 import evaluate.insights.job
 import evaluate.jobs
@@ -107,18 +106,15 @@ def find(world: SimpleNamespace):
     """Run the job in this process, without Ray and MLflow; a config's fields may be changed."""
     from contextlib import nullcontext
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.jobs, "run_shards", Serial())
-        patch.setattr(evaluate.jobs, "worker_resources", lambda _: None)
-        for module in (evaluate.jobs, evaluate.insights.job):
-            patch.setattr(module, "ray_session", nullcontext)
-        patch.setattr(evaluate.insights.job, "track", lambda _: None)
-
-        def run(out: str, **changes: Any) -> Insights:
-            fields = {"maps": world.maps, "data": world.data, "teacher": BOX, "out": str(world.root / out)}
+    def run(out: str, **changes: Any) -> Insights:
+        fields = {"maps": world.maps, "data": world.data, "teacher": BOX, "out": str(world.root / out)}
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (evaluate.jobs, evaluate.insights.job):
+                patch.setattr(module, "ray_session", nullcontext)
+            patch.setattr(evaluate.insights.job, "track", lambda _: None)
             return find_insights(InsightsConfig(**{**fields, **changes}))
 
-        yield run
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from serial_shards import Serial
 from servers import free_port, mlflow_server, postgres, running
 
 import explain.job
@@ -70,9 +69,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     )
     save_student(Folder(str(run)), student)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explain.job, "run_shards", Serial())
         patch.setattr(explain.job, "ray_session", nullcontext)
-        patch.setattr(explain.job, "worker_resources", lambda _: None)
         assert main([*METHOD, "--data", str(data), "--student", str(run), "--out", str(place / "maps")]) == 0
     rows = sorted(pq.read_table(place / "maps").to_pylist(), key=lambda row: row["image_id"])
     env = os.environ | {"PYTHONPATH": ROOT, "MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db"}
