@@ -36,6 +36,7 @@ MAX_SCANS = 100
 _EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_START_OF_SCAN = bytes((0xFF, _SOS))
 _PADDING = b"\xff" * MAX_PADDING
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # stuffed bytes, padding and restarts are part of a scan
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -69,20 +70,19 @@ def check_headers(data: bytes) -> None:
 
 def check_tags(data: bytes) -> None:
     """Check the first directory of a TIFF, or of an EXIF block without its name. Raises: ImageError."""
+    if not data:
+        return
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
-    offset_type, entry_type, entry_bytes = ("Q", "HHQ", 20) if big else ("I", "HHI", 12)
+    offset_type, entry_type, entry_bytes = ("Q", "HHQ8x", 20) if big else ("I", "HHI4x", 12)
     try:
         (start,) = struct.unpack_from(f"{order}{offset_type}", data, 8 if big else 4)
         (num_tags,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)
     except struct.error:
         return
     first, total = start + (8 if big else 2), 0
-    for number in range(min(num_tags, 65_536)):
-        try:
-            tag, kind, count = struct.unpack_from(f"{order}{entry_type}", data, first + number * entry_bytes)
-        except struct.error:
-            break
+    end = first + min(num_tags, 65_536, (len(data) - first) // entry_bytes) * entry_bytes
+    for tag, kind, count in struct.iter_unpack(f"{order}{entry_type}", data[first:end]):
         if tag in _STRIP_TAGS and count > MAX_STRIPS:
             raise ImageError(f"the image has {count} strips or tiles; allowed: {MAX_STRIPS}")
         total += min(count * _TYPE_BYTES.get(kind, 1), len(data))
@@ -97,11 +97,12 @@ def _check_jpeg(data: bytes) -> None:
         marker = _JPEG_MARKER.search(data, place, place + MAX_PADDING - padding)
         if marker is None or place > MAX_HEADER_BYTES:
             break
-        padding += marker.end() - 2 - place
-        kind, body = data[marker.end() - 1], marker.end()
+        body = marker.end()
+        padding += body - 2 - place
+        kind = data[body - 1]
         if kind == _SOS:
             check_tags(exif)
-            _check_scans(data, marker.end() - 2)
+            _check_scans(data, body - 2)
             return
         if kind in _WITHOUT_LENGTH:
             place = body
@@ -119,6 +120,8 @@ def _check_jpeg(data: bytes) -> None:
 
 def _check_scans(data: bytes, place: int) -> None:
     """Walk the scans up to the end of the image: phones put a video behind it, where anything may stand."""
+    if len(data) <= MAX_PADDING and data.count(_START_OF_SCAN) <= MAX_SCANS:
+        return  # too short for either limit: most files of a data set, and a walk takes a fiftieth of the decoding
     start, scans = place, 0
     for _ in range(MAX_SEGMENTS):
         marker = _MARKER_IN_SCAN.search(data, place)

@@ -5,6 +5,7 @@ Listing and reading live here and nowhere else, so that a data set's layout neve
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
@@ -60,6 +61,9 @@ MAX_TABLE_BYTES = 2**26
 
 GENERIC_NAMES = frozenset({"data", "dataset", "images"})
 """Folder names that say nothing; the parent's name stands for the data set instead."""
+
+# Errors of a name that leads to no file, or of a socket: such an image is broken, and the disk is not.
+OF_A_NAME = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENXIO, errno.ENODEV})
 
 LABELS = ("variant", "family", "manufacturer")
 """Kinds of labels of which a data set may have several; `DIR#family` chooses one, wherever data are named."""
@@ -135,13 +139,11 @@ class Root:
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"file {name!r} is outside of the data set {self.uri!r}; give a path relative to it")
         fs, path = _open(self.folder)
-        if fs.type_name == "local":
-            _check_regular(f"{path}/{name}", max_bytes)
-        with (
-            store_errors(f"read {name} of the data set {self.uri}", passed=OF_A_FILE),
-            fs.open_input_stream(f"{path}/{name}", compression=None) as stream,
-        ):
-            data = stream.read(max_bytes + 1)
+        with store_errors(f"read {name} of the data set {self.uri}", passed=OF_A_FILE):
+            if fs.type_name == "local":  # a third of pyarrow's time
+                return _read_regular(f"{path}/{name}", max_bytes)
+            with fs.open_input_stream(f"{path}/{name}", compression=None) as stream:
+                data = stream.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise ImageError(f"the file is too large; allowed: {max_bytes} bytes")
         return data
@@ -306,18 +308,24 @@ def _storable(name: str) -> str:
     return name
 
 
-def _check_regular(path: str, max_bytes: int) -> None:
-    """Check that a file has an end. Raises: FileNotFoundError, PermissionError; ImageError."""
+def _read_regular(path: str, max_bytes: int) -> bytes:
+    """Read a local file that has an end. Raises: OSError; ImageError for a folder, pipe, device, or a large file."""
     try:
-        status = os.stat(path)
-    except (FileNotFoundError, PermissionError):
-        raise
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is not waited for
     except OSError as error:
-        raise ImageError(f"the file cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("the file is no regular one, but a folder, a pipe or a device")
-    if status.st_size > max_bytes:
-        raise ImageError(f"the file is too large: {status.st_size} bytes; allowed: {max_bytes} bytes")
+        if error.errno in OF_A_NAME:
+            raise ImageError(f"the file cannot be read: {error.strerror}") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("the file is no regular one, but a folder, a pipe or a device")
+        if status.st_size > max_bytes:
+            raise ImageError(f"the file is too large: {status.st_size} bytes; allowed: {max_bytes} bytes")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def _stamp(info: Any) -> Stamp:
