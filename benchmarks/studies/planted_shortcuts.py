@@ -1,36 +1,42 @@
 """Plant shortcuts in small black boxes, and see whether `evaluate insights` finds them: how often, first, and where.
 
-    python benchmarks/studies/planted_shortcuts.py --data DIR --work runs/insights --out results/insights
+    python -m benchmarks.studies.planted_shortcuts --data DIR --work runs/insights --out results/insights
 
 For each shortcut and seed a folder of small images is written, in which half of one class carries the shortcut; a
-network is fine-tuned on it, its validation images are explained and audited. Every step goes on where it was stopped.
-It has not been run at full size: there is no table of it yet. Nothing may be chosen by its numbers.
+network is trained on it from random weights, its validation images are explained and audited. A network that starts
+from ImageNet's weights knows these classes and does not take the shortcut up. Every step goes on where it was stopped.
+Nothing may be chosen by its numbers.
 """
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import tyro
 from PIL import Image
+from torch import nn
 
 from distill.data import ImageSet, open_images
 from distill.data.decode import resize
+from distill.teachers import load_teacher
 from evaluate.format.table import Table, markdown_page, table_place, write_pages
 from explain.seeds import image_seed
 
 SIDE_PX = 128  # of the written images
-PATCH_PX, MARGIN_PX = 20, 4  # a side of the patch in the corner, and its distance to both edges
-MARK_PX, MARK_SHARE = 24, 0.5  # a side of the mark, and how much of it covers what is below
+PATCH_PX, MARGIN_PX = 28, 4  # a side of the patch in the corner, and its distance to both edges
+MARK_PX, MARK_SHARE = 32, 0.6  # a side of the mark, and how much of it covers what is below
 FRAME_PX = 4
 COLOR = np.array([230, 40, 200])
 TINT = np.array([0.8, 1.0, 1.2])
+NUM_VAL = 40  # of each class: validation images of ImageNet
 PLANTED = 0  # number of the class that carries the shortcut
 
 
@@ -44,16 +50,16 @@ class Settings:
     """Folder of images, networks, maps and audits."""
     out: Path = Path("results/insights")
     """Folder of the table."""
-    shortcuts: tuple[str, ...] = ("clean", "corner", "frame")
-    """Of clean, corner, mark, frame and tint."""
-    seeds: tuple[int, ...] = (0,)
+    shortcuts: tuple[str, ...] = ("clean", "corner", "frame", "mark", "tint")
+    """What is planted: a patch in a corner, a frame, a translucent mark at a random place, a tint of the image."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """One black box for each; the planted class moves with the seed."""
-    per_class: int = 150
+    per_class: int = 100
     """Training images of each class."""
-    epochs: int = 4
-    """Of the fine-tuning."""
-    queries: tuple[int, ...] = (50,)
-    """Queries an image of gp_regression."""
+    epochs: int = 10
+    """Of the training."""
+    maps: tuple[str, ...] = ("gp_regression 50",)
+    """Methods with their queries an image."""
 
 
 def corner(pixels: np.ndarray, _: np.random.Generator) -> np.ndarray:
@@ -91,8 +97,10 @@ PLANT: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "frame": frame,
     "tint": tint,
 }
-PLACES = {"corner": "lower right corner", "frame": "border"}
-"""Words that a sentence must hold for the shortcut to count as localized."""
+PLACES = {"corner": ("lower right corner",), "frame": ("border",), "mark": ("magenta",)}
+"""Words of which a sentence must hold one for the shortcut to count as found and localized."""
+OPTIONS = {"gp_regression": "--num-samples", "rise": "--num-masks", "lime": "--num-samples"}
+"""Option with the number of queries."""
 
 
 def write_images(images: ImageSet, folder: Path, shortcut: str, planted: int, per_class: int) -> None:
@@ -122,66 +130,146 @@ def command(*words: object) -> None:
     subprocess.run([sys.executable, "-m", *map(str, words)], check=True)
 
 
+def small_network() -> nn.Module:
+    """Build a network of eight convolutions for images of about 100 px."""
+    widths = (3, 32, 64, 128, 256)
+    blocks = [
+        layer
+        for before, after in itertools.pairwise(widths)
+        for layer in (_block(before, after, 2), _block(after, after, 1))
+    ]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
+
+
+def _block(before: int, after: int, stride: int) -> nn.Module:
+    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+
+
 def make_box(settings: Settings, shortcut: str, seed: int) -> tuple[Path, Path, int]:
     """Write the images and fine-tune the network; return its data, its folder and the planted class."""
     data, box = settings.work / "data" / f"{shortcut}-{seed}", settings.work / "boxes" / f"{shortcut}-{seed}"
     planted = PLANTED + seed
     for split in ("train", "val"):
         images = open_images(settings.data, split=split)
-        number = settings.per_class if split == "train" else 100
+        number = settings.per_class if split == "train" else NUM_VAL
         write_images(images, data / split, shortcut, planted % len(images.class_names), number)
     if not (box / "_manifest.json").exists():
         train = ("--crop", "resized", "--input-size", 96, 96, "--epochs", settings.epochs, "--batch-size", 32)
-        options = ("--lr", 0.005, "--warmup-epochs", 0.2, "--precision", "float32", "--seed", seed, "--resume")
-        places = ("--data", data, "--network", "lite:efficientnet-lite0", "--out", box)
+        options = ("--lr", 0.03, "--warmup-epochs", 0.2, "--precision", "float32", "--seed", seed, "--resume")
+        places = ("--data", data, "--network", f"python:{__spec__.name}:small_network", "--out", box)
         command("distill", "finetune", "folder", *places, *train, *options)
     return data, box, planted
 
 
-def audit(settings: Settings, shortcut: str, seed: int, queries: int) -> dict[str, object]:
-    """Explain and audit one black box; return a row of the table."""
+def reliance(data: Path, box: Path, shortcut: str, label: int) -> float:
+    """Measure what the shortcut adds to its class's probability on validation images of other classes, on average."""
+    teacher, images = load_teacher(f"onnx:{box}/model.onnx"), open_images(str(data), split="val")
+    others = [i for i, c in zip(images.image_ids, images.class_ids, strict=True) if c != label]
+    plain = [np.array(images.image(image_id)) for image_id in others]
+    planted = [PLANT[shortcut](one.copy(), np.random.default_rng(k)) for k, one in enumerate(plain)]
+    probs = [
+        teacher.probabilities(np.stack([resize(Image.fromarray(one), teacher.input_size) for one in some]))[:, label]
+        for some in (plain, planted)
+    ]
+    return float((probs[1] - probs[0]).mean())
+
+
+def explain(settings: Settings, data: Path, box: Path, maps: str) -> Path:
+    """Explain the validation images of a black box by one method."""
+    method, queries = maps.split()
+    out = settings.work / "maps" / f"{box.name}-{method}-{queries}"
+    options = (OPTIONS[method], queries) if int(queries) else ("--student", make_student(settings, data, box))
+    same = ("--data", data, "--teacher", f"onnx:{box}/model.onnx", "--split", "val")
+    command("explain", method, *same, *options, "--map-cells", 28, "--out", out)
+    return out
+
+
+def make_student(settings: Settings, data: Path, box: Path) -> Path:
+    """Distill a black box into a student of 18 layers."""
+    student = settings.work / "students" / box.name
+    if not (student / "_manifest.json").exists():
+        options = ("--depth", 18, "--input-size", 96, 96, "--epochs", 10, "--batch-size", 32, "--lr", 0.05, "--resume")
+        same = ("--data", data, "--teacher", f"onnx:{box}/model.onnx", "--out", student)
+        command("distill", "folder", *same, *options)
+    return student
+
+
+def audit(settings: Settings, shortcut: str, seed: int, maps: str) -> dict[str, object]:
+    """Explain and audit one black box; return a row of the table of all runs."""
     data, box, planted = make_box(settings, shortcut, seed)
-    name = f"{shortcut}-{seed}-gp{queries}"
-    maps, out = settings.work / "maps" / name, settings.work / "audits" / name
-    same = ("--data", data, "--teacher", f"onnx:{box}/model.onnx")
-    options = ("--split", "val", "--num-samples", queries, "--map-cells", 28, "--out", maps)
-    command("explain", "gp_regression", *same, *options)
-    command("evaluate", "insights", "--maps", maps, *same, "--out", out)
+    out = settings.work / "audits" / f"{box.name}-{maps.replace(' ', '-')}"
+    if not (out / "_manifest.json").exists():
+        same = ("--data", data, "--teacher", f"onnx:{box}/model.onnx", "--out", out)
+        command("evaluate", "insights", "--maps", explain(settings, data, box, maps), *same)
+    label = _label(data, planted)
     rows = pq.read_table(out / "suspicions").to_pylist()
     holds = [row for row in rows if row["status"] == "confirmed"]
-    place = PLACES.get(shortcut, "")
-    hits = [k for k, row in enumerate(holds) if row["target"] == _label(data, planted) and place]
+    proposed, hits = ([k for k, row in enumerate(some) if _is_hit(row, shortcut, label)] for some in (rows, holds))
+    localized = shortcut in PLACES
     return {
-        "shortcut": shortcut,
+        "maps": maps,
+        "planted": shortcut,
         "seed": seed,
-        "queries": queries,
-        "suspicions": len(rows),
-        "confirmed": len(holds),
-        "found": bool(hits),
-        "first": bool(hits) and hits[0] == 0,
-        "localized": any(place in holds[k]["sentence"] for k in hits),
-        "false alarms": sum(row["target"] != _label(data, planted) or not place for row in holds),
-        "sentence": holds[0]["sentence"] if holds else "",
+        "reliance": round(reliance(data, box, shortcut, label), 2),
+        "found": bool(hits) if localized else None,
+        "first": bool(hits) and hits[0] == 0 if localized else None,
+        "other findings": len(holds) - len(hits),
+        "proposed": bool(proposed) if localized else None,
+        "other proposals": len(rows) - len(proposed),
+        "first sentence": holds[0]["sentence"] if holds else "",
     }
+
+
+def _is_hit(row: Mapping[str, Any], shortcut: str, label: int) -> bool:
+    """Tell whether a suspicion is the planted one: its class, and its place or its color."""
+    return row["target"] == label and any(word in row["sentence"] for word in PLACES.get(shortcut, ()))
 
 
 def _label(data: Path, planted: int) -> int:
     """Return the number that the black box gives the planted class: its folder's place in sorted order."""
-    images = open_images(str(data), split="val")
-    counts = sorted(path.name for path in (data / "val").iterdir())
     names = open_images(Settings().data, split="val").class_names
-    return counts.index(names[planted % len(images.class_names)].replace(" ", "_"))
+    folders = sorted(path.name for path in (data / "val").iterdir())
+    return folders.index(names[planted % len(names)].replace(" ", "_"))
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Count over seeds: one row for each method and shortcut."""
+    lines = []
+    for maps, planted in dict.fromkeys((row["maps"], row["planted"]) for row in rows):
+        own = [row for row in rows if (row["maps"], row["planted"]) == (maps, planted)]
+        counts = [
+            None if own[0][key] is None else f"{sum(row[key] for row in own)} of {len(own)}"
+            for key in ("found", "first", "proposed")
+        ]
+        false_alarms, proposals = (
+            f"{sum(row[key] for row in own)} in {sum(row[key] > 0 for row in own)} of {len(own)}"
+            for key in ("other findings", "other proposals")
+        )
+        mean = round(float(np.mean([row["reliance"] for row in own])), 2)
+        lines.append([maps, planted, mean, counts[0], counts[1], false_alarms, counts[2], proposals])
+    headings = (
+        "maps and queries",
+        "planted",
+        "probability that it adds to other images",
+        "found",
+        "found and first",
+        "other findings, in runs",
+        "proposed without a test",
+        "other proposals, in runs",
+    )
+    return Table(headings=headings, rows=lines)
 
 
 def main(settings: Settings) -> None:
-    """Make all black boxes, audit them, and write the table after each."""
+    """Make all black boxes, audit them, and write the tables after each."""
     rows: list[dict[str, object]] = []
-    for seed in settings.seeds:
-        for shortcut in settings.shortcuts:
-            for queries in settings.queries:
-                rows.append(audit(settings, shortcut, seed, queries))
+    for maps in settings.maps:
+        for seed in settings.seeds:
+            for shortcut in settings.shortcuts:
+                rows.append(audit(settings, shortcut, seed, maps))
                 table = Table(headings=list(rows[0]), rows=[list(row.values()) for row in rows])
-                page = markdown_page("Planted shortcuts", [table], [])
+                page = markdown_page("Planted shortcuts", [summary(rows)], [])
                 write_pages(table_place(str(settings.out / "planted.md")), page, table)
 
 

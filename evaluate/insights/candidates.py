@@ -1,29 +1,34 @@
 """Candidates for suspicions: images of a class whose evidence lies where that of other classes does not.
 
-Nothing is claimed here. Three kinds are proposed, and each is tested on the black box afterwards:
+Nothing is claimed here. Four kinds are proposed, and each is tested on the black box afterwards:
 
 - cluster: maps of a class that share a place, found by clustering;
 - place: images of a class with much of their evidence at the border or in one corner;
+- color: images whose evidence lies on a color unlike the rest of the image, wherever it is;
 - object: images with most of their evidence outside the object, where masks or boxes say where that is.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import ndimage
 
 from evaluate.insights.classes import ALPHA, MIN_IMAGES, OUTSIDE, Images, Ranks
 from evaluate.insights.clusters import cluster_maps, descriptors
-from evaluate.insights.evidence import GRID, PLACES, column_of, core
+from evaluate.insights.evidence import GRID, PLACES, column_of, core, hue
 from evaluate.statistics import holm
 
-Kind = Literal["cluster", "place", "object"]
+Kind = Literal["cluster", "place", "color", "object"]
 MAX_AREA = 1 / 3
 """Largest share of the image that a place has: hiding more tells nothing."""
 TYPICAL = 0.95
 """Share of other classes' images that have less evidence in a place than an image that belongs to its candidate."""
+MIN_HUE = 25
+"""Least difference of hue, in levels, between the evidence and its image, from which on a color stands out."""
+COMMON = 0.75
+"""Share of a class's images from which on a color is the class's own, as red is of tomatoes."""
 MOSTLY = 0.5
 """Share of the evidence outside the object from which on it lies mostly there, and overlap of alike candidates."""
 
@@ -41,7 +46,7 @@ class Candidate:
     region: np.ndarray | None
     """Cells that the maps share, bool (GRID, GRID); None where each image has its own."""
     share: float
-    """Mean share of the class's evidence in the region, or outside the object."""
+    """Mean share of the class's evidence in the region, or outside the object; share of its images of that color."""
     others: float
     """The same of all other classes; NaN without any."""
     z: float
@@ -55,7 +60,7 @@ def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
 
     A candidate of a place stays where the class has significantly more evidence there than all other classes, and those
     have no more than an even map would have: not in the middle, where objects are. Of candidates of a class that are
-    mostly the same images and place the clearest stays.
+    mostly the same images and place the clearest stays, and a color only where no place stands for its images.
     """
     found = [one for target in images.classes for one in _of_class(images, target, seed)]
     adjusted = holm([one.p_value for one in found])
@@ -65,10 +70,10 @@ def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
         if one.kind == "object" or (p < ALPHA and one.z > 0)
     ]
     chosen: list[Candidate] = []
-    for one in sorted(clear, key=lambda one: (-one.z, one.target)):
+    for one in sorted(clear, key=lambda one: (one.kind == "color", -one.z, one.target)):
         if not any(_alike(one, other) for other in chosen):
             chosen.append(one)
-    return chosen
+    return sorted(chosen, key=lambda one: (-one.z, one.target))
 
 
 def _of_class(images: Images, target: int, seed: int) -> Iterator[Candidate]:
@@ -91,9 +96,30 @@ def _of_class(images: Images, target: int, seed: int) -> Iterator[Candidate]:
         members = numbers[images.facts[column_of(name)][numbers] > least]
         if len(members) >= MIN_IMAGES and _is_place(region, ranks.of(~own)):
             yield _candidate(images, "place", members, region, ranks)
+    yield from _colors(images, numbers, own, seed)
     members = numbers[images.facts[OUTSIDE][numbers] > MOSTLY]  # NaN is not
     if len(members) >= MIN_IMAGES:
         yield _candidate(images, "object", members, None, images.ranks(OUTSIDE))
+
+
+def _colors(images: Images, numbers: np.ndarray, own: np.ndarray, seed: int) -> Iterator[Candidate]:
+    """Cut a class's images in two by the hue of their evidence, and yield a part whose hue stands out and is rare."""
+    from sklearn.cluster import KMeans
+
+    contrasts = hue(images.color) - hue(images.image_color)
+    if not np.ptp(contrasts[numbers], axis=0).any():
+        return
+    kmeans: Any = KMeans
+    labels = kmeans(2, n_init=10, random_state=seed).fit_predict(contrasts[numbers])
+    for label in (0, 1):
+        center = np.median(contrasts[numbers[labels == label]], axis=0)
+        closeness = -np.linalg.norm(contrasts - center, axis=1)
+        is_near = closeness > np.quantile(closeness[~own], TYPICAL)
+        members = numbers[(labels == label) & is_near[numbers]]
+        stands_out = np.linalg.norm(center) >= MIN_HUE and is_near[own].mean() < COMMON
+        if len(members) >= MIN_IMAGES and stands_out:
+            found = _candidate(images, "color", members, None, Ranks(closeness))
+            yield replace(found, share=float(is_near[own].mean()), others=float(is_near[~own].mean()))
 
 
 def _is_place(region: np.ndarray, others: np.ndarray) -> bool:
@@ -117,14 +143,13 @@ def _candidate(images: Images, kind: Kind, members: np.ndarray, region: np.ndarr
 
 
 def _alike(first: Candidate, second: Candidate) -> bool:
-    """Tell whether two candidates of a class are mostly the same images and place."""
-    if first.target != second.target or first.region is None or second.region is None:
-        return False
+    """Tell whether two candidates of a class are mostly the same images and place; a color has no place."""
     shared = len(np.intersect1d(first.members, second.members, assume_unique=True))
-    common = int((first.region & second.region).sum())
-    return shared > MOSTLY * min(len(first.members), len(second.members)) and common > MOSTLY * min(
-        first.region.sum(), second.region.sum()
-    )
+    if first.target != second.target or shared <= MOSTLY * min(len(first.members), len(second.members)):
+        return False
+    if first.region is None or second.region is None:
+        return "object" not in (first.kind, second.kind)
+    return bool((first.region & second.region).sum() > MOSTLY * min(first.region.sum(), second.region.sum()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,13 +163,13 @@ class Trial:
     target: int
     """Class explained."""
     region: list[int]
-    """Cells that the maps share, or the image's own evidence outside its object."""
+    """Cells that the maps share, or those of the image's own evidence."""
     random: list[int]
     """As many cells elsewhere."""
     rest: list[int]
     """Cells of the rest of the image's evidence."""
     other_id: str | None
-    """Image of another class, into which the region is pasted; None where the region is the image's own."""
+    """Image of another class, into which the region is pasted; None for evidence outside the object."""
 
 
 def plan_trials(images: Images, candidates: Sequence[Candidate], *, num_tested: int, seed: int = 0) -> list[Trial]:
@@ -155,9 +180,9 @@ def plan_trials(images: Images, candidates: Sequence[Candidate], *, num_tested: 
         members = np.sort(rng.permutation(one.members)[:num_tested])
         others = rng.permutation(np.flatnonzero(images.targets != one.target))
         for k, member in enumerate(members):
-            region = one.region if one.region is not None else own_region(images, int(member))
+            region = one.region if one.region is not None else own_region(images, int(member), one.kind)
             weights = images.evidence[member]
-            paste = one.region is not None and len(others) > 0
+            paste = one.kind != "object" and len(others) > 0
             trials.append(
                 Trial(
                     suspicion=number,
@@ -172,12 +197,14 @@ def plan_trials(images: Images, candidates: Sequence[Candidate], *, num_tested: 
     return trials
 
 
-def own_region(images: Images, number: int) -> np.ndarray:
-    """Choose the cells outside an image's object that hold half of its evidence there, and those beside them.
+def own_region(images: Images, number: int, kind: Kind) -> np.ndarray:
+    """Choose the cells that hold half of an image's evidence, and those beside them; for "object" outside of it alone.
 
     Returns:
         bool (GRID, GRID).
     """
+    if kind != "object":
+        return widened(core(images.evidence[number]))
     outside = images.inside_of(number) < 0.5
     return widened(core(images.evidence[number] * outside)) & outside
 

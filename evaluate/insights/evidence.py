@@ -140,6 +140,17 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
 """Basic names of colors, in sRGB levels."""
 
 
+def hue(colors: np.ndarray) -> np.ndarray:
+    """Compute the opponent colors of levels (..., 3): red less green, and yellow less blue; (..., 2), 0 for gray."""
+    red, green, blue = np.moveaxis(np.asarray(colors, dtype=np.float64), -1, 0)
+    return np.stack([red - green, (red + green) / 2 - blue], axis=-1)
+
+
+def contrast_text(color: np.ndarray, around: np.ndarray) -> str:
+    """Name the color that stands out: mean levels (3,) under the maps, mixed with those around, which it is not."""
+    return color_text(np.clip(128 + 3 * (color - around), 0, 255))
+
+
 def color_text(color: np.ndarray) -> str:
     """Name the basic color that is nearest to mean levels (3,)."""
     return min(COLORS, key=lambda name: float(((np.asarray(COLORS[name]) - color) ** 2).sum()))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from cluster.parquet import parts_schema
 from evaluate.insights.candidates import Candidate
 from evaluate.insights.classes import ALPHA, MIN_IMAGES, Images
-from evaluate.insights.evidence import color_text, distances, place_text
+from evaluate.insights.evidence import color_text, contrast_text, distances, place_text
 from evaluate.insights.interventions import columns_of
 from evaluate.statistics import Interval, holm, mean_interval, wilcoxon
 
@@ -54,7 +54,7 @@ class Suspicion:
     @property
     def deciding(self) -> str:
         """Name the effect that decides: what the place alone does to other images, or what its loss does to its own."""
-        return "hide_beyond" if self.candidate.region is None else "paste_beyond"
+        return f"{_deciding(self.candidate)}_beyond"
 
     @property
     def num_tested(self) -> int:
@@ -70,12 +70,12 @@ def fewest_images(num_tests: int) -> int:
 def judge(candidates: Sequence[Candidate], trials: pa.Table | None) -> list[Suspicion]:
     """Judge candidates by their trials, and rank them: confirmed ones first, the largest effect first.
 
-    A place is confirmed where pasting it into images of other classes adds more probability than a random region of
-    the same image does: by at least `MIN_EFFECT`, with an interval above 0 and p < 0.05. Evidence outside the object
-    has no common place: it is confirmed where hiding it removes as much more than a random region.
+    A place, or what has a color of its own, is confirmed where pasting it into images of other classes adds more
+    probability than a random region of the same image does: by at least `MIN_EFFECT`, with an interval above 0 and
+    p < 0.05. Evidence outside the object is confirmed where hiding it removes as much more than a random region.
     """
     paired = [{} if trials is None else _effects(columns_of(trials, k)) for k in range(len(candidates))]
-    deciding = ["hide" if one.region is None else "paste" for one in candidates]
+    deciding = [_deciding(one) for one in candidates]
     tested = [k for k, own in enumerate(paired) if deciding[k] in own]
     fewest = fewest_images(len(tested))
     p_values = [wilcoxon(paired[k][deciding[k]], paired[k][f"{deciding[k]}_random"]) for k in tested]
@@ -91,6 +91,10 @@ def judge(candidates: Sequence[Candidate], trials: pa.Table | None) -> list[Susp
             status = "confirmed"
         judged.append(Suspicion(candidate=one, number=k, effects=effects, p_value=p, status=status))
     return sorted(judged, key=_rank)
+
+
+def _deciding(one: Candidate) -> str:
+    return "hide" if one.kind == "object" else "paste"
 
 
 def _rank(one: Suspicion) -> tuple[int, float, int]:
@@ -109,17 +113,19 @@ def _effects(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def sentence(one: Suspicion, images: Images, names: Mapping[int, str]) -> str:
-    """Say what a suspicion is, and what its test came to, from the numbers alone."""
+    """Say what a suspicion is, and the result of its test, from the numbers alone."""
     candidate, effects = one.candidate, one.effects
     name, num = names[candidate.target], int((images.targets == candidate.target).sum())
     where = "outside the object"
     if candidate.region is not None:
         where = f"at one place ({place_text(candidate.region)}, {_percent(candidate.region.mean())} of the image)"
-    color, everywhere = (color_text(own[candidate.members].mean(axis=0)) for own in (images.color, images.image_color))
-    under = f", mostly {color}" if color != everywhere else ""
+    under, around = (own[candidate.members].mean(axis=0) for own in (images.color, images.image_color))
+    color = f", mostly {color_text(under)}" if color_text(under) != color_text(around) else ""
+    if candidate.kind == "color":
+        where, color = f"on {contrast_text(under, around)} that the rest of the image does not have", ""
     parts = [
         f"In {_percent(len(candidate.members) / num)} of {name} images ({len(candidate.members)} of {num}) "
-        f"the evidence lies {where}{under}"
+        f"the evidence lies {where}{color}"
     ]
     if one.status == "not tested":
         return f"{parts[0]}; not tested on the black box."
@@ -163,7 +169,7 @@ COLUMNS = pa.schema(
         pa.field("suspicion", pa.int32(), nullable=False),  # number in the trials
         pa.field("target", pa.int32(), nullable=False),
         pa.field("name", pa.string(), nullable=False),  # of the class
-        pa.field("kind", pa.string(), nullable=False),  # cluster, place or object
+        pa.field("kind", pa.string(), nullable=False),  # cluster, place, color or object
         pa.field("status", pa.string(), nullable=False),  # confirmed, not confirmed, or not tested
         pa.field("sentence", pa.string(), nullable=False),
         pa.field("num_images", pa.int32(), nullable=False),  # that share the place

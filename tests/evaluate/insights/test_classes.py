@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from evaluate.insights.candidates import moved, propose
+from evaluate.insights.candidates import moved, plan_trials, propose
 from evaluate.insights.classes import Images, Ranks, class_rows, contrasts, spread
 from evaluate.insights.evidence import GRID, PLACES, distances, evidence, image_facts
 from evaluate.insights.images import COLUMNS
@@ -21,19 +21,27 @@ def test_rank_sums_are_those_of_scipy(seed):
     assert Ranks(np.ones(9)).p_value(np.arange(9) < 3) == 1
 
 
-def table(num: int, *, corner: bool, seed: int = 0, inside: bool = False) -> pa.Table:
-    """Make rows of three classes with a bump near the middle; half of class 0 has it in a corner, with `corner`."""
+def table(num: int, *, corner: bool = False, seed: int = 0, inside: bool = False, num_marked: int = 0) -> pa.Table:
+    """Make rows of three classes with a bump near the middle; half of class 0 has it in a corner, with `corner`.
+
+    The first `num_marked` have theirs on a magenta mark, which lies elsewhere in each image.
+    """
     rng, rows = np.random.default_rng(seed), []
     y, x = np.mgrid[:GRID, :GRID]
     box = np.zeros((GRID, GRID))
     box[3:11, 3:11] = 1
     for k in range(3 * num):
         place = rng.normal(6.5, 1.2, 2)
+        if k < num_marked:
+            place = rng.uniform(1, 12, 2)
         if corner and k < num // 2:
             place = np.array([0.5, 12.5]) + rng.normal(0, 0.3, 2)
         weights = evidence((np.exp(-((y - place[0]) ** 2 + (x - place[1]) ** 2) / 5)).astype(np.float32))
         assert weights is not None
-        facts = image_facts(weights, np.zeros((GRID, GRID, 3), dtype=np.uint8), box if inside else None)
+        frame = np.full((GRID, GRID, 3), rng.integers(60, 180), dtype=np.uint8)
+        if k < num_marked:
+            frame[weights > weights.max() / 2] = (220, 60, 200)
+        facts = image_facts(weights, frame, box if inside else None)
         known = {"inside": box.ravel()} if inside else {}
         row = {"image_id": f"{k:03d}", "target": k // num, "evidence": weights.ravel(), **facts, **known}
         rows.append(row)
@@ -79,6 +87,22 @@ def test_candidates_are_the_planted_images_and_place():
 
 def test_no_candidate_where_classes_are_alike():
     assert [propose(Images(table(40, corner=False, seed=seed))) for seed in range(3)] == [[], [], []]
+
+
+def test_a_mark_at_random_places_is_a_candidate_by_its_color():
+    images = Images(table(40, num_marked=16))
+    (found,) = propose(images)
+    assert (found.kind, found.target, found.region) == ("color", 0, None)
+    assert set(found.members.tolist()) == set(range(16))
+    assert found.share == pytest.approx(16 / 40)
+    trials = plan_trials(images, [found], num_tested=12)
+    assert all(trial.other_id is not None for trial in trials), "its color may be pasted elsewhere"
+    mark = images.evidence[int(trials[0].image_id)].argmax()
+    assert mark in trials[0].region
+
+
+def test_a_color_of_the_whole_class_is_its_own():
+    assert propose(Images(table(40, num_marked=40))) == []
 
 
 def test_evidence_outside_the_object_is_a_candidate():
