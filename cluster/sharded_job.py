@@ -56,6 +56,18 @@ class Shard:
         return unpack(self.packed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """Say how rows are counted, and what a rate is measured of."""
+
+    per_item: int = 1
+    """Rows that each item gives."""
+    items_per_image: int = 1
+    """Items that each image gives."""
+    queries: str | None = None
+    """Column that counts a row's queries to a model outside."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """Count what stands in the folder after a job."""
@@ -108,23 +120,19 @@ def run_shards(
     *,
     resources: WorkerResources,
     description: str,
-    rows_per_item: int = 1,
-    items_per_image: int = 1,
-    queries: str | None = None,
+    counts: RowCounts = RowCounts(),
     reports: bool = False,
 ) -> Summary:
     """Run `worker(config)` in every actor over the shards that have no part yet; without Ray, in this process.
 
     Args:
-        worker: Makes, once an actor, what turns a shard's items into a table with `rows_per_item` rows an item.
+        worker: Makes, once an actor, what turns a shard's items into a table with `counts.per_item` rows an item.
         config: Its argument; must pickle.
         shards: All shards of the work, those that are done included.
         folder: Where the parts go; claimed by the caller, who also writes the manifest.
         resources: Actors, and what each has.
         description: Shown beside the progress.
-        rows_per_item: Rows that each item gives.
-        items_per_image: Items that each image gives, for the rate.
-        queries: Column that counts what a row asked of a model outside, for the rate.
+        counts: How rows are counted.
         reports: Whether the worker is also given a `Reporter`, for shards that take long.
 
     Raises:
@@ -132,7 +140,7 @@ def run_shards(
         WorkError: A worker raised it; parts that were written stay.
     """
     started_s = time.monotonic()
-    rows = {shard.name: shard.num_items * rows_per_item for shard in shards}
+    rows = {shard.name: shard.num_items * counts.per_item for shard in shards}
     skipped = _existing(folder, rows)
     left = [shard for shard in shards if shard.name not in skipped]
     skipped_rows = sum(rows[name] for name in skipped)
@@ -142,7 +150,7 @@ def run_shards(
         Progress(description, sum(rows.values()), unit="rows", done=skipped_rows) as progress,
         shard_progress(progress, reports=reports and bool(left) and has_ray()) as (shown, board),
     ):
-        job = _Job(worker, config, folder, rows_per_item, queries, resources, board)
+        job = _Job(worker, config, folder, counts, resources, board)
         for part in _write_parts(job, left) if has_ray() else _write_here(job, left, shown if reports else None):
             parts.append(part)
             errors += int(part["errors"])
@@ -152,7 +160,7 @@ def run_shards(
     missing = sorted(set(rows) - set(done))
     if missing:
         raise RuntimeError(f"{folder.uri} lacks {len(missing)} parts, {missing[0]} first; run the command again")
-    rate = _rate(parts, description, resources, rows_per_item, items_per_image)
+    rate = _rate(parts, description, resources, counts)
     return Summary(sum(rows.values()), sum(done.values()), skipped_rows, time.monotonic() - started_s, rate)
 
 
@@ -178,12 +186,10 @@ def require_results(summary: Summary, folder: Folder, what: str, *, sources: Seq
     )
 
 
-def _rate(
-    parts: Sequence[dict[str, Any]], job: str, resources: WorkerResources, rows_per_item: int, items_per_image: int
-) -> Rate | None:
+def _rate(parts: Sequence[dict[str, Any]], job: str, resources: WorkerResources, counts: RowCounts) -> Rate | None:
     """Add up what the parts of a start measured; None where no row came to anything."""
     total = {key: sum(part[key] for part in parts) for key in ("rows", "errors", "seconds", "num_bytes", "queries")}
-    items = int(total["rows"] - total["errors"]) // rows_per_item
+    items = int(total["rows"] - total["errors"]) // counts.per_item
     if not items:
         return None
     return Rate(
@@ -195,7 +201,7 @@ def _rate(
         cpus=resources.cpus,
         gpus=resources.gpus,
         machine=" and ".join(sorted({str(part["machine"]) for part in parts})),
-        per_image=items_per_image,
+        per_image=counts.items_per_image,
         num_bytes=int(total["num_bytes"]),
         queries=int(total["queries"]),
     )
@@ -206,8 +212,7 @@ class _Job:
     worker: Callable[..., Worker]
     config: Any
     folder: Folder
-    rows_per_item: int
-    queries: str | None
+    counts: RowCounts
     resources: WorkerResources
     board: str | None
 
@@ -247,12 +252,13 @@ class _PartWriter:
             on_progress = Reporter(self._board, part)
             table = worker(items, on_progress)
             on_progress.flush()
-        assert table.num_rows == len(items) * self._job.rows_per_item, (part, table.num_rows, len(items))
+        assert table.num_rows == len(items) * self._job.counts.per_item, (part, table.num_rows, len(items))
         data = parquet_bytes(table)
         self._job.folder.write_bytes(part + PART_SUFFIX, data)
-        counts = {"rows": table.num_rows, "errors": _num_errors(table), "queries": _sum(table, self._job.queries)}
+        queries = _sum(table, self._job.counts.queries)
+        counted = {"rows": table.num_rows, "errors": _num_errors(table), "queries": queries}
         measured = {"seconds": time.monotonic() - started_s, "num_bytes": len(data), "machine": self._machine}
-        return {"stopped_by": ""} | counts | measured
+        return {"stopped_by": ""} | counted | measured
 
 
 def _find_board(name: str | None) -> Any:

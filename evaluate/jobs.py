@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from cluster.device import own_device
 from cluster.parquet import read_computed_by
 from cluster.session import ray_session, worker_resources
-from cluster.sharded_job import Summary, Worker, make_shards, require_results, run_shards
+from cluster.sharded_job import RowCounts, Summary, Worker, make_shards, require_results, run_shards
 from cluster.storage import Folder
 from distill.data import ImageSet
 from distill.teachers import load_teacher
@@ -36,12 +36,8 @@ class Job(Generic[S]):
     """All items of the work."""
     shard_items: int
     """Number of items in a part."""
-    rows_per_item: int
-    """Number of rows that each item gives."""
-    items_per_image: int = 1
-    """Number of items that each image gives, for the rate."""
-    queries: str | None = None
-    """Column that counts a row's queries to a model outside, for the rate."""
+    counts: RowCounts = dataclasses.field(default_factory=RowCounts)
+    """How the worker's rows are counted."""
     reports: bool = False
     """Whether the worker takes a progress callback, for shards that take long."""
     finalize: Callable[[Folder], list[S]]
@@ -109,9 +105,7 @@ def run_job(job: Job[S], config: OutputConfig) -> JobResult[S]:
             folder,
             resources=worker_resources(config.num_workers),
             description=job.name,
-            rows_per_item=job.rows_per_item,
-            items_per_image=job.items_per_image,
-            queries=job.queries,
+            counts=job.counts,
             reports=job.reports,
         )
     summaries = job.finalize(folder)

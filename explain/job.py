@@ -10,7 +10,7 @@ import torch
 
 from cluster.parquet import read_computed_by
 from cluster.session import WorkerResources, ray_session, worker_resources
-from cluster.sharded_job import Summary, make_shards, require_results, run_shards, shard_size
+from cluster.sharded_job import RowCounts, Summary, make_shards, require_results, run_shards, shard_size
 from distill.data.frames import without_image_ids
 from distill.data.versions import delete_results, update_versions
 from distill.teachers.engines.backends import EngineChoice, has_native_bfloat16
@@ -73,7 +73,7 @@ def explain(name: str, job: Job) -> Summary:
             folder,
             resources=resources,
             description=name,
-            queries="teacher_queries",
+            counts=RowCounts(queries="teacher_queries"),
             reports=method.explains != "nothing" and not method.static,  # minutes a shard
         )
     if responses is not None:

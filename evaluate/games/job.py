@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from cluster.device import own_device
-from cluster.sharded_job import shard_size
+from cluster.sharded_job import RowCounts, shard_size
 from cluster.storage import Folder
 from distill.data import ImageSet
 from distill.data.frames import read_frame, without_image_ids
@@ -108,9 +108,7 @@ def play_games(config: GamesConfig) -> JobResult[GamesSummary]:
         work=GamesWork(stored=stored, protocol=protocol, sources=sources, images=without_image_ids(images)),
         items=map_items(sources, images),
         shard_items=shard_size(num_items, max(SHARD_MAPS, SHARD_FRAMES // num_queries)),
-        rows_per_item=len(protocol.games),
-        items_per_image=len(sources),
-        queries="teacher_queries",
+        counts=RowCounts(per_item=len(protocol.games), items_per_image=len(sources), queries="teacher_queries"),
         reports=True,
         finalize=finalize,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster.session import ray_session
-from cluster.sharded_job import parquet_bytes, shard_size
+from cluster.sharded_job import RowCounts, parquet_bytes, shard_size
 from cluster.storage import Folder
 from distill.data import ImageSet
 from distill.data.frames import without_image_ids
@@ -143,7 +143,6 @@ def _describe_images(config: InsightsConfig, stored: dict[str, Any], data: Image
         work=work,
         items=items,
         shard_items=shard_size(len(items), SHARD_IMAGES),
-        rows_per_item=1,
         finalize=lambda _: [],
     )
     run_job(job, _output(config, "images"))
@@ -165,8 +164,7 @@ def _run_trials(
         work=work,
         items=[dataclasses.asdict(trial) for trial in trials],
         shard_items=SHARD_TRIALS,
-        rows_per_item=1,
-        queries="teacher_queries",
+        counts=RowCounts(queries="teacher_queries"),
         finalize=lambda _: [],
     )
     run_job(job, _output(config, "trials"))

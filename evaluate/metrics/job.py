@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from cluster.device import own_device
-from cluster.sharded_job import shard_size
+from cluster.sharded_job import RowCounts, shard_size
 from cluster.storage import Folder
 from distill.data import ImageSet
 from distill.data.frames import read_frame, without_image_ids
@@ -102,7 +102,7 @@ def compute_metrics(config: MetricsConfig) -> JobResult[MetricSummary]:
         work=MetricsWork(stored=stored, settings=config.settings, sources=sources, images=without_image_ids(images)),
         items=image_items(sources, images),
         shard_items=shard_size(len(images.image_ids), SHARD_IMAGES),
-        rows_per_item=sum(len(row_names(names)) for names in computed),
+        counts=RowCounts(per_item=sum(len(row_names(names)) for names in computed)),
         reports=True,
         finalize=finalize,
     )

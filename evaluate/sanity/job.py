@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from cluster.device import own_device
+from cluster.sharded_job import RowCounts
 from cluster.storage import Folder, as_stored
 from distill.data import ImageSet, open_images
 from distill.data.frames import read_frame, without_image_ids
@@ -104,7 +105,7 @@ def check_maps(config: SanityConfig) -> JobResult[CheckSummary]:
         work=SanityWork(stored=stored, images=without_image_ids(images), readouts=readouts),
         items=({"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)),
         shard_items=SHARD_IMAGES,
-        rows_per_item=sum(len(pairs(method, other=other is not None)) for method in methods),
+        counts=RowCounts(per_item=sum(len(pairs(method, other=other is not None)) for method in methods)),
         finalize=finalize,
     )
     return run_job(job, config)

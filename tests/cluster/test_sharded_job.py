@@ -21,6 +21,7 @@ from cluster.progress.board import BoardProgress, Report
 from cluster.session import WorkerResources, client_environment, ray_session, worker_resources
 from cluster.sharded_job import (
     MAX_PARTS,
+    RowCounts,
     Summary,
     _set_up_ray_data,
     make_shards,
@@ -92,7 +93,7 @@ def run(tmp_path: Path, resources: WorkerResources, **options: Any) -> Summary:
         Folder(str(tmp_path / "out")),
         resources=resources,
         description="double",
-        rows_per_item=2,
+        counts=RowCounts(per_item=2),
     )
 
 
@@ -133,9 +134,10 @@ def test_a_job_measures_itself(tmp_path: Path, two_workers: WorkerResources) -> 
         return run
 
     folder = Folder(str(tmp_path))
-    same: Any = {"resources": two_workers, "description": "ask", "rows_per_item": 2}
-    rate = run_shards(make, {}, SHARDS, folder, queries="asked", items_per_image=3, **same).rate
-    assert run_shards(make, {}, SHARDS, folder, queries="asked", **same).rate is None
+    counts = RowCounts(per_item=2, items_per_image=3, queries="asked")
+    same: Any = {"resources": two_workers, "description": "ask", "counts": counts}
+    rate = run_shards(make, {}, SHARDS, folder, **same).rate
+    assert run_shards(make, {}, SHARDS, folder, **same).rate is None
     assert rate is not None
     assert (rate.job, rate.kind, rate.items, rate.per_image) == ("ask", "images", NUM_ITEMS - 1, 3)
     assert (rate.num_workers, rate.cpus, rate.gpus) == (two_workers.num_workers, two_workers.cpus, two_workers.gpus)
