@@ -33,9 +33,9 @@ ENV = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nothing here asks it, and Ray complains of its arguments
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # unused here; it logs a warning about its arguments
 }
-# Asks a dashboard, which a Ray of this machine does not have, and complains every second that none answers.
+# Queries a dashboard, which a local Ray does not have, and logs an error every second.
 CLEANER = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
 # A Ray that starts here asks everybody for a token; this logger announces that in a warning.
 ANNOUNCER = "ray._private.authentication.authentication_token_setup"
@@ -275,7 +275,7 @@ def loopback() -> Iterator[None]:
 
 
 def prepare_worker() -> None:
-    """Name to a worker the Ray that it is of, and silence what only complains about one without a dashboard.
+    """Name to a worker the Ray that it is of, and silence the errors about a missing dashboard.
 
     What looks for a Ray from inside of a worker takes the newest on the machine else, and Ray Train's own watch over
     its controller would take a controller for dead that another job's Ray does not know.

@@ -41,7 +41,7 @@ NUM_READERS = 16  # footers read at once, for stores where each costs a round tr
 
 @dataclass(frozen=True)
 class Shard:
-    """Name a part and the items it is made of."""
+    """Name a part, and hold its items."""
 
     name: str
     """Name of the part without its suffix, such as part-00012."""
@@ -187,7 +187,7 @@ def require_results(summary: Summary, folder: Folder, what: str, *, sources: Seq
 
 
 def _rate(parts: Sequence[dict[str, Any]], job: str, resources: WorkerResources, counts: RowCounts) -> Rate | None:
-    """Add up what the parts of a start measured; None where no row came to anything."""
+    """Add up what the parts of a start measured; None where every row has an error."""
     total = {key: sum(part[key] for part in parts) for key in ("rows", "errors", "seconds", "num_bytes", "queries")}
     items = int(total["rows"] - total["errors"]) // counts.per_item
     if not items:
@@ -314,7 +314,7 @@ def _set_up_ray_data() -> None:
     from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
     # An actor's arguments by value: it can begin again whatever has become of the object store, and Ray's core does not
-    # complain on the terminal that it may not.
+    # print a warning that it may not.
     pool: Any = ActorPoolMapOperator
     pool._map_transformer_ref = property(lambda operator: operator._map_transformer)
     pool._data_context_ref = property(lambda operator: operator.data_context)

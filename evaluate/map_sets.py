@@ -80,10 +80,10 @@ def open_sources(
 
 
 def open_played_images(data: str, source: Source, limit: int | None = None, per_class: int | None = None) -> ImageSet:
-    """Open the images that the maps were made of, or the first `limit` of them, or `per_class` of each class.
+    """Open the images that the maps explain, or the first `limit` of them, or `per_class` of each class.
 
     Raises:
-        ValueError: `data` is not what the maps were made of, or as `ImageSet.first`.
+        ValueError: the maps do not explain the images of `data`, or as `ImageSet.first`.
         FileNotFoundError: the folder is missing.
     """
     config = source.config

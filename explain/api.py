@@ -107,7 +107,7 @@ class Maps:
     target_prob: np.ndarray
     """The model's probability of it on the whole image, (N,) float32; NaN where no model chose it."""
     queries: np.ndarray
-    """Black-box queries that each map is made of, (N,) int64."""
+    """Black-box queries that each map needed, (N,) int64."""
     seconds: np.ndarray
     """The method's time per map, (N,) float32."""
     errors: tuple[str | None, ...]

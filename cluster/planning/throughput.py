@@ -18,7 +18,7 @@ OPTIONAL = ("per_image", "num_bytes", "queries", "settings")  # a rate that a pe
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """One job's measurement of itself, over the items of its last start that came to no error."""
+    """One job's measurement of itself, over the items of its last start that have no error."""
 
     job: str
     """What ran, in words."""

@@ -49,7 +49,7 @@ PAGES = "http://127.0.0.1:5000"  # where `python -m cluster ui` shows a store th
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """Describe one MLflow run: where it belongs and what it is made of."""
+    """Describe one MLflow run: its experiment, tags, parameters and metrics."""
 
     uri: str
     """Tracking URI of the store."""

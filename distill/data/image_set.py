@@ -47,7 +47,7 @@ class ImageSet:
     banner_px: int = 0
     """Rows of text at the bottom of each image that are no part of the picture."""
     stamps: Mapping[str, Stamp] = field(default_factory=dict, repr=False)
-    """Size and modification time of the images, where the listing told them; `versions` has them in any case."""
+    """Size and modification time of the images, where the listing has them; `versions` has them in any case."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files beside the images that are not read, though they may be images: ending -> number."""
 

@@ -1,4 +1,4 @@
-"""Tell whether images were replaced under their names since results were made of them, and delete such results.
+"""Tell whether images were replaced under their names since results were computed from them, and delete such results.
 
 Each folder of results holds `_images.pq`: size, modification time and, for small local data sets, a hash of each
 image's content. A file of another size has changed. One of the same size and another time has changed unless its hash
@@ -30,7 +30,7 @@ HASHED_BYTES = 2**28
 
 @dataclass(frozen=True, kw_only=True)
 class FileVersion:
-    """An image's file, as it was when results were made of it."""
+    """An image's file, as it was when results were computed from it."""
 
     stamp: Stamp
     sha256: str = ""
@@ -38,7 +38,7 @@ class FileVersion:
 
 
 def changed_images(folder: Folder, images: ImageSet) -> frozenset[str]:
-    """Name the images whose files differ from those that the results in `folder` were made of.
+    """Name the images whose files differ from those from which the results in `folder` were computed.
 
     Images that the folder's record does not list count as unchanged, as do all of a folder without a record.
     """

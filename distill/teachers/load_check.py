@@ -20,7 +20,7 @@ NOISE = 1e-3
 """Difference of a score that an engine may make between batches."""
 SHARE = 0.2
 """Largest difference between batches, as a share of the difference between images. EfficientNet-Lite0 with ImageNet's
-weights comes to 0.50 with batch norm in training mode, and to 0.12 to 0.28, by weight type and engine, with dynamic
+weights have 0.50 with batch norm in training mode, and 0.12 to 0.28, by weight type and engine, with dynamic
 quantization, whose scale is the batch's (0.02 on photographs): some of these are refused."""
 BRIGHTNESS = 0.8  # of the images at load: on average as bright as photographs, which no service refuses
 MAX_PIXELS = 2**24  # of all made-up images of one set

@@ -1,6 +1,6 @@
 """Probabilities from black boxes that tell less: a class alone, or the k most probable ones.
 
-A class alone becomes a one-hot row. Of k classes the probabilities stay as they were told, since they are what is
+A class alone becomes a one-hot row. Of k classes the probabilities stay as they were returned, since they are what is
 scored; what is left of 1 is spread evenly over the classes that were not named, each of which is then at most as
 probable as the least of those that were.
 """

@@ -66,7 +66,7 @@ class AugmentedViews(Views):
         mean: Sequence[float],
         permutation: np.ndarray | None = None,
     ) -> None:
-        """Keep what rows are made of; `mean` is the teacher's mean color in [0, 1], which hides pixels."""
+        """Keep the recipe's settings; `mean` is the teacher's mean color in [0, 1], which hides pixels."""
         super().__init__(images, labels, recipe, teacher_size, permutation)
         self.recipe, self.mean = recipe, mean
 

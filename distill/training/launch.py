@@ -155,9 +155,9 @@ def _fit(start: _Start) -> Mapping[str, float]:
             failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
             stuck = committed_checkpoints(checkpoints) == before
             shown = (*MENDABLE, RayError) if stuck else MENDABLE
-            told = [failure for failure in failures if isinstance(failure, shown)]
-            if told:
-                raise WorkError(f"training was started {MAX_FAILURES + 1} times: {one_line(told[0])}") from error
+            readable = [failure for failure in failures if isinstance(failure, shown)]
+            if readable:
+                raise WorkError(f"training was started {MAX_FAILURES + 1} times: {one_line(readable[0])}") from error
             if stuck:
                 raise
 

@@ -70,7 +70,7 @@ class TrainingRecipe:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:
-        """Make a recipe of what `fields` and JSON made of one."""
+        """Make a recipe from the dictionary that `fields` returned, also after it was stored as JSON."""
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
         return cls(**values)
 

@@ -1,4 +1,4 @@
-"""What people and MLflow are told while a training runs."""
+"""Progress and metrics of a training, for the terminal and MLflow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Recorder:
     """Tells people and MLflow how training goes; on ranks above 0 it only counts."""
 
     def __init__(self, trainer: Trainer, tracker: Tracker | None, progress: Reporter) -> None:
-        """Start counting; without a tracker nobody is told."""
+        """Start counting; without a tracker nothing is sent to MLflow."""
         self.trainer, self.tracker, self.progress = trainer, tracker, progress
         self.since_log: list[dict[str, float]] = []
         self.validated: dict[str, float] = {}

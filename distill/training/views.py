@@ -118,7 +118,7 @@ class Views(Dataset):
         teacher_size: Size | None = None,
         permutation: np.ndarray | None = None,
     ) -> None:
-        """Keep what rows are made of; `permutation` as of `teacher_permutation`, by default each image itself."""
+        """Keep images, labels and recipe; `permutation` as of `teacher_permutation`, by default each image itself."""
         self.images, self.recipe = images, recipe
         self.labels = np.array([-1 if label is None else label for label in labels])
         self.permutation = np.arange(len(images.image_ids)) if permutation is None else permutation

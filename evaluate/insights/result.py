@@ -1,4 +1,4 @@
-"""Result of an insights job: what its texts, its page and its MLflow run are made of."""
+"""Result of an insights job: the source of its texts, its page and its MLflow run."""
 
 from dataclasses import dataclass
 from typing import Any

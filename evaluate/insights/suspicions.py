@@ -1,4 +1,4 @@
-"""Suspicions: candidates with what the interventions say of them, ranked, and as sentences made of the numbers."""
+"""Suspicions: candidates with the results of their interventions, ranked, and as sentences from the numbers."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -73,7 +73,7 @@ def track_checks(folder: Folder, experiment: str, summaries: Sequence[CheckSumma
     Args:
         folder: the checks' folder.
         experiment: the data set's name.
-        checked: what they came to.
+        checked: their results.
         stored: the folder's configuration.
     """
     runs = {}
