@@ -10,7 +10,7 @@ from explain.methods.registry import METHODS
 from explain.methods.titles import title_of
 
 MAIN_METHOD = "mal_grad_cam"
-CEILING = "oracle"  # searches with the games' own score: how far maps can get, and no explanation
+ORACLE = "oracle"  # searches with the games' own score: how far maps can get at least, and no explanation
 Kind = Literal["student", "asks", "teacher", "control", "unknown"]
 MARKS: dict[Kind, str] = {
     "student": "explains the student, scored on the teacher",
@@ -61,9 +61,9 @@ class ScoredMethod:
         return self.explains == "nothing"
 
     @property
-    def is_ceiling(self) -> bool:
+    def is_oracle(self) -> bool:
         """Tell whether the maps were found by playing the games."""
-        return self.method == CEILING
+        return self.method == ORACLE
 
 
 @dataclass

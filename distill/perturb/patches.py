@@ -1,4 +1,4 @@
-"""Patches of a grid, as the games and the search for their ceiling hide them."""
+"""Patches of a grid, as the games and the oracle's search hide them."""
 
 import torch
 from torch import Tensor

@@ -23,7 +23,7 @@ def advice(results: Results, rows: Sequence[MethodRow]) -> list[str]:
 
     First the best map of all, then the best one that takes no query, where that is another.
     """
-    maps = [row for row in rows if np.isfinite(row.gap.mean) and not (row.scored.is_control or row.scored.is_ceiling)]
+    maps = [row for row in rows if np.isfinite(row.gap.mean) and not (row.scored.is_control or row.scored.is_oracle)]
     controls = [row for row in rows if np.isfinite(row.gap.mean) and row.scored.is_control]
     if not maps:
         return ["No map of a method has a score, so there is none to recommend."]
@@ -70,7 +70,7 @@ def _ahead(results: Results, row: MethodRow, other: MethodRow) -> Interval:
 
 
 def sentences(results: Results, rows: Sequence[MethodRow]) -> list[str]:
-    """Say which method is first in each game, ceilings apart, and at each budget, then what the main method beats."""
+    """Say which method is first in each game, the oracle apart, and at each budget, then what the main method beats."""
     winners = [_winner(results, rows, game) for game in GAMES]
     at_budgets = [sentence for game in GAMES for sentence in _at_budgets(rows, game)]
     return [*winners, *at_budgets, *against_controls(results, rows)]
@@ -92,8 +92,8 @@ def _winner(results: Results, rows: Sequence[MethodRow], game: Game) -> str:
 
 
 def _best_first(rows: Sequence[MethodRow], game: Game) -> list[MethodRow]:
-    """Return the rows that have a score in a game, ceilings apart, the best mean first."""
-    scored = [row for row in rows if np.isfinite(getattr(row, game).mean) and not row.scored.is_ceiling]
+    """Return the rows that have a score in a game, the oracle apart, the best mean first."""
+    scored = [row for row in rows if np.isfinite(getattr(row, game).mean) and not row.scored.is_oracle]
     return sorted(scored, key=lambda row: getattr(row, game).mean, reverse=HIGHER_IS_BETTER[game])
 
 

@@ -144,7 +144,7 @@ def make_cards(report_data: ReportData, picks: Sequence[tuple[str, str]], *, pho
 
 def hero(report_data: ReportData, cards: Sequence[Card]) -> dict[str, Any]:
     """Choose what the top of the page shows: images evenly from the gallery's, with the best maps and the paper's."""
-    shown = [row.scored for row in report_data.rows if not (row.scored.is_control or row.scored.is_ceiling)]
+    shown = [row.scored for row in report_data.rows if not (row.scored.is_control or row.scored.is_oracle)]
     free = [row.scored for row in report_data.rows if row.scored in shown and row.teacher_queries == 0]
     wanted = [*shown[:1], *free[:1], *filter(None, [report_data.results.main]), *shown[1:]]
     methods = list({scored.label: scored for scored in wanted}.values())[:HERO_METHODS]

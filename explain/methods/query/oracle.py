@@ -1,7 +1,7 @@
-"""Upper bound of a game: the best order of patches that a direct search on the black box finds for an image.
+"""Oracle of a game: the best order of patches that a direct search on the black box finds for an image.
 
-It queries the frames of the game itself and keeps the order that scores best. So it bounds what a map can reach, and
-explains nothing: what moves the probability most may be noise that only this black box sees.
+It queries the frames of the game itself and keeps the order that scores best. So a map can reach at least as much, and
+it explains nothing: what moves the probability most may be noise that only this black box sees.
 """
 
 import functools

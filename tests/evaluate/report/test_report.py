@@ -226,7 +226,7 @@ def test_any_method_may_be_the_one_that_the_others_are_tested_against(world, fou
         report_of(world.scores, against="rise")
 
 
-def test_a_ceiling_is_shown_and_wins_nothing(tmp_path: Path) -> None:
+def test_the_oracle_is_shown_and_wins_nothing(tmp_path: Path) -> None:
     skills = {"mal_grad_cam": 0.7, "oracle": 0.95, "random": 0.1}
     found = report_of(make_world(tmp_path, num_images=4, skills=skills).scores)
     assert found.rows[0].scored.label == "oracle"

@@ -1,4 +1,4 @@
-"""The search for the games' ceiling against all orders of a small grid, and against the games themselves."""
+"""The oracle's search against all orders of a small grid, and against the games themselves."""
 
 import itertools
 from typing import Any
