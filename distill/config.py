@@ -33,7 +33,8 @@ class DistillConfig(TrainingConfig):
     teacher: str
     """The black box, KIND:WHERE: onnx:model.onnx, torch:model.pt2, torchvision:resnet50, python:module:factory."""
     init: str | None = None
-    """Run folder of a student to start from, of the same depth; with other classes, all but its classifier is taken."""
+    """Weights to start from, of the same depth: a student's run folder, torchvision:resnet50[/WEIGHTS], or a file of a
+    ResNet's tensors under torchvision's names (.safetensors, .pt, .pth). With other classes all but the classifier."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
 
 

@@ -178,7 +178,7 @@ class Student:
     shuffled: bool = False
     """Whether each training image was taught the answer to another one: then no map of it explains the teacher."""
     fingerprint: str = ""
-    """12 hex digits over the stored weights; empty before it is stored."""
+    """SHA-256 of the stored weights, in hex; empty before it is stored."""
 
     @property
     def num_classes(self) -> int:
@@ -205,16 +205,3 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
     return (images.float() * scale - shift).permute(0, 3, 1, 2)
-
-
-def take_weights(model: ResCBAM, source: ResCBAM) -> None:
-    """Give a student all tensors of another one of its depth, batch statistics among them.
-
-    The classifier, `fc.weight` and `fc.bias`, stays as it is drawn where the numbers of classes differ.
-    """
-    assert model.depth == source.depth, (model.depth, source.depth)
-    own = model.num_classes == source.num_classes
-    taken = {name: t for name, t in source.state_dict().items() if own or not name.startswith("fc.")}
-    missing, unexpected = model.load_state_dict(taken, strict=False)
-    assert not unexpected, unexpected
-    assert set(missing) <= {"fc.weight", "fc.bias"}, missing

@@ -31,7 +31,7 @@ class Network:
 
     @property
     def fingerprint(self) -> str:
-        """Hash the weights and the normalization: 12 hex digits."""
+        """Hash the weights and the normalization: SHA-256 in hex."""
         return published.state_fingerprint(self.module.state_dict(), (*self.mean, *self.std))
 
 

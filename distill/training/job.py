@@ -12,8 +12,7 @@ from cluster.storage import Folder
 from distill.config import DistillConfig, FineTuneConfig, TrainingConfig
 from distill.data import ImageSet, open_images
 from distill.data.versions import changed_images, record_versions
-from distill.student.checkpoint import load_student
-from distill.student.model import take_weights
+from distill.student.start import PUBLISHED, load_start
 from distill.teachers import load_teacher
 from distill.teachers.teacher_toml import MULTI_LABEL
 from distill.teachers.tools.export import require_exporter
@@ -95,7 +94,7 @@ class DistillationJob(TrainingJob):
     teacher: str
     teacher_fingerprint: str
     init: str | None
-    """The run folder of the student to start from."""
+    """Weights to start from, as `load_start` takes them."""
     init_fingerprint: str | None
 
     @classmethod
@@ -120,7 +119,7 @@ class DistillationJob(TrainingJob):
             recipe=config.recipe,
             teacher=teacher.spec,
             teacher_fingerprint=teacher.fingerprint,
-            init=config.init and Folder(config.init).uri,
+            init=config.init and _init_uri(config.init),
             init_fingerprint=config.init and _fingerprint_of(config.init, config.recipe),
         )
 
@@ -140,7 +139,7 @@ class DistillationJob(TrainingJob):
         )
         trainer = DistillationTrainer(self.recipe, teacher, self.train, self.val, self._soft_labels)
         if self.init and not restored:
-            take_weights(trainer.student, load_student(self.init).model)
+            load_start(self.init).give(trainer.student)
         return trainer
 
     def forget(self, image_ids: frozenset[str]) -> None:
@@ -192,12 +191,16 @@ class FineTuningJob(TrainingJob):
         """Delete nothing: labels are read anew."""
 
 
+def _init_uri(init: str) -> str:
+    return init if init.startswith(PUBLISHED) else Folder(init).uri
+
+
 def _fingerprint_of(init: str, recipe: Recipe) -> str:
-    """Return the fingerprint of the student that training starts from. Raises: ValueError for another depth."""
-    student = load_student(init)
-    if student.depth != recipe.depth:
+    """Return the fingerprint of the weights that training starts from. Raises: ValueError for another depth."""
+    start = load_start(init)
+    if start.depth != recipe.depth:
         raise ValueError(
-            f"the student in {init} has {student.depth} layers, the recipe's {recipe.depth}; "
-            f"give --depth {student.depth}, or a student of that depth (--init)"
+            f"the weights of {init} have {start.depth} layers, the recipe's student {recipe.depth}; "
+            f"give --depth {start.depth}, or weights of that depth (--init)"
         )
-    return student.fingerprint
+    return start.fingerprint

@@ -213,7 +213,7 @@ def test_work_that_does_not_fit_is_refused_before_it_starts(world, undisturbed, 
     with pytest.raises(ValueError, match="3"):  # two class folders, a black box of three classes
         run(world, "out", data=str(tmp_path / "data"), out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ValueError, match="has 18 layers, the recipe's 50; give --depth 18"):
+    with pytest.raises(ValueError, match="have 18 layers, the recipe's student 50; give --depth 18"):
         run(world, "deeper", replace(RECIPE, depth=50))
     with pytest.raises(FileNotFoundError, match="holds no student"):
         run(world, "deeper", init=str(world / "data"))
