@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, stats
 
-from evaluate.insights.classes import ALPHA, MIN_IMAGES, OUTSIDE, Images, Ranks
+from evaluate.insights.classes import ALPHA, MIN_IMAGES, OUTSIDE, Images
 from evaluate.insights.clusters import cluster_maps, descriptors
 from evaluate.insights.evidence import GRID, PLACES, column_of, core, hue
 from evaluate.statistics import holm
@@ -49,28 +49,29 @@ class Candidate:
     """Mean share of the class's evidence in the region, or outside the object; share of its images of that color."""
     others: float
     """The same of all other classes; NaN without any."""
+    density: float
+    """Mean evidence of its images in the region over that of an even map; 0 without a region."""
     z: float
-    """Normal score of the rank sum test of the class against all others."""
+    """Normal score of the number of the class's images that are there, against chance."""
     p_value: float
-    """Two-sided p of that test, Holm-adjusted over all candidates of all classes."""
+    """One-sided p of Fisher's exact test of that number, Holm-adjusted over all candidates of all classes."""
 
 
 def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
     """Propose candidates of all classes with at least `MIN_IMAGES` images, the clearest first.
 
-    A candidate of a place stays where the class has significantly more evidence there than all other classes, and those
-    have no more than an even map would have: not in the middle, where objects are. Of candidates of a class that are
-    mostly the same images and place the clearest stays, and a color only where no place stands for its images.
+    A candidate stays where significantly many images of the class have more evidence there than `TYPICAL` of all other
+    classes' images, and those have no more than an even map would have: not in the middle, where objects are. Of
+    candidates of a class that are mostly the same images and place the densest stays, and a color only where no place
+    stands for its images.
     """
     found = [one for target in images.classes for one in _of_class(images, target, seed)]
     adjusted = holm([one.p_value for one in found])
     clear = [
-        replace(one, p_value=p)
-        for one, p in zip(found, adjusted, strict=True)
-        if one.kind == "object" or (p < ALPHA and one.z > 0)
+        replace(one, p_value=p) for one, p in zip(found, adjusted, strict=True) if one.kind == "object" or p < ALPHA
     ]
     chosen: list[Candidate] = []
-    for one in sorted(clear, key=lambda one: (one.kind == "color", -one.z, one.target)):
+    for one in sorted(clear, key=lambda one: (-one.density, -one.z)):
         if not any(_alike(one, other) for other in chosen):
             chosen.append(one)
     return sorted(chosen, key=lambda one: (-one.z, one.target))
@@ -89,17 +90,19 @@ def _of_class(images: Images, target: int, seed: int) -> Iterator[Candidate]:
         region = widened(core(images.evidence[members].mean(axis=0)))
         values = images.evidence[:, region].sum(axis=1)
         if _is_place(region, values[~own]):
-            yield _candidate(images, "cluster", members, region, Ranks(values))
+            yield _candidate(images, members, values, values > _typical(values, own), kind="cluster", region=region)
     for name, region in PLACES.items():
-        ranks = images.ranks(column_of(name))
-        least = max(float(region.mean()), float(np.quantile(ranks.of(~own), TYPICAL)))
-        members = numbers[images.facts[column_of(name)][numbers] > least]
-        if len(members) >= MIN_IMAGES and _is_place(region, ranks.of(~own)):
-            yield _candidate(images, "place", members, region, ranks)
+        values = images.facts[column_of(name)].astype(np.float64)
+        is_there = values > max(float(region.mean()), _typical(values, own))
+        members = numbers[is_there[numbers]]
+        if len(members) >= MIN_IMAGES and _is_place(region, values[~own]):
+            yield _candidate(images, members, values, is_there, kind="place", region=region)
     yield from _colors(images, numbers, own, seed)
-    members = numbers[images.facts[OUTSIDE][numbers] > MOSTLY]  # NaN is not
+    values = images.facts[OUTSIDE].astype(np.float64)
+    is_outside = values > MOSTLY  # NaN is not
+    members = numbers[is_outside[numbers]]
     if len(members) >= MIN_IMAGES:
-        yield _candidate(images, "object", members, None, images.ranks(OUTSIDE))
+        yield _candidate(images, members, values, is_outside, kind="object")
 
 
 def _colors(images: Images, numbers: np.ndarray, own: np.ndarray, seed: int) -> Iterator[Candidate]:
@@ -114,12 +117,15 @@ def _colors(images: Images, numbers: np.ndarray, own: np.ndarray, seed: int) -> 
     for label in (0, 1):
         center = np.median(contrasts[numbers[labels == label]], axis=0)
         closeness = -np.linalg.norm(contrasts - center, axis=1)
-        is_near = closeness > np.quantile(closeness[~own], TYPICAL)
+        is_near = closeness > _typical(closeness, own)
         members = numbers[(labels == label) & is_near[numbers]]
         stands_out = np.linalg.norm(center) >= MIN_HUE and is_near[own].mean() < COMMON
         if len(members) >= MIN_IMAGES and stands_out:
-            found = _candidate(images, "color", members, None, Ranks(closeness))
-            yield replace(found, share=float(is_near[own].mean()), others=float(is_near[~own].mean()))
+            yield _candidate(images, members, is_near.astype(np.float64), is_near, kind="color")
+
+
+def _typical(values: np.ndarray, own: np.ndarray) -> float:
+    return float(np.quantile(values[~own], TYPICAL))
 
 
 def _is_place(region: np.ndarray, others: np.ndarray) -> bool:
@@ -127,18 +133,36 @@ def _is_place(region: np.ndarray, others: np.ndarray) -> bool:
     return bool(region.mean() <= MAX_AREA and others.mean() <= region.mean())
 
 
-def _candidate(images: Images, kind: Kind, members: np.ndarray, region: np.ndarray | None, ranks: Ranks) -> Candidate:
-    target = int(images.targets[members[0]])
-    own = images.targets == target
+def _candidate(
+    images: Images,
+    members: np.ndarray,
+    values: np.ndarray,
+    is_there: np.ndarray,
+    *,
+    kind: Kind,
+    region: np.ndarray | None = None,
+) -> Candidate:
+    """Test whether more images of the class are there than chance would have: Fisher's exact test, one-sided.
+
+    A part of the class decides, wherever its other images are. Ranks of the whole class would not see a half that is
+    there where the other half is further away than other classes are.
+    """
+    density = 0.0 if region is None else float(values[members].mean() / region.mean())
+    target, known = int(images.targets[members[0]]), np.isfinite(values)
+    own = images.targets[known] == target
+    values, is_there = values[known], is_there[known]
+    chance = stats.hypergeom(len(own), int(is_there.sum()), int(own.sum()))
+    num, spread = int(is_there[own].sum()), float(chance.std())
     return Candidate(
         kind=kind,
         target=target,
         members=members,
         region=region,
-        share=ranks.mean(own),
-        others=ranks.mean(~own),
-        z=ranks.z(own),
-        p_value=ranks.p_value(own),
+        share=float(values[own].mean()),
+        others=float(values[~own].mean()) if not own.all() else float("nan"),
+        density=density,
+        z=(num - float(chance.mean())) / spread if spread > 0 else 0.0,
+        p_value=float(chance.sf(num - 1)),
     )
 
 
