@@ -15,6 +15,15 @@ from explain.methods.registry import METHODS, find_method
 from explain.methods.white_box.grad_cam import grad_cam
 from explain.readout.checkpoint import new_readout
 
+# No more than a map needs to be one: the budgets' own tests are beside each method.
+SMALL = {
+    "rise": {"num_masks": 200},
+    "lime": {"num_samples": 200},
+    "kernel_shap": {"num_samples": 200},
+    "oracle": {"num_queries": 300},
+    "mask": {"num_iterations": 30},
+}
+
 
 def explain(name, targets):
     method = METHODS[name]
@@ -26,7 +35,8 @@ def explain(name, targets):
         model.add_module("readout", new_readout(model).eval())
     if method.is_query_based:
         model = Queries(lambda frames: tiny_net()(frames).detach().softmax(dim=1))
-    return method.load()(model, noise(2, 32, 64), torch.tensor(targets), **asdict(method.options()), **seeds)
+    options = asdict(method.options()) | SMALL.get(name, {})
+    return method.load()(model, noise(2, 32, 64), torch.tensor(targets), **options, **seeds)
 
 
 @pytest.mark.parametrize("name", METHODS)
