@@ -24,6 +24,7 @@ from evaluate.config import InsightsConfig, OutputConfig
 from evaluate.insights.candidates import Candidate, Trial, plan_trials, propose
 from evaluate.insights.changes import class_changes
 from evaluate.insights.classes import MIN_IMAGES, Images, class_rows, contrasts
+from evaluate.insights.figure import draw_classes
 from evaluate.insights.images import SHARD_IMAGES, ImagesWork, ImagesWorker, read_images
 from evaluate.insights.interventions import QUERIES, SHARD_TRIALS, TrialsWork, TrialsWorker, read_trials
 from evaluate.insights.page import write_page
@@ -213,6 +214,7 @@ def _write(insights: Insights) -> None:
     for row in insights.rows:
         folder.child("image_ids").write_bytes(f"suspicion-{row['rank']:02d}.txt", _lines(row["image_ids"]))
     write_tables(insights)
+    folder.write_bytes("classes.png", draw_classes(insights))
     write_page(insights)
     track(insights)
     confirmed = sum(one.status == "confirmed" for one in insights.suspicions)

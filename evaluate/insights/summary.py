@@ -79,7 +79,7 @@ def _track(insights: Insights, *, key: str) -> Tracker:
         if stored["teacher"] is not None:
             tracker.inputs(inputs_of(stored))
         tracker.log(mlflow_metrics(insights))
-        for name in ("suspicions.md", "suspicions.csv"):
+        for name in ("suspicions.md", "suspicions.csv", "classes.png"):
             tracker.artifact(f"{insights.folder.uri}/{name}")
         if insights.folder.holds_folder("sheets"):
             tracker.artifact(insights.folder.child("sheets").uri, folder="sheets")

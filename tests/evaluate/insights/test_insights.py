@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
 from cluster.storage import Folder
@@ -128,6 +129,8 @@ def test_one_row_an_image_one_a_suspicion_and_the_rest(found):
     manifest = json.loads((folder / "_manifest.json").read_text())
     assert (manifest["rows"], manifest["errors"], manifest["confirmed"]) == (3 * NUM_EACH, 2, 1)
     assert "lower right corner" in (folder / "suspicions.md").read_text()
+    with Image.open(folder / "classes.png") as figure:
+        assert figure.width > figure.height, "three classes stand side by side"
 
 
 def test_a_rerun_gives_the_same_rows_and_another_question_is_refused(found, find):
