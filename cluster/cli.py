@@ -4,6 +4,7 @@
 answers at once.
 """
 
+import dataclasses
 import importlib
 import importlib.metadata
 import os
@@ -11,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster.command_line import shell_word
 from cluster.errors import USER_ERRORS, one_line
@@ -29,6 +31,10 @@ VERBOSE = "MALGRADCAM_VERBOSE"
 """Environment variable: any value shows tracebacks of errors, and what Ray logs."""
 VERBOSE_FLAG = "--verbose"
 """Option of every command, which sets that variable."""
+MAX_NUMBER = 2**53
+"""Number that no option reaches: up to it, each whole number is a float too."""
+MAX_SEED = 2**32
+"""Seed from which on some generators take none."""
 VERBOSE_HELP = f"`{VERBOSE_FLAG}`, with any command: show tracebacks of errors, and what Ray logs."
 
 
@@ -44,6 +50,25 @@ def take_verbose(arguments: Sequence[str] | None) -> list[str]:
     if VERBOSE_FLAG in given[:end]:
         os.environ[VERBOSE] = "1"
     return [word for word in given[:end] if word != VERBOSE_FLAG] + given[end:]
+
+
+def checked(options: Any) -> Any:
+    """Return a command's options, after a check that all their numbers, and those of options in them, can be used.
+
+    Raises:
+        ValueError: one is no number, infinite or absurdly large; or a seed is one that some generator does not take.
+    """
+    for name in (field.name for field in dataclasses.fields(options)):
+        value = getattr(options, name)
+        if dataclasses.is_dataclass(value):
+            checked(value)
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not abs(number) < MAX_NUMBER:
+                raise ValueError(f"{name} {number} is not allowed; give a finite number below {MAX_NUMBER}")
+            if name == "seed" and not 0 <= number < MAX_SEED:
+                raise ValueError(f"seed {number} is not allowed; give 0 to {MAX_SEED - 1}")
+    return options
 
 
 def prog(command: str) -> str:

@@ -8,8 +8,8 @@ class WorkError(RuntimeError):
     """No work can come of any shard: a worker that raises it ends the job, and the message is for the user."""
 
 
-USER_ERRORS = (ValueError, OSError, WorkError)
-"""What a command prints in one line, in the driver and in a worker: wrong input, a disk, a store or a network."""
+USER_ERRORS = (ValueError, OSError, WorkError, MemoryError)
+"""What a command prints in one line, in the driver and in a worker: wrong input, a disk, a store, a network, memory."""
 MAX_SHOWN_CHARS = 3000
 # Control and format characters, lone surrogates, line and paragraph separators: a name that holds one may look like
 # another, turn the text around it, or command a terminal. Words of some scripts need the two joiners.
@@ -29,6 +29,8 @@ def one_line(error: BaseException) -> str:
     while isinstance(cause := getattr(error, "cause", None), BaseException):  # as Ray wraps it
         error = cause
     text = re.sub(r"\s*[\n\r]\s*", " ", str(error).strip()) or type(error).__name__
+    if isinstance(error, MemoryError):
+        text = f"out of memory ({text}); give a smaller number, size or batch, or fewer workers"
     if len(text) > MAX_SHOWN_CHARS:
         text = f"{text[: MAX_SHOWN_CHARS // 2]} ... {text[-MAX_SHOWN_CHARS // 2 :]}"
     return visible(text)

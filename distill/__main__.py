@@ -57,10 +57,11 @@ def _run(recipes: Mapping[str, tuple[str, Any]], arguments: Sequence[str], *, pr
     if arguments[:1] == [name] and name not in recipes:
         print(f"error: unknown recipe {visible(name)!r}; recipes: {', '.join(recipes)}", file=sys.stderr)
         return 2
-    config: Any = tyro.extras.overridable_config_cli(recipes, args=arguments, prog=prog, description=description)
+    parse: Any = tyro.extras.overridable_config_cli
     given = ["finetune", *arguments] if prog.endswith("finetune") else arguments
+    options = {"args": arguments, "prog": prog, "description": description}
     with command_line.running("distill", given):
-        return cli.run(lambda: _train(config, name))
+        return cli.run(lambda: _train(cli.checked(parse(recipes, **options)), name))
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

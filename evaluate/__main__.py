@@ -156,7 +156,7 @@ def run(args: Sequence[str]) -> str | int:
     """
     parse: Any = tyro.cli
     named = [ALIASES.get(word, word) if k == 0 else word for k, word in enumerate(args)]
-    config = parse(Command, prog=cli.prog("evaluate"), args=named, description=EVALUATE)
+    config = cli.checked(parse(Command, prog=cli.prog("evaluate"), args=named, description=EVALUATE))
     config.check()
     return RUN[type(config)](config)
 

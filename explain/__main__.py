@@ -48,7 +48,7 @@ def parse(
         if args[0] not in (name for name, *_ in known):
             find_method(args[0])
     commands: Any = Union[tuple(_command(kind, *one) for one in known)]  # noqa: UP007 - made at run time
-    job = tyro.cli(commands, prog=cli.prog(command), args=args, description=description)
+    job = cli.checked(tyro.cli(commands, prog=cli.prog(command), args=args, description=description))
     return args[0], job
 
 
@@ -84,7 +84,7 @@ def _explain(args: Sequence[str]) -> str:
 
 
 def _fit(args: Sequence[str]) -> str:
-    settings = tyro.cli(FitSettings, prog=cli.prog("explain fit"), args=args)
+    settings = cli.checked(tyro.cli(FitSettings, prog=cli.prog("explain fit"), args=args))
     from explain.readout.fit import fit
 
     result = fit(settings)
@@ -109,7 +109,7 @@ def _fit(args: Sequence[str]) -> str:
 
 
 def _show(args: Sequence[str]) -> str:
-    config = tyro.cli(Show, prog=cli.prog("explain show"), args=args)
+    config = cli.checked(tyro.cli(Show, prog=cli.prog("explain show"), args=args))
     from explain.pictures.show import show
 
     shown = show(config)
@@ -118,7 +118,7 @@ def _show(args: Sequence[str]) -> str:
 
 
 def _image(args: Sequence[str]) -> str:
-    return explain_image(tyro.cli(ExplainImage, prog=cli.prog("explain image"), args=args))
+    return explain_image(cli.checked(tyro.cli(ExplainImage, prog=cli.prog("explain image"), args=args)))
 
 
 def _register(args: Sequence[str]) -> str:

@@ -61,8 +61,8 @@ def serve(port: int) -> None:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind((HOST, port))
-        except OSError as error:
-            raise ValueError(f"port {port} is taken ({error}); give another one with --port") from error
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"port {port} cannot be used ({error}); give another one with --port") from error
     for experiment in RunStore(uri).client.search_experiments():
         print(f"{experiment.name}: {runs_page(f'http://{HOST}:{port}', experiment.experiment_id)}", flush=True)
     import uvicorn

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.locations import Locations, local_path
-from cluster.storage import check_fields
+from cluster.storage import check_fields, split_file
 from cluster.tracking.run_store import SQLITE, RunSpec, RunStore
 
 SENT_SUFFIX = ".sent"
@@ -133,7 +133,8 @@ def _send(unsent: _Unsent, store: RunStore, records: Sequence[dict[str, Any]]) -
 
 def _read(path: Path) -> list[_Unsent]:
     runs: dict[str, _Unsent] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    folder, name = split_file(str(path))
+    for number, line in enumerate(folder.read_bytes(name).decode().splitlines(), start=1):
         try:
             record = json.loads(line)
             kind, key = record["kind"], record["key"]

@@ -65,6 +65,7 @@ class TrainingRecipe:
         for name in ("loader_workers", "warmup_epochs", "clip_norm", "weight_decay"):
             _check(name, getattr(self, name), "0 or more", getattr(self, name) >= 0)
         _check("lr", self.lr, "above 0", self.lr > 0)
+        _check("momentum", self.momentum, "0 to less than 1", 0 <= self.momentum < 1)
         _check("crop_min_scale", self.crop_min_scale, "above 0, up to 1", 0 < self.crop_min_scale <= 1)
         _check("input_size", self.input_size, "32 pixels or more a side", min(self.input_size) >= 32)
 

@@ -1,6 +1,7 @@
 """Settings of `python -m explain show`: pictures and a gallery of stored maps. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,14 @@ class Show:
     def __post_init__(self) -> None:
         if not self.maps:
             raise ValueError("no maps are given; give --maps with folders of `python -m explain METHOD`")
-        if not 0 <= self.opacity <= 1:
-            raise ValueError(f"opacity {self.opacity} is not allowed; give 0 to 1")
-        if not 32 <= self.size <= 4096:
-            raise ValueError(f"size {self.size} is not allowed; give 32 to 4096 pixels")
+        check_picture(self)
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit {self.limit} is too small; give 1 or more, or none for all images")
+
+
+def check_picture(config: Any) -> None:
+    """Check the opacity and the size of a command's pictures. Raises: ValueError."""
+    if not 0 <= config.opacity <= 1:
+        raise ValueError(f"opacity {config.opacity} is not allowed; give 0 to 1")
+    if not 32 <= config.size <= 4096:
+        raise ValueError(f"size {config.size} is not allowed; give 32 to 4096 pixels")

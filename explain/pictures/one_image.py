@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from distill.teachers import split_spec
+from explain.pictures.config import check_picture
 
 if TYPE_CHECKING:
     from explain.api import Maps
@@ -46,6 +47,7 @@ class ExplainImage:
             raise ValueError("no model is given; give --teacher KIND:WHERE, --student RUN, or both")
         if self.teacher is not None:
             split_spec(self.teacher)
+        check_picture(self)
 
 
 def explain_image(config: ExplainImage) -> str:

@@ -1,5 +1,8 @@
 """The console script, and what command lines do with errors, control characters and Ctrl-C."""
 
+import dataclasses
+import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +22,9 @@ def raising(error: BaseException) -> Callable[[], None]:
     return command
 
 
-@pytest.mark.parametrize("error", [ValueError("bad\n  input"), FileNotFoundError(2, "gone", "x"), WorkError("full")])
+@pytest.mark.parametrize(
+    "error", [ValueError("bad\n  input"), FileNotFoundError(2, "gone", "x"), WorkError("full"), MemoryError()]
+)
 def test_what_the_user_can_mend_is_one_line_and_status_2(
     error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,3 +112,57 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_of_the_script_imports_none_of_the_commands() -> None:
     script = "import sys; from cluster import cli; cli.main(['--help']); assert 'tyro' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e300, 2**64, -(2**70)])
+@pytest.mark.parametrize(
+    "make", [lambda x: Settings(x=x), lambda x: Settings(several=(1, x)), lambda x: Settings(seed=x)]
+)
+def test_numbers_that_nothing_can_be_computed_with_are_refused(
+    number: float, make: Callable[[float], "Settings"]
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{number} is not allowed")):
+        cli.checked(Outer(settings=make(number)))
+    with pytest.raises(ValueError, match="seed -1 is not allowed"):
+        cli.checked(Settings(seed=-1))
+    assert cli.checked(Outer(settings=Settings())) == Outer(settings=Settings())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    x: float | None = None
+    several: tuple[float, ...] = (2, 3.5)
+    seed: float = 0
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    settings: Settings
+
+
+PICTURE = ("explain", "image", "photo.jpg", "--teacher", "onnx:m")
+TRAINING = ("distill", "folder", "--data", "d", "--teacher", "onnx:m", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *[(*PICTURE, *words) for words in (("--size", "0"), ("--size", "99999999"), ("--opacity", "nan"))],
+        *[(*TRAINING, *words) for words in (("--lr", "nan"), ("--lr", "inf"), ("--momentum", "-1"), ("--seed", "-1"))],
+        ("cluster", "upload", "/dev/zero"),
+        ("cluster", "ui", "--port", "99999"),
+    ],
+)
+def test_wrong_values_of_options_end_without_a_traceback(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    try:
+        status: object = cli.main(command)
+    except SystemExit as end:  # of the parser
+        status = end.code
+    assert status == 2
+    assert "Traceback" not in capsys.readouterr().err
