@@ -1,6 +1,7 @@
 """What the Ray Data jobs of this package share: provenance, and the run up to the manifest."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -11,6 +12,7 @@ from cluster.session import ray_session, worker_resources
 from cluster.sharded_job import RowCounts, Summary, Worker, make_shards, require_results, run_shards
 from cluster.storage import Folder
 from distill.data import ImageSet
+from distill.data.versions import update_versions
 from distill.teachers import load_teacher
 from evaluate.config import OutputConfig, TeacherConfig
 
@@ -32,6 +34,8 @@ class Job(Generic[S]):
     """Class of the workers; `worker(work)` turns a shard's items into a table of rows."""
     work: Any
     """Argument of every worker; pickles. Its `stored` is the configuration that the folder keeps."""
+    images: ImageSet
+    """Images that the items are of: rows of those that have changed are computed again."""
     items: Iterable[dict[str, Any]]
     """All items of the work."""
     shard_items: int
@@ -97,6 +101,8 @@ def run_job(job: Job[S], config: OutputConfig) -> JobResult[S]:
     stored, folder = job.work.stored, Folder(config.out)
     shards = make_shards(job.items, job.shard_items)  # raises where the items do not fit together
     folder.claim(stored, what=job.rows)
+    if changed := update_versions(folder, job.images, whole_parts=True):
+        print(f"{len(changed)} images have changed since; their rows are computed again", file=sys.stderr)
     with ray_session(len(shards)):
         counts = run_shards(
             job.worker,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.storage import Folder, config_hash, same_fingerprint
 from distill.data import ImageSet, open_images
+from distill.data.versions import require_unchanged
 from evaluate.stored import maps_config
 from explain.maps import map_parts, read_part, saliency_maps
 
@@ -100,17 +101,23 @@ def map_items(sources: Sequence[Source], images: ImageSet) -> Iterator[dict[str,
     """Yield one item per map to play: source (its number), part, row, and the image_id that must be there."""
     wanted = set(images.image_ids)
     for number, source in enumerate(sources):
-        found = 0
+        if source.config["data"] == images.root:  # a copy elsewhere has other times
+            require_unchanged(Folder(source.uri), images, what="maps")
+        missing = set(wanted)
         for part in map_parts(source.uri):
             ids = read_part(source.uri, part, ["image_id"])["image_id"].to_pylist()
             for row, image_id in enumerate(ids):
                 if image_id in wanted:
-                    found += 1
+                    if image_id not in missing:
+                        raise ValueError(
+                            f"{source.uri} has two rows of {image_id!r}; explain again into another folder"
+                        )
+                    missing.remove(image_id)
                     yield {"source": number, "part": part, "row": row, "image_id": image_id}
-        if found != len(wanted):
+        if missing:
             raise ValueError(
-                f"{source.uri} has maps or error rows of {found} of {len(wanted)} images; run its `python -m "
-                "explain` again, it goes on where it stopped"
+                f"{source.uri} has maps or error rows of {len(wanted) - len(missing)} of {len(wanted)} images; run its "
+                "`python -m explain` again, it goes on where it stopped"
             )
 
 

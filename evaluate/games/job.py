@@ -106,6 +106,7 @@ def play_games(config: GamesConfig) -> JobResult[GamesSummary]:
         rows="scores",
         worker=GamesWorker,
         work=GamesWork(stored=stored, protocol=protocol, sources=sources, images=without_image_ids(images)),
+        images=images,
         items=map_items(sources, images),
         shard_items=shard_size(num_items, max(SHARD_MAPS, SHARD_FRAMES // num_queries)),
         counts=RowCounts(per_item=len(protocol.games), items_per_image=len(sources), queries="teacher_queries"),

@@ -17,6 +17,7 @@ from distill.data.frames import read_frame
 from distill.perturb.imputation import linear_imputation
 from distill.perturb.patches import patch_numbers
 from distill.teachers import RefusedImageError
+from evaluate.games.job import checked_target
 from evaluate.insights.evidence import GRID
 from evaluate.jobs import computed_by, load_worker_teacher
 from evaluate.metrics.compute import ask
@@ -89,8 +90,9 @@ class TrialsWorker:
             frames = torch.cat([frames, pasted(pixels, onto, [item[name] for name in PASTED])])
             names += ["other_prob", *(f"other_prob_{name}_pasted" for name in PASTED)]
         try:
-            probs = ask(self.teacher, frames)[:, item["target"]].tolist()
-        except RefusedImageError as error:
+            target = checked_target(item["target"], self.teacher)
+            probs = ask(self.teacher, frames)[:, target].tolist()
+        except (ValueError, RefusedImageError) as error:
             return {**row, "error": str(error)}
         return {**row, "teacher_queries": len(frames), **dict(zip(names, probs, strict=True))}
 

@@ -5,6 +5,7 @@ on the black box (`trials/`), and what is said of them (`suspicions/`, `classes/
 """
 
 import dataclasses
+import hashlib
 import math
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from cluster.session import ray_session
 from cluster.sharded_job import RowCounts, parquet_bytes, shard_size
-from cluster.storage import Folder
+from cluster.storage import Folder, config_hash
 from distill.data import ImageSet
 from distill.data.frames import without_image_ids
 from distill.data.objects import BoxFiles
@@ -66,7 +67,9 @@ def find_insights(config: InsightsConfig) -> Insights:
         candidates = propose(images, seed=config.seed)
         tested = candidates[: config.max_suspicions] if teacher is not None else candidates
         trials = plan_trials(images, tested, num_tested=config.num_tested, seed=config.seed)
-        probs = None if teacher is None else _run_trials(config, stored, data, teacher, trials)
+        probs = (
+            None if teacher is None else _run_trials(config, _planned(stored, images, trials), data, teacher, trials)
+        )
     names = _class_names(images, data, teacher)
     judged = judge(tested, probs)
     insights = Insights(
@@ -142,6 +145,7 @@ def _describe_images(config: InsightsConfig, stored: dict[str, Any], data: Image
         rows="images",
         worker=ImagesWorker,
         work=work,
+        images=data,
         items=items,
         shard_items=shard_size(len(items), SHARD_IMAGES),
         finalize=lambda _: [],
@@ -163,6 +167,7 @@ def _run_trials(
         rows="trials",
         worker=TrialsWorker,
         work=work,
+        images=data,
         items=[dataclasses.asdict(trial) for trial in trials],
         shard_items=SHARD_TRIALS,
         counts=RowCounts(queries="teacher_queries"),
@@ -170,6 +175,12 @@ def _run_trials(
     )
     run_job(job, _output(config, "trials"))
     return read_trials(Folder(config.out).child("trials"))
+
+
+def _planned(stored: dict[str, Any], images: Images, trials: list[Trial]) -> dict[str, Any]:
+    """Add a hash of the trials and images to what their folder keeps: rows of another plan are not taken for these."""
+    seen = hashlib.sha256(images.evidence.tobytes() + images.image_color.tobytes()).hexdigest()
+    return {**stored, "trials": config_hash({"images": seen, "trials": list(map(dataclasses.asdict, trials))})}
 
 
 def _output(config: InsightsConfig, name: str) -> OutputConfig:

@@ -100,6 +100,7 @@ def compute_metrics(config: MetricsConfig) -> JobResult[MetricSummary]:
         rows="metrics",
         worker=MetricsWorker,
         work=MetricsWork(stored=stored, settings=config.settings, sources=sources, images=without_image_ids(images)),
+        images=images,
         items=image_items(sources, images),
         shard_items=shard_size(len(images.image_ids), SHARD_IMAGES),
         counts=RowCounts(per_item=sum(len(row_names(names)) for names in computed)),

@@ -103,6 +103,7 @@ def check_maps(config: SanityConfig) -> JobResult[CheckSummary]:
         rows="sanity checks",
         worker=SanityWorker,
         work=SanityWork(stored=stored, images=without_image_ids(images), readouts=readouts),
+        images=images,
         items=({"image_id": image_id, "draw": k // SHARD_IMAGES} for k, image_id in enumerate(images.image_ids)),
         shard_items=SHARD_IMAGES,
         counts=RowCounts(per_item=sum(len(pairs(method, other=other is not None)) for method in methods)),

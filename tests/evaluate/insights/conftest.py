@@ -1,10 +1,12 @@
 """A data set of which half of one class carries a stamp, and maps that point at it: jobs run in this process."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -90,6 +92,13 @@ def write_maps(data: Path, out: Path, *, moved: bool = False, box: str = BOX, **
         pq.write_table(maps_table(rows[start : start + 40], config), out / f"part-{part:05d}.parquet")
     folder.finish({"rows": len(rows)})
     return str(out)
+
+
+def change_rows(maps: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the rows of stored maps, as somebody else may have written them."""
+    for part in Path(maps).glob("part-*.parquet"):
+        table = pq.read_table(part)
+        pq.write_table(pa.Table.from_pylist([change(row) for row in table.to_pylist()], schema=table.schema), part)
 
 
 @pytest.fixture(scope="session")

@@ -14,15 +14,19 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from cluster.errors import WorkError
 from cluster.storage import Folder
+from distill.data import open_images
+from distill.data.versions import record_versions
 from distill.teachers import load_teacher
 from evaluate.config import InsightsConfig
+from evaluate.insights.candidates import plan_trials
 from evaluate.insights.evidence import GRID
 from evaluate.insights.interventions import COLUMNS as TRIALS
 from evaluate.insights.interventions import QUERIES, cells_mask, hidden, pasted
 from evaluate.insights.summary import exit_status, insights_text, mlflow_metrics
 from evaluate.insights.suspicions import COLUMNS, fewest_images
-from tests.evaluate.insights.conftest import BOX, NUM_EACH, STAMPED, write_maps
+from tests.evaluate.insights.conftest import BOX, NUM_EACH, STAMPED, change_rows, write_images, write_maps
 
 CLEAN = "python:box_teacher:make_clean"
 
@@ -62,8 +66,6 @@ def test_the_numbers_of_a_suspicion_are_those_of_its_trials(found):
 
 
 def test_trials_are_what_the_black_box_says(found, world):
-    from PIL import Image
-
     trials = pq.read_table(f"{found.folder.uri}/trials").to_pylist()
     box = load_teacher(BOX)
     row, trial = trials[0], found.trials[0]
@@ -211,6 +213,47 @@ def test_classes_with_few_images_are_named_and_left_out(find, world):
     alone = find("alone", limit=20)
     assert alone.rows == []
     assert any("one class" in note for note in alone.notes)
+
+
+@pytest.mark.parametrize("target", [-1, 3])
+def test_a_map_of_a_class_that_the_black_box_lacks_has_an_error_and_no_number(find, world, tmp_path, target):
+    maps = write_maps(Path(world.data), tmp_path / "maps")
+    change_rows(maps, lambda row: {**row, "target": target if row["target"] == 0 else row["target"]})
+    with pytest.raises(WorkError, match=f"target {target} is not a class of the teacher"):
+        find(f"classes{target}", maps=maps)
+
+
+def test_two_maps_of_an_image_are_refused(find, world, tmp_path):
+    maps = write_maps(Path(world.data), tmp_path / "maps")
+    change_rows(maps, lambda row: {**row, "image_id": row["image_id"].replace("/01.png", "/00.png")})
+    with pytest.raises(ValueError, match=r"has two rows of 'apple/00\.png'"):
+        find("twice", maps=maps)
+
+
+def test_responses_to_another_plan_are_not_taken_for_those_of_this_one(find, monkeypatch):
+    find("planned")
+    monkeypatch.setattr(
+        "evaluate.insights.job.plan_trials",
+        lambda *given, **options: [dataclasses.replace(one, region=[0]) for one in plan_trials(*given, **options)],
+    )
+    with pytest.raises(ValueError, match="holds trials of another configuration"):
+        find("planned")
+
+
+def test_images_that_were_replaced_are_refused_until_they_are_explained_again(find, world, tmp_path):
+    data = write_images(tmp_path / "photos")
+    maps = write_maps(data, tmp_path / "maps")
+    record_versions(Folder(maps), open_images(str(data)))
+    before = pq.read_table(find(tmp_path / "out", maps=maps, data=str(data)).folder.child("images").uri)
+    Image.new("RGB", (28, 28), "white").save(data / "apple" / "00.png")
+    with pytest.raises(ValueError, match=r"1 of 90 images have changed since the maps .* 'apple/00.png'"):
+        find(tmp_path / "out", maps=maps, data=str(data))
+    record_versions(Folder(maps), open_images(str(data)))  # as `explain` does, which explains the image again
+    with pytest.raises(ValueError, match="holds trials of another configuration"):
+        find(tmp_path / "out", maps=maps, data=str(data))
+    after = pq.read_table(tmp_path / "out" / "images").column("image_color").to_pylist()
+    assert after[0] == [255, 255, 255]
+    assert after[1:] == before.column("image_color").to_pylist()[1:]
 
 
 @pytest.mark.parametrize(("num_tests", "num"), [(1, 10), (20, 10), (1000, 16)])
