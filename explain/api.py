@@ -22,13 +22,14 @@ from PIL import Image
 
 from cluster.device import own_device
 from distill.data.decode import resize
-from distill.data.frames import as_photograph
+from distill.data.frames import as_photographs
 from distill.student.model import Student
 from distill.teachers import load_teacher
 from distill.teachers.base import Teacher
 from distill.teachers.kinds.python_callable import PythonTeacher
 from explain.auto import AutoOptions, resolve
 from explain.config import Job
+from explain.methods.options import make_options
 from explain.methods.registry import Method, find_method
 from explain.methods.titles import title_of
 from explain.pictures.class_names import class_title, name_classes
@@ -289,7 +290,7 @@ def _options(kind: type, given: Mapping[str, Any], method: str) -> Any:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(f"method {method!r} has no option {', '.join(unknown)}; options: {', '.join(known) or 'none'}")
-    return kind(**given)
+    return make_options(kind, given)
 
 
 def _inputs(
@@ -299,11 +300,9 @@ def _inputs(
     models: _Models,
 ) -> _Inputs:
     """Read the images and choose their targets; an image that the teacher fails on has an error."""
-    if len(images) == 0:
-        raise ValueError("no images are given; give one or more")
+    photographs = as_photographs(images)
     if image_ids is not None and len(image_ids) != len(images):
         raise ValueError(f"got {len(image_ids)} image_ids for {len(images)} images; give one for each")
-    photographs = tuple(as_photograph(image) for image in images)
     names = [Path(image).name if isinstance(image, str | Path) else str(k) for k, image in enumerate(images)]
     tops: list[dict[str, Any]] = [{} for _ in images]
     if target is not None:
@@ -323,7 +322,7 @@ def _inputs(
 
 def _given_targets(target: int | Sequence[int], number: int, models: _Models) -> list[int]:
     """Return one target per image. Raises: ValueError for a wrong number of them, or no class of the model."""
-    goals = [target] * number if isinstance(target, int) else [int(goal) for goal in target]
+    goals = [target] * number if isinstance(target, int | np.integer) else [int(goal) for goal in target]
     model = models.teacher or models.student
     if len(goals) != number:
         raise ValueError(f"got {len(goals)} targets for {number} images; give one, or one for each")

@@ -49,7 +49,7 @@ _BROKEN = (
 )  # fmt: skip
 
 
-__all__ = ["ImageError", "center_crop", "decode", "resize", "resized_view", "stored_view"]
+__all__ = ["ImageError", "center_crop", "check_size", "decode", "resize", "resized_view", "stored_view", "to_rgb"]
 
 
 def decode(data: bytes) -> Image.Image:
@@ -67,11 +67,11 @@ def decode(data: bytes) -> Image.Image:
     try:
         check_headers(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image)
+            check_size(*image.size)
             _check_tiles(image)
             image.load()
             turn = _TURNS.get(_orientation(image))
-            rgb = _to_rgb(image)
+            rgb = to_rgb(image)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -139,8 +139,8 @@ def center_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.array(scaled.crop((left, top, left + width, top + height)))
 
 
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
+def check_size(width: int, height: int) -> None:
+    """Refuse an image of more pixels, or a longer side, than is decoded, and one without pixels. Raises: ImageError."""
     if width * height > MAX_PIXELS:
         raise ImageError(f"the image is too large: {width} x {height} pixels; allowed: {MAX_PIXELS} pixels")
     if width < 1 or height < 1:
@@ -165,7 +165,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn an image of any mode into RGB, as `decode` does. Raises: ImageError where white is not defined."""
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if image.mode == "F":

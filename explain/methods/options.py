@@ -5,9 +5,11 @@ an options object, or with some of its fields as keywords: `grad_cam(model, imag
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from numbers import Integral, Real
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Options = TypeVar("Options")
 
@@ -27,7 +29,7 @@ def takes_options(kind: type) -> Callable[[Callable[..., Any]], Callable[..., An
             values = {name: keywords.pop(name) for name in names & keywords.keys()}
             if options is not None and values:
                 raise TypeError(f"{method.__name__} got an options object and {', '.join(sorted(values))}; give either")
-            return method(model, images, target, kind(**values) if options is None else options, **keywords)
+            return method(model, images, target, options or make_options(kind, values), **keywords)
 
         call.options = kind  # pyright: ignore[reportAttributeAccessIssue]
         return call
@@ -45,7 +47,38 @@ def read_options(kind: type[Options], stored: Mapping[str, Any]) -> Options:
     if unknown:
         known = ", ".join(field.name for field in fields(kind)) or "none"  # pyright: ignore[reportArgumentType]
         raise ValueError(f"unknown options {', '.join(unknown)}; options: {known}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+    return make_options(kind, stored)
+
+
+def make_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """Make an options object of values from Python code or a file; a list stands for a tuple.
+
+    Raises:
+        ValueError: A value is of another type than the option, no choice of it, or out of range.
+    """
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    for name, type_ in get_type_hints(kind).items():
+        if name in values and not _fits(values[name], type_):
+            allowed = (
+                getattr(type_, "__name__", str(type_)) if isinstance(type_, type) else str(type_).replace("typing.", "")
+            )
+            raise ValueError(f"{name} {values[name]!r} is not allowed; give {allowed}")
+    return kind(**values)
+
+
+def _fits(value: Any, type_: Any) -> bool:
+    """Tell whether a value is of an option's type, or one of its choices; numbers must be finite."""
+    parts = get_args(type_)
+    if get_origin(type_) is Literal:
+        return value in parts
+    if get_origin(type_) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
+    if parts:  # a union
+        return any(_fits(value, part) for part in parts)
+    if type_ in (int, float):
+        kinds = Integral if type_ is int else Real
+        return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, type_)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from distill.data.decode import check_size
+
 COLORMAP = "inferno"
 OPACITY = 0.7
 """Share of the colormap's color where the map is highest."""
@@ -77,9 +79,10 @@ def overlay(
 
 
 def fit(photograph: Image.Image, long_side_px: int) -> Image.Image:
-    """Resize a photograph to RGB whose longer side is `long_side_px`."""
+    """Resize a photograph to RGB whose longer side is `long_side_px`. Raises: ImageError as `check_size`."""
     scale = long_side_px / max(photograph.size)
     width, height = (max(1, round(side * scale)) for side in photograph.size)
+    check_size(width, height)
     return photograph.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 

@@ -112,6 +112,10 @@ def test_figures_hold_all_images_and_methods(frames, teacher):
         ({"images": []}, "no images"),
         ({"images": [np.zeros((4, 4, 3))]}, "uint8"),
         ({"method": "gp_regression", "prior": "readout"}, "needs a student"),
+        ({"method": "kernel_shap", "substrate": "blurr"}, "substrate 'blurr' is not allowed"),
+        ({"method": "lime", "num_samples": 8.5}, "num_samples 8.5 is not allowed"),
+        ({"method": "lime", "kernel_width": np.inf}, "kernel_width inf is not allowed"),
+        ({"method": "gp_regression", "num_segments": (20, "x")}, "num_segments .* is not allowed"),
     ],
 )
 def test_wrong_calls_are_refused(frames, teacher, call, match):
@@ -147,3 +151,55 @@ def test_teachers_open_once(teacher):
     assert open_teacher(teacher) is teacher
     assert open_teacher("python:box_teacher:make").input_size == SIZE
     assert Path(box_teacher.__file__).is_file()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK", "1"])
+def test_an_opened_image_is_seen_as_its_file_is(teacher, frames, tmp_path, mode):
+    picture = Image.new("I;16", (18, 12), 40_000) if mode == "I;16" else Image.fromarray(frames[0]).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(Image.fromarray(frames[1][:, :, 0]))
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    picture.save(path)
+    with Image.open(path) as opened:
+        maps = explain_images([opened, path], "random", teacher=teacher)
+    assert (np.asarray(maps.photographs[0]) == np.asarray(maps.photographs[1])).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "match"),
+    [
+        (np.zeros((12, 18, 3), np.uint8), "in place of a list"),
+        ("photo.jpg", "in place of a list"),
+        (Image.new("RGB", (2, 2)), "in place of a list"),
+        ([np.zeros((0, 4, 3), np.uint8)], "no pixels"),
+        ([Image.new("RGB", (0, 0))], "no pixels"),
+        ([np.broadcast_to(np.uint8(3), (70_000, 70_000, 3))], "too large"),
+        ([Image.new("F", (4, 4), 0.5)], "white is not defined"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(teacher, images, match):
+    with pytest.raises(ValueError, match=match):
+        explain_images(images, "random", teacher=teacher)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"input_size": (0, 0)},
+        {"input_size": (10**6, 10**6)},
+        {"std": (0, 0, 0)},
+        {"mean": (float("nan"), 0, 0)},
+        {"batch_size": -3},
+        {"batch_size": 10**9},
+    ],
+)
+def test_a_callable_with_sizes_or_colors_that_none_can_have_is_refused(values):
+    with pytest.raises(ValueError, match=f"{next(iter(values))} is .*; allowed: "):
+        wrap_callable(box_teacher.make(), **{"input_size": SIZE, **values})
+
+
+def test_pictures_have_a_largest_size(frames, teacher):
+    maps = explain_images(list(frames), "random", teacher=teacher, target=np.int64(1))  # pyright: ignore[reportArgumentType] - as `argmax` returns it
+    assert maps.target.tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="too large"):
+        maps.figure(long_side_px=10**6)

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Callable
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from distill.teachers.errors import TeacherError
 from distill.teachers.foreign import call_foreign
 from distill.teachers.load_options import LoadOptions
 from distill.teachers.model_history import ModelHistory
-from distill.teachers.teacher_toml import Output
+from distill.teachers.teacher_toml import Description, Output
 
 
 class PythonTeacher(Teacher):
@@ -31,8 +32,11 @@ class PythonTeacher(Teacher):
     def __init__(
         self, function: Callable[[np.ndarray], Any], *, output: Output = "probabilities", **description: Any
     ) -> None:
-        """Wrap the callable; the other arguments are `Teacher`'s."""
-        super().__init__(engine="python", output=output, **description)
+        """Wrap the callable; the other arguments are `Teacher`'s. Raises: ValueError for values that no teacher has."""
+        colors = {name: tuple(map(float, description[name])) for name in ("mean", "std")}
+        sizes = {"input_size": tuple(map(index, description["input_size"])), "batch_size": description["batch_size"]}
+        Description(output=output, **colors, **sizes)
+        super().__init__(engine="python", output=output, **{**description, **colors, **sizes})
         self._function = function
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
