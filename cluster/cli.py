@@ -102,6 +102,8 @@ def run(command: Callable[[], str | int | None]) -> int:
     """
     try:
         result = command()
+        if isinstance(result, str):
+            _print(result)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped (distill: with --resume)", file=sys.stderr)
         return INTERRUPTED
@@ -110,9 +112,15 @@ def run(command: Callable[[], str | int | None]) -> int:
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    if isinstance(result, str):
-        print(result)
     return result if isinstance(result, int) else 0
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:  # a full disk, or a pipe that nobody reads: Python would try again at its end
+        sys.stdout = None  # pyright: ignore[reportAttributeAccessIssue]
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

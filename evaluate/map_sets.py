@@ -101,7 +101,7 @@ def map_items(sources: Sequence[Source], images: ImageSet) -> Iterator[dict[str,
     """Yield one item per map to play: source (its number), part, row, and the image_id that must be there."""
     wanted = set(images.image_ids)
     for number, source in enumerate(sources):
-        if source.config["data"] == images.root:  # a copy elsewhere has other times
+        if source.config.get("data") == images.root:  # a copy elsewhere has other times
             require_unchanged(Folder(source.uri), images, what="maps")
         missing = set(wanted)
         for part in map_parts(source.uri):

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 from cluster.session import ray_session
 from cluster.sharded_job import RowCounts, parquet_bytes, shard_size
 from cluster.storage import Folder, config_hash
+from cluster.tracking.run_store import legal_name
 from distill.data import ImageSet
 from distill.data.frames import without_image_ids
 from distill.data.objects import BoxFiles
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = "1"
 PART = "part-00000.parquet"
+MAX_NAME_CHARS = 200
+"""Of a class, in sentences and names of metrics, of which MLflow takes 250."""
 
 
 def find_insights(config: InsightsConfig) -> Insights:
@@ -188,8 +192,14 @@ def _output(config: InsightsConfig, name: str) -> OutputConfig:
 
 
 def _class_names(images: Images, data: ImageSet, teacher: "Teacher | None") -> dict[int, str]:
+    """Name the classes explained; those whose names are the same, in MLflow at least, are told apart by number."""
     known = name_classes(data, None if teacher is None else teacher.class_names, teacher and teacher.num_classes)
-    return {target: class_title(known, target) for target in images.classes}
+    titles = {target: class_title(known, target)[:MAX_NAME_CHARS] for target in images.classes}
+    counts = Counter(map(legal_name, titles.values()))
+    return {
+        target: title if counts[legal_name(title)] == 1 else f"{title} (class {target})"
+        for target, title in titles.items()
+    }
 
 
 def _notes(

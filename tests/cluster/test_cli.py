@@ -68,6 +68,20 @@ def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("place", ["/dev/full", "a pipe"])
+def test_output_that_cannot_be_written_is_one_line_and_status_2(place: str) -> None:
+    code = "import sys; from cluster import cli; sys.exit(cli.run(lambda: 'text' * 9999))"
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE) as reader:
+        reader.wait()
+        with Path("/dev/full").open("w") as full:
+            out = full if place == "/dev/full" else reader.stdin
+            done = subprocess.run(
+                [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, check=False
+            )
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: \[Errno \d+\] .*\n", done.stderr)
+
+
 def test_results_are_printed_or_are_the_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert [cli.run(lambda it=it: it) for it in ("done", None, 3)] == [0, 0, 3]
     assert capsys.readouterr().out == "done\n"

@@ -16,6 +16,7 @@ from scipy import stats
 
 from cluster.errors import WorkError
 from cluster.storage import Folder
+from cluster.tracking.run_store import legal_name
 from distill.data import open_images
 from distill.data.versions import record_versions
 from distill.teachers import load_teacher
@@ -157,6 +158,17 @@ def test_the_page_shows_suspicions_first_with_their_pictures(found):
             assert (folder / "thumbnails" / key / f"{image['name']}.jpg").is_file()
             assert 0 <= image["scores"][key]["probability"] <= 1
     assert (folder / "sheets" / "suspicion-01.png").is_file()
+
+
+@pytest.mark.parametrize("names", [["same"] * 3, ["a?", "a!", "b"], ["x" * 400, "x" * 300, "y"]])
+def test_classes_of_one_name_are_told_apart(find, world, monkeypatch, names):
+    monkeypatch.setattr("evaluate.insights.job.name_classes", lambda *_: names)
+    out = f"named{len(names[0])}"
+    compared = find(out, against=world.moved, teacher=None)
+    metrics = mlflow_metrics(compared)
+    assert len({legal_name(name) for name in metrics}) == len(metrics)
+    changes = {name: value for name, value in metrics.items() if name.startswith("change_")}
+    assert sorted(changes.values()) == pytest.approx(sorted(one.change.mean for one in compared.changes))
 
 
 def test_metrics_for_mlflow(found):
