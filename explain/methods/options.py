@@ -59,15 +59,16 @@ def make_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for name, type_ in get_type_hints(kind).items():
         if name in values and not _fits(values[name], type_):
-            allowed = (
-                getattr(type_, "__name__", str(type_)) if isinstance(type_, type) else str(type_).replace("typing.", "")
-            )
+            allowed = type_.__name__ if isinstance(type_, type) else str(type_).removeprefix("typing.")
             raise ValueError(f"{name} {values[name]!r} is not allowed; give {allowed}")
-    return kind(**values)
+    options = kind(**values)
+    if infinite := [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]:
+        raise ValueError(f"{infinite[0]} {values[infinite[0]]} is not allowed; give a finite number")
+    return options
 
 
 def _fits(value: Any, type_: Any) -> bool:
-    """Tell whether a value is of an option's type, or one of its choices; numbers must be finite."""
+    """Tell whether a value is of an option's type, or one of its choices."""
     parts = get_args(type_)
     if get_origin(type_) is Literal:
         return value in parts
@@ -76,8 +77,7 @@ def _fits(value: Any, type_: Any) -> bool:
     if parts:  # a union
         return any(_fits(value, part) for part in parts)
     if type_ in (int, float):
-        kinds = Integral if type_ is int else Real
-        return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, Integral if type_ is int else Real) and not isinstance(value, bool)
     return isinstance(value, type_)
 
 
