@@ -147,8 +147,9 @@ def hue(colors: np.ndarray) -> np.ndarray:
 
 
 def contrast_text(color: np.ndarray, around: np.ndarray) -> str:
-    """Name the color that stands out: mean levels (3,) under the maps, mixed with those around, which it is not."""
-    return color_text(np.clip(128 + 3 * (color - around), 0, 255))
+    """Name the hue of mean levels (3,) that their surroundings do not have, at full saturation."""
+    difference = color - around - (color - around).mean()
+    return color_text(128 + 110 * difference / max(float(np.abs(difference).max()), 1e-9))
 
 
 def color_text(color: np.ndarray) -> str:

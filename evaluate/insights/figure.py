@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluate.format.figures import png_of
+from evaluate.insights.classes import MIN_IMAGES
 from evaluate.insights.result import Insights
 from explain.pictures.overlay import COLORMAP
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_CLASSES = 40
-"""Classes drawn: those with most images."""
+"""Classes drawn: those with most images, `MIN_IMAGES` or more."""
 NUM_COLUMNS = 5
 TILE_INCHES = (1.55, 1.8)
 PX_PER_CELL = 8
@@ -25,7 +26,8 @@ def draw_classes(insights: Insights) -> bytes:
 
     images = insights.images
     counts = {target: len(images.members(target)) for target in images.classes}
-    shown = sorted(sorted(counts, key=lambda target: -counts[target])[:MAX_CLASSES])
+    large = [target for target in counts if counts[target] >= MIN_IMAGES] or list(counts)
+    shown = sorted(sorted(large, key=lambda target: -counts[target])[:MAX_CLASSES])
     means = {target: images.evidence[images.members(target)].mean(axis=0) for target in shown}
     columns = min(NUM_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
