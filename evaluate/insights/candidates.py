@@ -62,8 +62,8 @@ def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
 
     A candidate stays where significantly many images of the class have more evidence there than `TYPICAL` of all other
     classes' images, and those have no more than an even map would have: not in the middle, where objects are. Of
-    candidates of a class that are mostly the same images and place the densest stays, and a color only where no place
-    stands for its images.
+    candidates of a class that are mostly the same images and place the one with most images stays, and a color only
+    where no place stands for its images.
     """
     found = [one for target in images.classes for one in _of_class(images, target, seed)]
     adjusted = holm([one.p_value for one in found])
@@ -71,7 +71,7 @@ def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
         replace(one, p_value=p) for one, p in zip(found, adjusted, strict=True) if one.kind == "object" or p < ALPHA
     ]
     chosen: list[Candidate] = []
-    for one in sorted(clear, key=lambda one: (-one.density, -one.z)):
+    for one in sorted(clear, key=lambda one: (one.region is None, -len(one.members), -one.density)):
         if not any(_alike(one, other) for other in chosen):
             chosen.append(one)
     return sorted(chosen, key=lambda one: (-one.z, one.target))
