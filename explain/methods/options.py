@@ -304,6 +304,42 @@ class LimeOptions(KernelShapOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HsicOptions:
+    """Options of `explain.methods.query.hsic.hsic`."""
+
+    num_samples: int = 1000
+    """Queries to the black box per image; stored responses are used again."""
+    grid: int = 8
+    """Cells along each side."""
+    substrate: Literal["mean", "blur"] = "mean"
+    """Baseline that replaces hidden cells: the data's mean color, or a blurred image."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_samples", 2), ("grid", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is too small; give {least} or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SobolOptions(HsicOptions):
+    """Options of `explain.methods.query.sobol.sobol`."""
+
+    num_samples: int = 1000
+    """Most queries to the black box per image: one for each cell and two more, as often as they allow."""
+    grid: int = 11
+    """Cells along each side, at most: fewer where the queries would not do for 4 designs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_samples < 12:
+            raise ValueError(
+                f"num_samples {self.num_samples} is too small; give 12 or more: two designs of 2 x 2 cells"
+            )
+        if self.grid > 100:
+            raise ValueError(f"grid {self.grid} is too fine; give 100 or less, such as 11")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GpRegressionOptions:
     """Options of `explain.methods.query.gp_regression.gp_regression`."""
 

@@ -12,6 +12,7 @@ from explain.methods.options import (
     GpRegressionOptions,
     GradCamOptions,
     HiResCamOptions,
+    HsicOptions,
     IntegratedGradientsOptions,
     KernelShapOptions,
     LimeOptions,
@@ -23,6 +24,7 @@ from explain.methods.options import (
     OracleOptions,
     RiseOptions,
     ScoreCamOptions,
+    SobolOptions,
     read_options,
 )
 
@@ -229,6 +231,26 @@ METHODS: dict[str, Method] = {
             with_std="explain.methods.query.gp_regression:gp_regression_with_std",
             version=3,
             frames_version=2,
+        ),
+        Method(
+            "sobol",
+            "explain.methods.query.sobol:sobol",
+            "teacher",
+            "Share of the response's variance that each cell of a grid takes part in.",
+            SobolOptions,
+            seeded=True,
+            frame_options=("num_samples", "grid", "substrate"),
+            budget="num_samples",
+        ),
+        Method(
+            "hsic",
+            "explain.methods.query.hsic:hsic",
+            "teacher",
+            "Dependence of the response on whether each cell of a grid is shown.",
+            HsicOptions,
+            seeded=True,
+            frame_options=("grid", "substrate"),
+            budget="num_samples",
         ),
         Method(
             "oracle",

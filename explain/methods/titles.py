@@ -17,6 +17,8 @@ TITLES = {
     "lime": "LIME",
     "kernel_shap": "KernelSHAP",
     "gp_regression": "GP regression",
+    "sobol": "Sobol",
+    "hsic": "HSIC",
     "oracle": "Greedy oracle",
     "random": "Random",
     "centre_gaussian": "Center Gaussian",

@@ -20,6 +20,8 @@ SMALL = {
     "rise": {"num_masks": 200},
     "lime": {"num_samples": 200},
     "kernel_shap": {"num_samples": 200},
+    "sobol": {"num_samples": 200},
+    "hsic": {"num_samples": 200},
     "oracle": {"num_queries": 300},
     "mask": {"num_iterations": 30},
 }
