@@ -22,7 +22,7 @@ LEAST_DESIGNS = 4
 
 @takes_options(SobolOptions)
 def sobol(model: Queries, images: Tensor, target: Tensor, options: SobolOptions, *, seeds: Sequence[int]) -> Tensor:
-    """Estimate the total-order Sobol index of each cell of a grid (Fel et al. 2021, eq. 5; Jansen 1999).
+    """Estimate the total-order Sobol index of each cell of a grid (Fel et al. 2021) by Jansen's estimator (1999).
 
     With rows A_j, B_j of a scrambled Sobol sequence, and C_j^i = A_j with the value of cell i taken from B_j, the index
     is S_i = sum_j (f(A_j) - f(C_j^i))^2 / (2 N V), V the variance of f(A_j): the share of the variance that is lost
