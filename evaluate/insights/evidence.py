@@ -50,7 +50,7 @@ def evidence(saliency: np.ndarray) -> np.ndarray | None:
     cells = F.adaptive_avg_pool2d(torch.from_numpy(saliency.astype(np.float64))[None], GRID)[0].numpy()
     for background in (np.quantile(cells, BACKGROUND), cells.min()):
         excess = np.maximum(cells - background, 0)
-        if excess.sum() > 1e-9 * max(1.0, float(np.abs(cells).max())):
+        if excess.sum() > 1e-9 * np.abs(cells).max():
             return excess / excess.sum()
     return None
 

@@ -24,8 +24,8 @@ def hsic(model: Queries, images: Tensor, target: Tensor, options: HsicOptions, *
     """Estimate the Hilbert-Schmidt independence criterion of each cell's presence and the response.
 
     With kernels K_i = 1[x_i = x_i'] and L = exp(-(y - y')^2 / (2 w^2)), w the median response as the authors' package
-    has it, and H = I - 1/n, the index is tr(K_i H L H) / (n - 1)^2 (Gretton et al. 2005; Novello et al. 2022). Of binary x that is
-    2 x_i^T H L H x_i / (n - 1)^2, which makes no K_i.
+    has it, and H = I - 1/n, the index is tr(K_i H L H) / (n - 1)^2 (Gretton et al. 2005; Novello et al. 2022). Of
+    binary x that is 2 x_i^T H L H x_i / (n - 1)^2, which makes no K_i.
 
     Args:
         model: The black box.
