@@ -6,16 +6,16 @@ only a surrogate: after each epoch the black box plays the games, hard, on the v
 the best score is kept, which may be the one before the refinement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from distill.perturb.blur import blur, rise_blur
+from distill.perturb.curves import Perturbation, play_points, rank_pixels
 from distill.student.model import Student
 from distill.teachers.base import Teacher
 from explain.readout.dataset import ReadOutDataset, correlation
@@ -44,9 +44,6 @@ BLUR_SIGMA = 0.014
 HARD_POINTS = 10
 """Frames of each game that the black box sees per validation image: the middles of so many equal shares."""
 
-JUDGED_AT_ONCE = 16
-"""Images whose frames are in memory together: 190 MB at 224 px."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class GameValidation:
@@ -61,19 +58,21 @@ class GameValidation:
     def games(self, maps: Tensor) -> tuple[float, float]:
         """Return the mean probabilities along both games, deletion (lower is better) and insertion, of maps (N, h, w).
 
-        As `distill.perturb.curves` plays them, at `HARD_POINTS` points: pixels in the order of the up-sampled map, zero
-        (the mean color) in place of deleted pixels, RISE's blur in place of those not inserted yet.
+        Each has `HARD_POINTS` points: zero (the mean color) in place of deleted pixels, RISE's blur in place of those
+        not inserted yet.
         """
-        probs = []
-        for numbers in torch.arange(len(maps)).split(JUDGED_AT_ONCE):
-            images = self.teacher.normalize(self.frames[numbers])
-            frames = torch.cat(
-                [hard_frames(*pair) for pair in zip(images, maps[numbers].to(images.device), strict=True)]
-            )
-            targets = self.targets[numbers].repeat_interleave(2 * HARD_POINTS).to(frames.device)
-            probs.append(self.teacher.forward(frames).gather(1, targets[:, None]).view(-1, 2, HARD_POINTS))
-        deletion, insertion = torch.cat(probs).double().mean(dim=(0, 2)).tolist()
-        return deletion, insertion
+        curves = list(play_points(self.teacher.forward, self._games(maps), batch_size=self.teacher.batch_size or 64))
+        deletion, insertion = np.stack(curves).reshape(-1, 2, HARD_POINTS).mean(axis=(0, 2), dtype=np.float64)
+        return float(deletion), float(insertion)
+
+    def _games(self, maps: Tensor) -> Iterator[tuple[Perturbation, Sequence[int]]]:
+        for pixels, target, saliency in zip(self.frames, self.targets.tolist(), maps, strict=True):
+            image = self.teacher.normalize(pixels[None])[0]
+            ranks = rank_pixels(saliency.to(image.device), (image.shape[1], image.shape[2])).ranks
+            steps = ranks * (2 * HARD_POINTS) // ranks.numel()
+            for start, finish in ((image, torch.zeros_like(image)), (rise_blur(image), image)):
+                game = Perturbation(start=start, finish=finish, steps=steps, num_steps=2 * HARD_POINTS, target=target)
+                yield game, range(1, 2 * HARD_POINTS, 2)
 
 
 def refine(
@@ -154,13 +153,3 @@ def soft_frames(images: Tensor, maps: Tensor, shares: Tensor) -> Iterator[Tensor
         taken = resized(torch.sigmoid((values - limits[:, None, None]) / SOFTNESS)[:, None], size)
         yield images * (1 - taken)
         yield torch.lerp(blurred, images, taken)
-
-
-def hard_frames(image: Tensor, saliency: Tensor) -> Tensor:
-    """Make the frames of an image (3, H, W) for the black box, deletion's first: (2 K, 3, H, W)."""
-    size = (image.shape[1], image.shape[2])
-    values = F.interpolate(saliency[None, None].double(), size=size, mode="bilinear", align_corners=False)[0, 0]
-    ranks = values.flatten().argsort(descending=True, stable=True).argsort().view(size)
-    counts = (torch.arange(HARD_POINTS, device=image.device) + 0.5) / HARD_POINTS * ranks.numel()
-    taken = ranks < counts[:, None, None, None]  # (K, 1, H, W)
-    return torch.cat([torch.where(taken, 0.0, image), torch.where(taken, image, rise_blur(image))])

@@ -23,7 +23,6 @@ from explain.readout.refine import (
     HARD_POINTS,
     SOFT_POINTS,
     GameValidation,
-    hard_frames,
     refine,
     soft_frames,
     soft_loss,
@@ -95,16 +94,19 @@ def judge_of(half, dataset, validation):
     return GameValidation(teacher=Box(half), frames=dataset.frames[validation], targets=dataset.targets[validation])
 
 
-def test_the_frames_that_the_black_box_is_asked_for_are_the_games_own(dataset):
-    image = torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(1))
-    saliency = torch.randn(CELLS, generator=torch.Generator().manual_seed(2))
+def test_the_black_box_plays_the_games_of_the_protocol(dataset):
+    judge = judge_of("left", dataset, torch.arange(3))
+    maps = torch.randn(3, *CELLS, generator=torch.Generator().manual_seed(2))
     protocol = Protocol(step_px=SIZE[0] * SIZE[1] // (2 * HARD_POINTS))
-    plays, _ = make_plays(image, saliency, target=0, protocol=protocol, image_id="a", mean=MEAN, std=STD)
-    points = range(1, 2 * HARD_POINTS, 2)
-    expected = torch.empty(2, HARD_POINTS, 3, *SIZE)
-    for play, out in zip(plays, expected, strict=True):
-        compose(play, points, out=out)
-    assert torch.allclose(hard_frames(image, saliency), expected.flatten(0, 1), atol=1e-5)
+    probs = torch.empty(3, 2, HARD_POINTS)
+    for pixels, saliency, found in zip(judge.frames, maps, probs, strict=True):
+        image = judge.teacher.normalize(pixels[None])[0]
+        plays, _ = make_plays(image, saliency, target=0, protocol=protocol, image_id="a", mean=MEAN, std=STD)
+        for play, row in zip(plays, found, strict=True):
+            frames = torch.empty(HARD_POINTS, 3, *SIZE)
+            compose(play, range(1, 2 * HARD_POINTS, 2), out=frames)
+            row[:] = judge.teacher.forward(frames)[:, 0]
+    assert judge.games(maps) == pytest.approx(tuple(probs.mean(dim=(0, 2)).tolist()))
 
 
 def test_a_soft_frame_is_a_hard_one_where_the_border_is_thin(monkeypatch):
@@ -171,7 +173,10 @@ def test_games_on_a_faithful_student_make_both_games_on_the_black_box_better(dat
     assert judge_of("left", dataset, validation).games(maps) == pytest.approx(tuple(made["after"].values()))
 
 
-def test_a_read_out_that_games_on_an_unfaithful_student_would_spoil_stays_as_it_came(dataset, head, student):
+def test_a_read_out_that_games_on_an_unfaithful_student_would_spoil_stays_as_it_came(
+    dataset, head, student, monkeypatch
+):
+    monkeypatch.setattr(refining, "LR", 0.05)  # so that an epoch does spoil it
     validation, training = torch.arange(8), torch.arange(8, 40)
     for tensor in head.parameters():  # a read-out that the black box likes: bright on the right
         tensor.data.zero_()
