@@ -29,6 +29,8 @@ MIN_HUE = 25
 """Least difference of hue, in levels, between the evidence and its image, from which on a color stands out."""
 COMMON = 0.75
 """Share of a class's images from which on a color is the class's own, as red is of tomatoes."""
+NEARLY = 0.95
+"""Share of a candidate's normal score from which on an alike one is as clear."""
 MOSTLY = 0.5
 """Share of the evidence outside the object from which on it lies mostly there, and overlap of alike candidates."""
 
@@ -62,8 +64,8 @@ def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
 
     A candidate stays where significantly many images of the class have more evidence there than `TYPICAL` of all other
     classes' images, and those have no more than an even map would have: not in the middle, where objects are. Of
-    candidates of a class that are mostly the same images and place the one with most images stays, and a color only
-    where no place stands for its images.
+    candidates of a class that are mostly the same images and place the clearest stays, of nearly equal ones the
+    denser; a color only where no place stands for its images.
     """
     found = [one for target in images.classes for one in _of_class(images, target, seed)]
     adjusted = holm([one.p_value for one in found])
@@ -71,9 +73,12 @@ def propose(images: Images, *, seed: int = 0) -> list[Candidate]:
         replace(one, p_value=p) for one, p in zip(found, adjusted, strict=True) if one.kind == "object" or p < ALPHA
     ]
     chosen: list[Candidate] = []
-    for one in sorted(clear, key=lambda one: (one.region is None, -len(one.members), -one.density)):
-        if not any(_alike(one, other) for other in chosen):
+    for one in sorted(clear, key=lambda one: (one.region is None, -one.z)):
+        alike = [k for k, other in enumerate(chosen) if _alike(one, other)]
+        if not alike:
             chosen.append(one)
+        elif one.z >= NEARLY * chosen[alike[0]].z and one.density > chosen[alike[0]].density:
+            chosen[alike[0]] = one
     return sorted(chosen, key=lambda one: (-one.z, one.target))
 
 
