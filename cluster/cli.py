@@ -31,11 +31,11 @@ VERBOSE = "MALGRADCAM_VERBOSE"
 """Environment variable: any value shows tracebacks of errors, and what Ray logs."""
 VERBOSE_FLAG = "--verbose"
 """Option of every command, which sets that variable."""
+VERBOSE_HELP = f"`{VERBOSE_FLAG}`, with any command: show tracebacks of errors, and what Ray logs."
 MAX_NUMBER = 2**53
 """Number that no option reaches: up to it, each whole number is a float too."""
 MAX_SEED = 2**32
 """Seed from which on some generators take none."""
-VERBOSE_HELP = f"`{VERBOSE_FLAG}`, with any command: show tracebacks of errors, and what Ray logs."
 
 
 def verbose() -> bool:

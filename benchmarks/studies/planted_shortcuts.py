@@ -10,6 +10,7 @@ Nothing may be chosen by its numbers.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -162,6 +163,7 @@ def make_box(settings: Settings, shortcut: str, seed: int) -> tuple[Path, Path, 
     return data, box, planted
 
 
+@functools.cache
 def reliance(data: Path, box: Path, shortcut: str, label: int) -> float:
     """Measure what the shortcut adds to its class's probability on validation images of other classes, on average."""
     teacher, images = load_teacher(f"onnx:{box}/model.onnx"), open_images(str(data), split="val")
@@ -202,7 +204,7 @@ def audit(settings: Settings, shortcut: str, seed: int, maps: str) -> dict[str, 
     if not (out / "_manifest.json").exists():
         same = ("--data", data, "--teacher", f"onnx:{box}/model.onnx", "--out", out)
         command("evaluate", "insights", "--maps", explain(settings, data, box, maps), *same)
-    label = _label(data, planted)
+    label = _label(settings, data, planted)
     rows = pq.read_table(out / "suspicions").to_pylist()
     holds = [row for row in rows if row["status"] == "confirmed"]
     proposed, hits = ([k for k, row in enumerate(some) if _is_hit(row, shortcut, label)] for some in (rows, holds))
@@ -226,9 +228,9 @@ def _is_hit(row: Mapping[str, Any], shortcut: str, label: int) -> bool:
     return row["target"] == label and any(word in row["sentence"] for word in PLACES.get(shortcut, ()))
 
 
-def _label(data: Path, planted: int) -> int:
+def _label(settings: Settings, data: Path, planted: int) -> int:
     """Return the number that the black box gives the planted class: its folder's place in sorted order."""
-    names = open_images(Settings().data, split="val").class_names
+    names = open_images(settings.data, split="val").class_names
     folders = sorted(path.name for path in (data / "val").iterdir())
     return folders.index(names[planted % len(names)].replace(" ", "_"))
 

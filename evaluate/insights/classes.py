@@ -49,11 +49,6 @@ class Images:
         """Return the places of a class's images in the arrays, ascending."""
         return np.flatnonzero(self.targets == target)
 
-    @functools.cache  # noqa: B019 - one object a job
-    def ranks(self, name: str) -> "Ranks":
-        """Rank all images by one of `facts`, once for all classes."""
-        return Ranks(self.facts[name].astype(np.float64))
-
     def place_of(self, image_id: str) -> int:
         """Return the place of an image in the arrays."""
         return self._places[image_id]
@@ -92,7 +87,7 @@ def contrasts(images: Images) -> list[Contrast]:
     """Compare each class of at least `MIN_IMAGES` images with all others, place by place; one correction over all."""
     found: list[tuple[int, str, Interval, float, float]] = []
     for name in (*PLACES, OUTSIDE):
-        ranks = images.ranks(column_of(name))
+        ranks = Ranks(images.facts[column_of(name)].astype(np.float64))
         for target in np.unique(images.targets[ranks.known]):
             own = images.targets == target
             values = ranks.of(own)

@@ -192,7 +192,7 @@ def _output(config: InsightsConfig, name: str) -> OutputConfig:
 
 
 def _class_names(images: Images, data: ImageSet, teacher: "Teacher | None") -> dict[int, str]:
-    """Name the classes explained; those whose names are the same, in MLflow at least, are told apart by number."""
+    """Name the classes explained, with their numbers where names are the same, in MLflow at least."""
     known = name_classes(data, None if teacher is None else teacher.class_names, teacher and teacher.num_classes)
     titles = {target: class_title(known, target)[:MAX_NAME_CHARS] for target in images.classes}
     counts = Counter(map(legal_name, titles.values()))
