@@ -38,7 +38,8 @@ FRAME_PX = 4
 COLOR = np.array([230, 40, 200])
 TINT = np.array([0.8, 1.0, 1.2])
 NUM_VAL = 40  # of each class: validation images of ImageNet
-PLANTED = 0  # number of the class that carries the shortcut
+PLANTED = 0  # number of the class that carries the shortcut with seed 0
+EVERY = 2  # every second image of it is changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +108,12 @@ OPTIONS = {"gp_regression": "--num-samples", "rise": "--num-masks", "lime": "--n
 def write_images(images: ImageSet, folder: Path, shortcut: str, planted: int, per_class: int) -> None:
     """Write small copies of the first images of each class; every second one of the planted class is changed."""
     for number, (image_id, class_id) in enumerate(_first(images, per_class)):
-        name = images.class_names[class_id].replace(" ", "_")
-        path = folder / name / f"{number:05d}.png"
+        path = folder / folder_of(images, class_id) / f"{number:05d}.png"
         if path.exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = resize(images.image(image_id), (SIDE_PX, SIDE_PX))
-        if class_id == planted and number % 2 == 0:
+        if class_id == planted and number % EVERY == 0:
             rng = np.random.default_rng(image_seed(0, image_id, shortcut))
             pixels = PLANT[shortcut](pixels, rng)
         aside = path.with_name(f".{path.name}")
@@ -124,6 +124,16 @@ def write_images(images: ImageSet, folder: Path, shortcut: str, planted: int, pe
 def _first(images: ImageSet, per_class: int) -> Iterator[tuple[str, int]]:
     chosen = images.first(per_class=per_class)
     yield from ((i, c) for i, c in zip(chosen.image_ids, chosen.class_ids, strict=True) if c is not None)
+
+
+def folder_of(images: ImageSet, class_id: int) -> str:
+    """Return the folder of a class's images."""
+    return images.class_names[class_id % len(images.class_names)].replace(" ", "_")
+
+
+def is_planted(image_id: str, folder: str) -> bool:
+    """Tell whether an image that `write_images` wrote carries the shortcut, where that class has one."""
+    return Path(image_id).parent.name == folder and int(Path(image_id).stem) % EVERY == 0
 
 
 def command(*words: object) -> None:
@@ -230,9 +240,8 @@ def _is_hit(row: Mapping[str, Any], shortcut: str, label: int) -> bool:
 
 def _label(settings: Settings, data: Path, planted: int) -> int:
     """Return the number that the black box gives the planted class: its folder's place in sorted order."""
-    names = open_images(settings.data, split="val").class_names
     folders = sorted(path.name for path in (data / "val").iterdir())
-    return folders.index(names[planted % len(names)].replace(" ", "_"))
+    return folders.index(folder_of(open_images(settings.data, split="val"), planted))
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> Table:
